@@ -1,0 +1,101 @@
+"""What people do to a stored message, as values: every backend turns one of these into one conditional write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django_sked.states import FINISHED, STEPS, Answer, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """A change to a stored message. It takes effect only while the status is one of `starts`."""
+
+    step: ClassVar[str]
+    done: ClassVar[Answer]
+
+    @property
+    def starts(self) -> frozenset[Status]:
+        """The statuses in which this verb takes effect."""
+        return STEPS[self.step][0]
+
+    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+        """Why a message of this status is left alone; None when it is not."""
+        if status is None:
+            return Answer.NOT_FOUND
+        if status in self.starts:
+            return None
+        return Answer.FINISHED if status in FINISHED else Answer.TOO_LATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(Verb):
+    """Stop a pending message; of a claimed one, ask its worker to."""
+
+    step: ClassVar[str] = "cancel"
+    done: ClassVar[Answer] = Answer.CANCELLED
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reschedule(Verb):
+    """Move the due time to `due_at` or by `shift`, and set `fields`. An expiry keeps its distance unless it is set."""
+
+    step: ClassVar[str] = "reschedule"
+    done: ClassVar[Answer] = Answer.RESCHEDULED
+    due_at: datetime | None = None
+    shift: timedelta | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.due_at is None or self.shift is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(Verb):
+    """Keep a pending message back until it is resumed."""
+
+    step: ClassVar[str] = "hold"
+    done: ClassVar[Answer] = Answer.HELD
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume(Verb):
+    """Let a held message go on."""
+
+    step: ClassVar[str] = "resume"
+    done: ClassVar[Answer] = Answer.RESUMED
+
+    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+        if status in {Status.SCHEDULED, Status.BLOCKED}:
+            return None if held else Answer.NOT_HELD
+        return Verb.refusal(self, status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDue(Verb):
+    """Make a scheduled message due at once."""
+
+    step: ClassVar[str] = "make_due"
+    done: ClassVar[Answer] = Answer.MADE_DUE
+
+    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+        return Answer.BLOCKED if status == Status.BLOCKED else Verb.refusal(self, status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redrive(Verb):
+    """Schedule a dead message again, with all its attempts before it and its history kept."""
+
+    step: ClassVar[str] = "redrive"
+    done: ClassVar[Answer] = Answer.REDRIVEN
+    due_at: datetime | None = None
+
+    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+        if status is None or status == Status.DEAD:
+            return Verb.refusal(self, status)
+        return Answer.NOT_DEAD

@@ -18,7 +18,7 @@ from django_sked import retry
 from django_sked.exceptions import InvalidMessage
 from django_sked.retry import Exponential, Fixed, Jitter, Never, RetryPolicy, from_json, to_json
 
-jitters = st.sampled_from(["full", "equal", "none"])
+jitters: st.SearchStrategy[Jitter] = st.sampled_from(["full", "equal", "none"])
 seconds = st.floats(retry.SHORTEST, retry.LONGEST)
 attempts = st.integers(1, 1_000_000)
 chances = st.floats(0, 1, exclude_max=True)

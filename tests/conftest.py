@@ -1,0 +1,21 @@
+"""What holds for every test run."""
+
+from __future__ import annotations
+
+import os
+
+import django
+import pytest
+from django.conf import settings
+from django.db import connections
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    missing = [alias for alias in getattr(settings, "SKED_TEST_ALIASES", ()) if alias not in settings.DATABASES]
+    if missing and os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"CI tests every database, but no server is installed for: {', '.join(missing)}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    aliases = ", ".join(f"{alias}={connections[alias].vendor}" for alias in connections)
+    return [f"django: {django.get_version()}, databases: {aliases}"]

@@ -1,0 +1,59 @@
+"""Nothing that the tests started outlives them, however they end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.servers.base import _has_pdeathsig
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import os, sys
+from tests import servers
+server = servers.PostgreSQL()
+if os.fork() == 0:
+    sys.exit()  # with all atexit functions: must not stop the parent's server
+os.wait()
+assert server._answers()
+print(server.socket, flush=True)
+sys.stdin.readline()
+"""
+
+
+def answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+@pytest.mark.parametrize("end", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_server_ends_with_the_process_that_started_it(end: signal.Signals | None) -> None:
+    if end in {signal.SIGTERM, signal.SIGKILL} and not _has_pdeathsig():
+        pytest.skip("needs setpriv --pdeathsig")
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as program:
+        assert program.stdout is not None
+        path = program.stdout.readline().strip()
+        assert answers(path)
+
+        if end is None:
+            program.communicate("\n")
+        else:
+            program.send_signal(end)
+            program.wait()
+
+    deadline = time.monotonic() + 10
+    while answers(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not answers(path)
+    if end in {None, signal.SIGINT}:
+        assert not Path(path).parent.exists()
+    shutil.rmtree(Path(path).parent, ignore_errors=True)

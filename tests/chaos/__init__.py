@@ -1,0 +1,1 @@
+"""Runs under faults, judged afterwards from what was written down while they ran."""

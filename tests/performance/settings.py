@@ -1,0 +1,9 @@
+"""The tests' databases and nothing else that costs time."""
+
+from __future__ import annotations
+
+from tests.settings import *  # noqa: F403
+
+INSTALLED_APPS = ["django.contrib.contenttypes", "django_sked", "tests.performance"]
+DATABASE_ROUTERS: list[str] = []
+ROOT_URLCONF = "tests.performance.urls"

@@ -1,0 +1,119 @@
+"""Using a verb on what was selected, and writing down who did what to which message, and why."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.http import HttpRequest
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from django_sked.admin import times
+from django_sked.admin.actions import Action
+from django_sked.admin.forms import VerbForm
+from django_sked.admin.lists import CAP, capped_count
+from django_sked.managers import ScheduledMessageQuerySet
+from django_sked.models import ScheduledMessage
+from django_sked.states import Status
+
+#: Up to so many messages get an entry each in the history; more of them share one.
+MOST_ENTRIES = 100
+#: What people's verbs write and workers, with one exception, do not.
+_CHANGED = ("due_at", "held_at", "finished_at", "cancel_requested")
+_READ = ("id", "event", "status", *_CHANGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    action: Action
+    changed: int
+    #: None where there were too many to count.
+    unchanged: int | None
+
+    def __str__(self) -> str:
+        """One sentence."""
+        sentence = str(self.action.done % {"count": self.changed})
+        if self.unchanged is None:
+            sentence += _("; any others were not: %(reason)s") % {"reason": self.action.otherwise}
+        elif self.unchanged:
+            rest = ngettext("; %(count)d was not: %(reason)s", "; %(count)d were not: %(reason)s", self.unchanged)
+            sentence += rest % {"count": self.unchanged, "reason": self.action.otherwise}
+        return f"{sentence}."
+
+
+def apply(request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action, form: VerbForm) -> Applied:
+    """Use the verb on all of these; up to `MOST_ENTRIES` of them change in one transaction, more in chunks."""
+    selected = capped_count(queryset)
+    before = list(queryset.order_by("pk").defer(None).only(*_READ)[: MOST_ENTRIES + 1])
+    is_batch = len(before) > MOST_ENTRIES
+    # Together or not at all: no change is without its entries.
+    with nullcontext() if is_batch else transaction.atomic(using=queryset.db):
+        entry = _start_batch(request, action, form) if is_batch else None
+        changed: int = getattr(queryset, action.name)(**form.arguments())
+        if entry is not None:
+            _finish_batch(entry, action, form, changed)
+        else:
+            _log_each(request, before, action, form)
+    return Applied(action=action, changed=changed, unchanged=None if selected > CAP else max(0, selected - changed))
+
+
+def _log_each(request: HttpRequest, before: list[ScheduledMessage], action: Action, form: VerbForm) -> None:
+    rows = ScheduledMessage.objects.using(before[0]._state.db) if before else ScheduledMessage.objects
+    after = rows.filter(pk__in=[message.pk for message in before]).only(*_READ).in_bulk()
+    texts: dict[str, list[ScheduledMessage]] = {}
+    for old in before:
+        new = after.get(old.pk)
+        if new is not None and _differs(old, new):
+            texts.setdefault(_text(old, new, action, form), []).append(new)
+    for text, messages in texts.items():
+        LogEntry.objects.log_actions(request.user.pk, messages, CHANGE, change_message=text)  # type: ignore[arg-type]
+
+
+def _differs(old: ScheduledMessage, new: ScheduledMessage) -> bool:
+    # A worker may have delivered it in the same moment: that was not this user.
+    return new.status != Status.DELIVERED and any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
+
+
+def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: VerbForm) -> str:
+    done = str(capfirst(action.verb.done.label))
+    if new.cancel_requested and not old.cancel_requested:
+        done = _("Asked its worker to stop")
+    text = f"{done}."
+    if old.due_at != new.due_at:
+        text += " " + _("Due: %(old)s → %(new)s.") % {
+            "old": times.absolute(old.due_at),
+            "new": times.absolute(new.due_at),
+        }
+    return text + _reason(form)
+
+
+def _reason(form: VerbForm) -> str:
+    reason = form.cleaned_data.get("reason")
+    return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""
+
+
+def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEntry:
+    """Written before the first chunk, so that a batch that is cut short is in the history, too."""
+    return LogEntry.objects.create(
+        user=request.user,  # type: ignore[misc]
+        content_type=ContentType.objects.get_for_model(ScheduledMessage),
+        object_repr=_("Scheduled messages: %(filter)s") % {"filter": request.GET.urlencode()[:150] or _("all")},
+        action_flag=CHANGE,
+        change_message=_("%(action)s of many messages began.") % {"action": action.label} + _reason(form),
+    )
+
+
+def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int) -> None:
+    text = f"{action.done % {'count': changed}}."
+    arguments = {name: value for name, value in form.arguments().items() if name != "reason"}
+    if "at" in arguments:
+        text += " " + _("Now due: %(at)s.") % {"at": times.absolute(arguments["at"])}
+    if "shift" in arguments:
+        text += " " + _("Moved by %(shift)s.") % {"shift": arguments["shift"]}
+    entry.change_message = text + _reason(form)
+    entry.save(update_fields=["change_message"])

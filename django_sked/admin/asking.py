@@ -1,0 +1,162 @@
+"""The verbs as admin actions on the list and as buttons on a message's page, and the page that some show first."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.forms import BooleanField
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_sked import ids
+from django_sked.admin.actions import ACTIONS, Action
+from django_sked.admin.applying import apply
+from django_sked.admin.forms import VerbForm
+from django_sked.admin.lists import CAP, capped_count
+from django_sked.admin.readonly import BaseAdmin
+from django_sked.backends import message_backends
+from django_sked.exceptions import InvalidMessage, SkedError
+from django_sked.managers import ScheduledMessageQuerySet
+from django_sked.models import ScheduledMessage
+
+#: Marks the POST of the page that asks, in contrast to the one that leads to it.
+ANSWERED = "_answered"
+#: Messages that the page names.
+NAMED = 10
+
+
+class Verbs(BaseAdmin[ScheduledMessage]):
+    """Mixed into the admin of messages."""
+
+    verb_template = "admin/django_sked/verb.html"
+    actions = list(ACTIONS)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["cancel"].is_allowed(request)
+
+    def has_reschedule_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["reschedule"].is_allowed(request)
+
+    def has_hold_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["hold"].is_allowed(request)
+
+    def has_redrive_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["redrive"].is_allowed(request)
+
+    @admin.action(permissions=["cancel"], description=gettext_lazy("Cancel selected %(verbose_name_plural)s"))
+    def cancel(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["cancel"])
+
+    @admin.action(permissions=["reschedule"], description=gettext_lazy("Reschedule selected %(verbose_name_plural)s"))
+    def reschedule(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["reschedule"])
+
+    @admin.action(permissions=["reschedule"], description=gettext_lazy("Make selected %(verbose_name_plural)s due"))
+    def make_due(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["make_due"])
+
+    @admin.action(permissions=["hold"], description=gettext_lazy("Hold selected %(verbose_name_plural)s"))
+    def hold(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["hold"])
+
+    @admin.action(permissions=["hold"], description=gettext_lazy("Resume selected %(verbose_name_plural)s"))
+    def resume(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["resume"])
+
+    @admin.action(permissions=["redrive"], description=gettext_lazy("Redrive selected %(verbose_name_plural)s"))
+    def redrive(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+        return self._use(request, queryset, ACTIONS["redrive"])
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        """As Django's, but an id that is none selects nothing instead of ending in an error."""
+        try:
+            for id in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                ids.parse(id)
+        except InvalidMessage as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.verb_view)
+        return [path("<uuid:id>/verb/<slug:name>/", view, name=self._url_name("verb")), *super().get_urls()]
+
+    def _url_name(self, view: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+    def verb_view(self, request: HttpRequest, id: UUID, name: str) -> HttpResponse:
+        """A verb on the one message of this page."""
+        action = ACTIONS.get(name)
+        if action is None:
+            raise Http404
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not action.is_allowed(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        queryset: Any = self.get_queryset(request).filter(pk=id)
+        response = self._use(request, queryset, action) if queryset.exists() else None
+        return response or self._back(id)
+
+    def _back(self, id: UUID) -> HttpResponseRedirect:
+        return HttpResponseRedirect(
+            reverse(f"admin:{self._url_name('change')}", args=[id], current_app=self.admin_site.name)
+        )
+
+    def _use(self, request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action) -> HttpResponse | None:
+        backend = message_backends.of_database(queryset.db)
+        asks = action.asks or _is_across(request)
+        if asks and ANSWERED not in request.POST:
+            return self._ask(request, queryset, action, action.form(backend=backend))
+        form = action.form(request.POST, backend=backend)
+        if not form.is_valid():
+            return self._ask(request, queryset, action, form)
+        try:
+            applied = apply(request, queryset, action, form)
+        except SkedError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
+        return None
+
+    def _ask(
+        self, request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action, form: VerbForm
+    ) -> TemplateResponse:
+        count = capped_count(queryset)
+        title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
+        if count == 1:
+            title = f"{action.label}: {queryset.first()}"
+        elif count > CAP:
+            title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": CAP}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": True,
+            # What Django's template ends the breadcrumbs with.
+            "original": title,
+            "action": action,
+            "form": form,
+            "named": queryset[:NAMED],
+            "unnamed": count - NAMED,
+            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "is_across": _is_across(request),
+            "answered": ANSWERED,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, self.verb_template, context)
+
+
+def _is_across(request: HttpRequest) -> bool:
+    """Is it for everything that the filters leave? Read as Django's own form reads it."""
+    return BooleanField(required=False).to_python(request.POST.get("select_across")) or False

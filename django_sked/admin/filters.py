@@ -1,0 +1,103 @@
+"""Filters of the list as dropdowns: their choices are known beforehand, and each is a condition that has an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django_admin_listfilter_dropdown.filters import ChoiceDropdownFilter, SimpleDropdownFilter
+
+from django_sked.backends import message_backends
+from django_sked.models import ScheduledMessage
+from django_sked.states import FINISHED, PENDING
+
+
+class Dropdown:
+    """A labelled select with a button of its own, because the package's has an inline script and no label."""
+
+    template = "admin/django_sked/dropdown_filter.html"
+    #: The other conditions in view, which choosing here keeps.
+    others: list[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        return str(self.expected_parameters()[0])  # type: ignore[attr-defined]
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        ours = set(self.expected_parameters())  # type: ignore[attr-defined]
+        self.others = [(name, value) for name, value in changelist.params.items() if name not in ours and value]
+        for choice in super().choices(changelist):  # type: ignore[misc]
+            value = parse_qs(choice["query_string"].lstrip("?")).get(self.name, [""])[-1]
+            yield {**choice, "value": value}
+
+
+class StatusFilter(Dropdown, ChoiceDropdownFilter):  # type: ignore[misc]
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+        found: QuerySet[ScheduledMessage] = super().queryset(request, queryset)
+        # Says what is true anyway, to make the index sked_message_finished usable.
+        finished = self.lookup_val and set(self.lookup_val) <= FINISHED
+        return found.filter(finished_at__isnull=False) if finished else found
+
+
+class QueueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
+    title = _("queue")
+    parameter_name = "queue"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """The queues of the setting and those in which something is scheduled: no look at every row."""
+        backend = message_backends.of_database(model_admin.get_queryset(request).db)
+        names = {"default", *backend.settings.queues, *backend.queues()}
+        return [(name, name) for name in sorted(names | ({self.value()} - {None}))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+        return queryset if self.value() is None else queryset.filter(queue=self.value())
+
+
+class DueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
+    title = _("due time")
+    parameter_name = "due"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        return [
+            ("overdue", _("Overdue")),
+            ("hour", _("Next hour")),
+            ("today", _("Today")),
+            ("week", _("Next 7 days")),
+            ("later", _("Later than 7 days")),
+            ("past-day", _("Past 24 hours")),
+            ("past-week", _("Past 7 days")),
+            ("past", _("Earlier than 7 days ago")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+        if self.value() is None:
+            return queryset
+        condition = ranges(message_backends.of_database(queryset.db).now()).get(self.value())
+        if condition is None:
+            # Not "everything": an action may be about to be applied to it.
+            raise IncorrectLookupParameters(f"There is no range {self.value()!r}.")
+        return queryset.filter(condition)
+
+
+def ranges(now: datetime) -> dict[str, Q]:
+    """The conditions on the due time by their names; a day is one of the current time zone."""
+    hour, day, week = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
+    midnight = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    return {
+        "overdue": Q(due_at__lt=now, status__in=PENDING),
+        "hour": Q(due_at__gte=now, due_at__lt=now + hour),
+        "today": Q(due_at__gte=midnight, due_at__lt=midnight + day),
+        "week": Q(due_at__gte=now, due_at__lt=now + week),
+        "later": Q(due_at__gte=now + week),
+        "past-day": Q(due_at__gte=now - day, due_at__lt=now),
+        "past-week": Q(due_at__gte=now - week, due_at__lt=now),
+        "past": Q(due_at__lt=now - week),
+    }

@@ -1,0 +1,121 @@
+"""The admin of messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_sked import ids
+from django_sked.admin import details
+from django_sked.admin.actions import offered
+from django_sked.admin.asking import Verbs
+from django_sked.admin.filters import DueFilter, QueueFilter, StatusFilter
+from django_sked.admin.lists import CappedPaginator, MessageList
+from django_sked.admin.readonly import ReadOnlyAdmin
+from django_sked.exceptions import InvalidMessage
+from django_sked.models import ScheduledMessage
+
+#: What a link may filter by besides the dropdowns: nothing confidential, and nothing that reads every row as text.
+LOOKUP_FIELDS = {
+    *("pk", "id", "event", "queue", "status", "key", "priority", "due_at", "next_at", "created_at", "finished_at"),
+    *("claimed_by", "subject_type", "subject_id", "origin", "recurrence_id", "due"),
+}
+LOOKUPS = {"exact", "in", "gt", "gte", "lt", "lte", "startswith", "isnull"}
+LONGEST_SEARCH = 200
+
+
+class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[ScheduledMessage]):
+    """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
+
+    change_form_template = "admin/django_sked/message.html"
+    list_display: tuple[Any, ...] = ("event", "queue", "state", "due", "attempts", "key")
+    list_filter: ClassVar[tuple[Any, ...]] = (("status", StatusFilter), QueueFilter, DueFilter)
+    list_per_page = 100
+    sortable_by: ClassVar[tuple[str, ...]] = ("due",)
+    ordering: ClassVar[tuple[str, ...]] = ("-due_at", "-id")
+    search_fields: ClassVar[tuple[str, ...]] = ("id", "key", "event")
+    search_help_text = gettext_lazy("An id, or the beginning of a key or an event.")
+
+    @property
+    def media(self) -> forms.Media:
+        ours = forms.Media(css={"all": ["django_sked/admin.css"]}, js=["django_sked/filters.js"])
+        return super().media + ours
+
+    def has_payload_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_sked.view_payload")
+
+    # List
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return MessageList
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: QuerySet[Any], per_page: int, *args: Any, **kwargs: Any
+    ) -> CappedPaginator:
+        try:
+            page = int(request.GET.get("p", 1))
+        except ValueError:
+            page = 1
+        return CappedPaginator(queryset, per_page, page=page)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ScheduledMessage], search_term: str
+    ) -> tuple[QuerySet[ScheduledMessage], bool]:
+        # Not the term Django hands over: that is empty, and would find everything, when its form refuses the text.
+        term = request.GET.get(SEARCH_VAR, "").strip()
+        if len(term) > LONGEST_SEARCH or "\x00" in term:
+            text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
+            self.message_user(request, text, messages.WARNING)
+            return queryset.none(), False
+        return (queryset.filter(_search(term)) if term else queryset), False
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        name, *rest = lookup.split("__")
+        known = {field.name for field in self.opts.fields} | {"pk"}
+        if name in known and (name not in LOOKUP_FIELDS or rest[1:] or not LOOKUPS.issuperset(rest)):
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
+    # One message
+
+    def get_fieldsets(self, request: HttpRequest, obj: ScheduledMessage | None = None) -> Any:
+        return details.fieldsets(obj, with_payload=self.has_payload_permission(request))
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        message: ScheduledMessage = context["original"]
+        context["verbs"] = [
+            {"name": action.name, "label": action.label, "url": self._verb_url(message, action.name)}
+            for action in offered(request, message)
+        ]
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _verb_url(self, message: ScheduledMessage, name: str) -> str:
+        return reverse(f"admin:{self._url_name('verb')}", args=[message.pk, name], current_app=self.admin_site.name)
+
+
+def _search(term: str) -> Q:
+    """An id by the primary key; anything else as the beginning of a key or an event, never as a part of one."""
+    found = Q(key__startswith=term) | Q(event__startswith=term)
+    try:
+        return found | Q(pk=ids.parse(term))
+    except InvalidMessage:
+        return found
+
+
+if TYPE_CHECKING:
+
+    class ScheduledMessageAdmin(ScheduledMessageAdminMixin): ...
+else:
+
+    class ScheduledMessageAdmin(ScheduledMessageAdminMixin, admin.ModelAdmin):
+        """The admin of messages as it is registered."""

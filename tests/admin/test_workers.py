@@ -1,0 +1,54 @@
+"""The list of workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from model_bakery import baker
+
+from django_sked.models import WorkerProcess
+from tests.admin.conftest import Login
+
+pytestmark = pytest.mark.django_db
+URL = "admin:django_sked_workerprocess_changelist"
+
+
+def make(**fields: Any) -> WorkerProcess:
+    now = timezone.now()
+    defaults: dict[str, Any] = {"started_at": now, "beat_at": now, "lease_until": now + timedelta(seconds=30)}
+    worker: WorkerProcess = baker.make(WorkerProcess, **{**defaults, **fields})
+    return worker
+
+
+def test_a_row_tells_where_a_worker_is_what_it_does_and_whether_its_lease_is_good(boss: Client) -> None:
+    long_ago = timezone.now() - timedelta(hours=3, seconds=30)
+    make(host="a.example", pid=42, version="0.1.0", queues={"mail": 4, "default": 2}, in_flight=3)
+    make(host="b.example", pid=43, beat_at=long_ago, lease_until=long_ago)
+
+    html = boss.get(reverse(URL)).content.decode()
+
+    for text in ("a.example", "42", "0.1.0", "default, mail", "(3\xa0hours ago)"):
+        assert text in html
+    assert html.index("a.example") < html.index("icon-yes") < html.index("b.example") < html.index("icon-no")
+
+
+def test_the_page_of_a_worker_is_there_to_look_at_only(login: Login) -> None:
+    url = reverse("admin:django_sked_workerprocess_change", args=[make(host="a.example").pk])
+
+    assert login().get(url).status_code == 403
+    viewer = login("view_workerprocess")
+    assert "a.example" in viewer.get(url).content.decode()
+    assert viewer.post(url, {"host": "x"}).status_code == 403
+    assert login("superuser").post(url, {"host": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize("queues", [None, [], {}, ["mail"], "mail"])
+def test_queues_of_any_shape_are_shown(queues: object, boss: Client) -> None:
+    make(queues=queues or {})
+
+    assert boss.get(reverse(URL)).status_code == 200

@@ -1,0 +1,95 @@
+"""Settings of the example shop. What matters for django-sked is the first half."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import django
+
+from config.settings import databases
+from django_sked.retry import Exponential
+
+INSTALLED_APPS = [
+    "shop",
+    "django_sked",
+    "django_admin_listfilter_dropdown",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+
+DATABASES = {"default": databases.chosen()}
+
+# All of it is optional: without SKED, messages are kept in the default database, with the defaults.
+SKED = {
+    "default": {
+        "BACKEND": "django_sked.backends.database.DatabaseBackend",
+        "QUEUES": {"mail": {"concurrency": 4}, "reports": {"concurrency": 1}},
+        "OPTIONS": {
+            "max_attempts": 5,
+            "retry": Exponential(base=2, cap=timedelta(hours=1)),
+            "retention": {"delivered": timedelta(days=30)},
+        },
+    },
+}
+
+USE_TZ = True
+TIME_ZONE = "Europe/Berlin"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s.%(msecs)03d  %(message)s", "datefmt": "%H:%M:%S"}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "plain"}},
+    "loggers": {
+        "shop": {"handlers": ["stdout"], "level": "INFO"},
+        # shop/facts.py tells the same in its own words.
+        "django_sked": {"handlers": ["stdout"], "level": "CRITICAL"},
+        "django_sked.worker": {"level": "INFO"},
+        # The page reloads itself every two seconds; nobody wants to read that.
+        "django.server": {"level": "WARNING"},
+    },
+}
+
+# The rest is what `startproject` writes.
+
+SECRET_KEY = "a secret that everybody knows: for the example only"
+DEBUG = True
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+ROOT_URLCONF = "config.urls"
+STATIC_URL = "static/"
+LOGIN_URL = "admin:login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# Neither the shop nor the admin needs inline scripts or styles.
+if django.VERSION >= (6, 0):
+    from django.utils.csp import CSP
+
+    MIDDLEWARE.append("django.middleware.csp.ContentSecurityPolicyMiddleware")
+    SECURE_CSP = {"default-src": [CSP.SELF]}

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from django.contrib import admin
+
+from shop.models import Customer, Email, HistoryLine, Invoice, Order
+
+
+class HistoryInline(admin.TabularInline):
+    model = HistoryLine
+    extra = 0
+
+
+@admin.register(Customer)
+class CustomerAdmin(admin.ModelAdmin):
+    list_display = ["name", "email", "country", "newsletter"]
+
+
+@admin.register(Order)
+class OrderAdmin(admin.ModelAdmin):
+    list_display = ["id", "customer", "total", "status", "placed_at", "parcel_label"]
+    list_filter = ["status"]
+    inlines = [HistoryInline]
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(admin.ModelAdmin):
+    list_display = ["id", "order", "paid_at", "disputed_at"]
+
+
+@admin.register(Email)
+class EmailAdmin(admin.ModelAdmin):
+    list_display = ["sent_at", "recipient", "subject"]
+    search_fields = ["recipient", "subject"]

@@ -1,0 +1,55 @@
+"""What the demo fills the shop with: some customers, their orders, and messages from now until next year."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from shop import services
+from shop.models import Customer, Invoice
+
+LOGIN = ("admin", "admin")
+CUSTOMERS = [
+    ("Ada", "ada@example.com", "Germany", True),
+    ("Bo", "bo@example.com", "Sweden", True),
+    ("Chen", "chen@example.com", "Italy", True),
+    ("Dora", "dora@flaky.example", "Germany", False),
+    ("Ewe", "ewe@example.com", "Atlantis", True),
+]
+
+
+def create_superuser() -> None:
+    """A login that everybody knows, in a database that only this machine serves."""
+    users = get_user_model().objects
+    if not users.filter(username=LOGIN[0]).exists():
+        users.create_superuser(LOGIN[0], password=LOGIN[1])
+
+
+def fill(messages: int) -> None:
+    """Place orders that lead to everything a message can go through, and a stream of `messages` offers."""
+    for name, email, country, newsletter in CUSTOMERS:
+        values = {"name": name, "country": country, "newsletter": newsletter}
+        customer, _ = Customer.objects.update_or_create(email=email, defaults=values)
+        _place_orders(customer)
+    now = timezone.now()
+    services.start_campaign(
+        "weekend", first_at=now + timedelta(seconds=3), every=timedelta(seconds=0.5), count=messages
+    )
+    services.start_campaign("winter", first_at=now + timedelta(days=1), every=timedelta(minutes=1), count=200)
+    services.postpone_campaign("winter", by=timedelta(hours=1))
+    services.start_daily_digest()
+
+
+def _place_orders(customer: Customer) -> None:
+    """One that is paid at once, one that is never paid, one that gets more time, and one that is disputed."""
+    paid, *_ = invoices = [_order(customer, Decimal(10 + number)) for number in range(4)]
+    services.pay(paid)
+    services.give_more_time(invoices[2])
+    services.open_dispute(invoices[3])
+
+
+def _order(customer: Customer, total: Decimal) -> Invoice:
+    return services.place_order(customer, total, payment_time=timedelta(seconds=16), channel="demo").invoice

@@ -1,0 +1,104 @@
+"""What happens when a message is due. django-sked imports this module of every installed app."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.dispatch import receiver
+from django.utils import timezone
+
+from django_sked.exceptions import Bury, Reschedule, Retry
+from django_sked.models import ScheduledMessage
+from django_sked.signals import message_due
+from shop import carrier, mail, services
+from shop.models import Customer, HistoryLine, Invoice, Order
+
+STAFF = "staff@example.com"
+
+
+@receiver(message_due, event="order.placed")
+def confirm_order(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """A flaky mail gateway makes this fail twice for some customers; it is simply called again."""
+    order = Order.objects.select_related("customer").get(pk=message.payload["order"])
+    mail.send(order.customer.email, f"Thank you for {order}", f"It costs {order.total} EUR.")
+
+
+@receiver(message_due, event="order.payment_expired")
+def cancel_unpaid_order(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    unpaid = Order.objects.filter(pk=message.payload["order"], status=Order.Status.PLACED)
+    if unpaid.update(status=Order.Status.CANCELLED):
+        invoice = Invoice.objects.get(order=message.payload["order"])
+        ScheduledMessage.objects.cancel(key=invoice.reminder_key, reason="order cancelled")
+
+
+@receiver(message_due, event="invoice.reminder")
+def remind(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """Write, and plan the next reminder under the same key. The payload says which one this is: it may come twice."""
+    invoice = Invoice.objects.select_related("order__customer").get(pk=message.payload["invoice"])
+    if invoice.paid_at or invoice.order.status != Order.Status.PLACED:
+        return
+    number = message.payload["number"]
+    subject = f"Reminder {number} of {services.MOST_REMINDERS}: {invoice}"
+    mail.send(invoice.order.customer.email, subject, f"Please pay {invoice.order.total} EUR.")
+    if number < services.MOST_REMINDERS:
+        every = timedelta(seconds=message.payload["every"])
+        services.schedule_reminder(invoice, after=message.due_at, every=every, number=number + 1)
+
+
+@receiver(message_due, event="parcel.label")
+def print_parcel_label(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """Retry when the carrier says when; bury what no attempt can heal."""
+    order = Order.objects.select_related("customer").get(pk=message.payload["order"])
+    try:
+        label = carrier.print_label(order, attempt=message.attempt)
+    except carrier.Busy as busy:
+        raise Retry(delay=busy.seconds) from busy
+    except carrier.UnknownCountry as unknown:
+        raise Bury(f"the carrier does not go to {unknown}") from unknown
+    Order.objects.filter(pk=order.pk).update(parcel_label=label, packed_at=timezone.now())
+
+
+@receiver(message_due, event="parcel.pickup")
+def order_pickup(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """Not packed yet is no failure: look again later, which counts as no attempt."""
+    order = Order.objects.get(pk=message.payload["order"])
+    if order.packed_at is None:
+        raise Reschedule(delay=timedelta(seconds=30))
+
+
+@receiver(message_due, event="order.follow_up")
+async def ask_for_a_review(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """A receiver may be a coroutine function, and every verb has an asynchronous twin."""
+    order = await Order.objects.select_related("customer").aget(pk=message.payload["order"])
+    await sync_to_async(mail.send)(order.customer.email, f"How do you like {order}?", "Write a review!")
+    await ScheduledMessage.objects.aschedule(
+        "order.warranty_ends",
+        {"order": order.pk},
+        at=order.placed_at + timedelta(days=365),
+        key=order.warranty_key,
+        on_conflict="ignore",
+    )
+
+
+@receiver(message_due, event="offer.*")
+def send_offer(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """One receiver for every campaign, by a glob."""
+    customer = Customer.objects.get(pk=message.payload["customer"])
+    mail.send(customer.email, f"Our offer: {message.event.removeprefix('offer.')}", f"Dear {customer},")
+
+
+@receiver(message_due, event=["order.*", "parcel.*"])
+def write_history(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """A second receiver of these events. When one of the two fails, only that one is called again."""
+    HistoryLine.objects.get_or_create(
+        message_id=message.pk, defaults={"order_id": message.payload["order"], "event": message.event}
+    )
+
+
+@receiver(message_due, event="digest.daily")
+def write_digest(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    placed = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=1)).count()
+    mail.send(STAFF, "The day in the shop", f"{placed} orders were placed.")
+    services.schedule_digest(max(message.due_at, timezone.now()), on_conflict="replace")

@@ -1,0 +1,166 @@
+"""What the shop does. Messages are scheduled in the transaction of the change that they belong to: both or neither."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+from django.db import transaction
+from django.utils import timezone
+
+from django_sked.models import ScheduledMessage
+from django_sked.retry import Exponential, Fixed, Never
+from django_sked.states import Status
+from shop.models import Customer, Invoice, Order
+
+PAYMENT_TIME = timedelta(days=14)
+MOST_REMINDERS = 3
+
+OnConflict = Literal["error", "ignore", "replace"]
+
+
+def place_order(
+    customer: Customer, total: Decimal, *, payment_time: timedelta = PAYMENT_TIME, channel: str = "web"
+) -> Order:
+    """A new order with its invoice, and everything that will happen if nobody does anything."""
+    with transaction.atomic():
+        order = Order.objects.create(customer=customer, total=total)
+        invoice = Invoice.objects.create(order=order)
+        ScheduledMessage.objects.schedule(
+            "order.placed", {"order": order.pk}, queue="mail", priority=50, metadata={"channel": channel}
+        )
+        ScheduledMessage.objects.schedule(
+            "order.payment_expired", {"order": order.pk}, delay=payment_time, key=order.expiry_key
+        )
+        schedule_reminder(invoice, after=order.placed_at, every=payment_time / (MOST_REMINDERS + 1))
+    return order
+
+
+def schedule_reminder(invoice: Invoice, *, after: datetime, every: timedelta, number: int = 1) -> ScheduledMessage:
+    """The next reminder. "replace", because the message of the reminder before it still holds the key."""
+    return ScheduledMessage.objects.schedule(
+        "invoice.reminder",
+        {"invoice": invoice.pk, "number": number, "every": every.total_seconds()},
+        at=after + every,
+        key=invoice.reminder_key,
+        on_conflict="replace",
+        queue="mail",
+        retry=Fixed([1, 2, 60]),
+    )
+
+
+def pay(invoice: Invoice) -> bool:
+    """The money is here: no more reminders, no cancellation, and the parcel goes out. False if it was here before."""
+    order = invoice.order
+    with transaction.atomic():
+        if not Invoice.objects.filter(pk=invoice.pk, paid_at=None).update(paid_at=timezone.now(), disputed_at=None):
+            return False
+        Order.objects.filter(pk=order.pk).update(status=Order.Status.PAID)
+        ScheduledMessage.objects.cancel(key=invoice.reminder_key, reason="paid")
+        ScheduledMessage.objects.cancel(key=order.expiry_key, reason="paid")
+        ScheduledMessage.objects.schedule_many(_after_payment(order))
+    return True
+
+
+def _after_payment(order: Order) -> list[dict[str, Any]]:
+    payload = {"order": order.pk}
+    return [
+        {"event": "order.paid", "payload": payload},
+        {
+            "event": "parcel.label",
+            "payload": payload,
+            "key": order.parcel_key,
+            "max_attempts": 4,
+            "retry": Exponential(base=1, cap=60, jitter="equal"),
+            "timeout": timedelta(seconds=30),
+        },
+        {"event": "parcel.pickup", "payload": payload, "delay": 2},
+        {"event": "order.follow_up", "payload": payload, "delay": timedelta(seconds=10), "queue": "mail"},
+    ]
+
+
+def give_more_time(invoice: Invoice, more: timedelta = timedelta(days=7)) -> bool:
+    """Move what is still to come; false when there is nothing left to move."""
+    with transaction.atomic():
+        expiry = ScheduledMessage.objects.reschedule(key=invoice.order.expiry_key, shift=more)
+        reminder = ScheduledMessage.objects.reschedule(key=invoice.reminder_key, shift=more)
+    return bool(expiry or reminder)
+
+
+def remind_now(invoice: Invoice) -> bool:
+    return bool(ScheduledMessage.objects.make_due(key=invoice.reminder_key))
+
+
+def open_dispute(invoice: Invoice) -> None:
+    """While we argue about an invoice, nobody is reminded of it and the order is not cancelled."""
+    with transaction.atomic():
+        Invoice.objects.filter(pk=invoice.pk).update(disputed_at=timezone.now())
+        ScheduledMessage.objects.hold(key=invoice.reminder_key, reason="disputed")
+        ScheduledMessage.objects.hold(key=invoice.order.expiry_key, reason="disputed")
+
+
+def settle_dispute(invoice: Invoice) -> None:
+    """Everything goes on; what became due meanwhile is delivered at once."""
+    with transaction.atomic():
+        Invoice.objects.filter(pk=invoice.pk).update(disputed_at=None)
+        ScheduledMessage.objects.resume(key=invoice.reminder_key)
+        ScheduledMessage.objects.resume(key=invoice.order.expiry_key)
+
+
+def correct_country(order: Order, country: str) -> bool:
+    """The carrier did not know the country, and the message was buried: give it all its attempts again."""
+    with transaction.atomic():
+        Customer.objects.filter(pk=order.customer_id).update(country=country)
+        return bool(ScheduledMessage.objects.redrive(key=order.parcel_key))
+
+
+def redrive_parcels() -> int:
+    """The carrier is back: every parcel label that died while it was away."""
+    return ScheduledMessage.objects.search(event="parcel.label", status=Status.DEAD).redrive()
+
+
+def start_campaign(name: str, *, first_at: datetime, every: timedelta, count: int) -> list[ScheduledMessage]:
+    """One offer after the other, to our readers in turn. An offer that comes an hour late is none."""
+    readers = list(Customer.objects.filter(newsletter=True).order_by("pk"))
+    return ScheduledMessage.objects.schedule_many(
+        {
+            "event": f"offer.{name}",
+            "payload": {"customer": readers[number % len(readers)].pk},
+            "at": first_at + number * every,
+            "queue": "mail",
+            "priority": -10,
+            "retry": Never(),
+            "expires_in": timedelta(hours=1),
+        }
+        for number in range(count)
+    )
+
+
+def pause_campaign(name: str) -> int:
+    return ScheduledMessage.objects.search(event=f"offer.{name}").hold(reason="campaign paused")
+
+
+def resume_campaign(name: str) -> int:
+    return ScheduledMessage.objects.search(event=f"offer.{name}").resume()
+
+
+def postpone_campaign(name: str, by: timedelta) -> int:
+    return ScheduledMessage.objects.search(event=f"offer.{name}").reschedule(shift=by)
+
+
+def stop_campaign(name: str) -> int:
+    return ScheduledMessage.objects.search(event=f"offer.{name}").cancel(reason="campaign stopped")
+
+
+def start_daily_digest() -> bool:
+    """At most one digest is planned, however often this is called; true when this call planned it."""
+    return schedule_digest(timezone.now(), on_conflict="ignore").was_created
+
+
+def schedule_digest(after: datetime, *, on_conflict: OnConflict) -> ScheduledMessage:
+    """The next one, on the day after this moment, at six by the shop's clock."""
+    morning = datetime.combine(timezone.localdate(after) + timedelta(days=1), time(6))
+    return ScheduledMessage.objects.schedule(
+        "digest.daily", at=timezone.make_aware(morning), key="digest", on_conflict=on_conflict, queue="reports"
+    )

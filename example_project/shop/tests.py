@@ -1,0 +1,220 @@
+"""How to test code that schedules: `deliver_due()` delivers at any time you name, without a worker or a sleep."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from decimal import Decimal
+
+from django.core.exceptions import ValidationError
+from django.test import TestCase
+from django.urls import reverse
+from django.utils import timezone
+
+from django_sked.models import ScheduledMessage
+from django_sked.testing import deliver_due
+from shop import services
+from shop.models import Customer, Email, Invoice, Order
+
+DAY = timedelta(days=1)
+
+
+def setUpModule() -> None:
+    """Facts are printed, but not during tests."""
+    logging.getLogger("shop").setLevel(logging.WARNING)
+
+
+class ShopTestCase(TestCase):
+    customer: Customer
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.customer = Customer.objects.create(name="Ada", email="ada@example.com")
+
+    def order(self, customer: Customer | None = None) -> Order:
+        return services.place_order(customer or self.customer, Decimal(20))
+
+    def subjects(self) -> list[str]:
+        return list(Email.objects.order_by("id").values_list("subject", flat=True))
+
+    def after(self, days: float) -> list[str]:
+        """Deliver what is due after so many days; the events, and what became of them."""
+        return [f"{m.event} {m.status}" for m in deliver_due(now=timezone.now() + days * DAY)]
+
+
+class OrderTests(ShopTestCase):
+    def test_an_order_is_confirmed_at_once(self) -> None:
+        order = self.order()
+        self.assertEqual(self.after(0), ["order.placed delivered"])
+        self.assertEqual(self.subjects(), [f"Thank you for {order}"])
+
+    def test_an_order_that_cannot_be_stored_schedules_nothing(self) -> None:
+        with self.assertRaises(ValidationError):
+            services.place_order(self.customer, Decimal("NaN"))
+        self.assertFalse(ScheduledMessage.objects.exists())
+
+    def test_an_unpaid_order_is_cancelled(self) -> None:
+        order = self.order()
+        self.after(14.1)
+        order.refresh_from_db()
+        self.assertEqual(order.status, Order.Status.CANCELLED)
+
+    def test_two_receivers_of_one_event_both_get_it(self) -> None:
+        order = self.order()
+        self.after(0)
+        message = ScheduledMessage.objects.search(event="order.placed")[0]
+        self.assertEqual(set(message.delivered_to), {"shop.receivers.confirm_order", "shop.receivers.write_history"})
+        self.assertEqual([line.event for line in order.history.all()], ["order.placed"])
+
+    def test_a_flaky_mail_gateway_is_tried_again(self) -> None:
+        order = self.order(Customer.objects.create(name="Dora", email="dora@flaky.example"))
+        for minute in range(3):
+            deliver_due(now=timezone.now() + timedelta(minutes=minute))
+        message = ScheduledMessage.objects.search(event="order.placed")[0]
+        self.assertEqual((message.status, message.attempt, len(message.errors)), ("delivered", 3, 2))
+        self.assertEqual(self.subjects(), [f"Thank you for {order}"])
+
+
+class InvoiceTests(ShopTestCase):
+    def setUp(self) -> None:
+        self.invoice: Invoice = self.order().invoice
+        self.after(0)
+
+    def test_a_reminder_schedules_the_next_one_under_the_same_key(self) -> None:
+        first = ScheduledMessage.objects.find(key=self.invoice.reminder_key)
+        deliver_due(now=first.due_at)
+        second = ScheduledMessage.objects.find(key=self.invoice.reminder_key)
+        self.assertEqual((first.payload["number"], second.payload["number"]), (1, 2))
+        self.assertTrue(second.is_live)
+
+    def test_paying_ends_the_reminders(self) -> None:
+        self.assertTrue(services.pay(self.invoice))
+        self.assertFalse(services.pay(self.invoice))
+        self.assertNotIn("invoice.reminder delivered", self.after(20))
+        reminder = ScheduledMessage.objects.find(key=self.invoice.reminder_key)
+        self.assertEqual((reminder.status, reminder.reason), ("cancelled", "paid"))
+
+    def test_a_customer_gets_more_time(self) -> None:
+        before = ScheduledMessage.objects.find(key=self.invoice.order.expiry_key).due_at
+        self.assertTrue(services.give_more_time(self.invoice))
+        after = ScheduledMessage.objects.find(key=self.invoice.order.expiry_key).due_at
+        self.assertEqual(after - before, 7 * DAY)
+
+    def test_there_is_no_more_time_once_it_is_paid(self) -> None:
+        services.pay(self.invoice)
+        self.assertFalse(services.give_more_time(self.invoice))
+
+    def test_a_disputed_invoice_waits(self) -> None:
+        services.open_dispute(self.invoice)
+        self.assertEqual(self.after(20), [])
+        services.settle_dispute(self.invoice)
+        self.assertIn("order.payment_expired delivered", self.after(20))
+
+    def test_a_reminder_can_be_sent_now(self) -> None:
+        self.assertTrue(services.remind_now(self.invoice))
+        self.assertIn("invoice.reminder delivered", self.after(0))
+
+
+class ParcelTests(ShopTestCase):
+    def test_a_busy_carrier_says_when_to_come_back(self) -> None:
+        order = self.paid_order(self.customer, odd=True)
+        label = ScheduledMessage.objects.find(key=order.parcel_key)
+        self.assertEqual((label.status, label.attempt), ("scheduled", 1))
+        self.after(1)
+        order.refresh_from_db()
+        self.assertTrue(order.parcel_label)
+
+    def test_a_pickup_waits_for_the_label_without_using_up_attempts(self) -> None:
+        order = self.paid_order(self.customer, odd=True)
+        ScheduledMessage.objects.hold(key=order.parcel_key)
+        deliver_due(now=timezone.now() + timedelta(seconds=5))
+        pickup = ScheduledMessage.objects.search(event="parcel.pickup")[0]
+        self.assertEqual((pickup.status, pickup.attempt), ("scheduled", 0))
+
+    def test_a_buried_message_is_redriven_after_the_correction(self) -> None:
+        order = self.paid_order(Customer.objects.create(name="Ewe", email="ewe@example.com", country="Atlantis"))
+        label = ScheduledMessage.objects.find(key=order.parcel_key)
+        self.assertEqual((label.status, label.reason), ("dead", "the carrier does not go to Atlantis"))
+        self.assertTrue(services.correct_country(order, "Greece"))
+        self.after(1)
+        self.after(2)
+        order.refresh_from_db()
+        self.assertTrue(order.parcel_label)
+
+    def test_dead_parcels_are_redriven_together(self) -> None:
+        ewe = Customer.objects.create(name="Ewe", email="ewe@example.com", country="Atlantis")
+        for _ in range(3):
+            self.paid_order(ewe)
+        self.assertEqual(services.redrive_parcels(), 3)
+
+    def test_a_follow_up_is_asynchronous(self) -> None:
+        order = self.paid_order(self.customer)
+        self.after(0.1)
+        self.assertIn(f"How do you like {order}?", self.subjects())
+        self.assertIn(order.warranty_key, ScheduledMessage.objects.keys())
+
+    def paid_order(self, customer: Customer, *, odd: bool | None = None) -> Order:
+        order = self.order(customer)
+        if odd is not None and bool(order.pk % 2) != odd:
+            order = self.order(customer)
+        services.pay(order.invoice)
+        self.after(0)
+        order.refresh_from_db()
+        return order
+
+
+class CampaignTests(ShopTestCase):
+    def setUp(self) -> None:
+        self.first_at = timezone.now() + DAY
+        services.start_campaign("spring", first_at=self.first_at, every=timedelta(minutes=1), count=10)
+
+    def test_a_campaign_is_paused_postponed_and_resumed(self) -> None:
+        self.assertEqual(services.pause_campaign("spring"), 10)
+        self.assertEqual(self.after(1), [])
+        self.assertEqual(services.postpone_campaign("spring", by=DAY), 10)
+        self.assertEqual(services.resume_campaign("spring"), 10)
+        self.assertEqual(ScheduledMessage.objects.next_due_at("mail"), self.first_at + DAY)
+
+    def test_an_offer_that_comes_too_late_does_not_come(self) -> None:
+        self.after(3)
+        self.assertEqual(self.subjects(), [])
+
+    def test_a_campaign_is_stopped(self) -> None:
+        deliver_due(now=self.first_at + timedelta(minutes=2, seconds=1))
+        self.assertEqual(services.stop_campaign("spring"), 7)
+        self.assertEqual(self.subjects(), ["Our offer: spring"] * 3)
+
+
+class DigestTests(ShopTestCase):
+    def test_there_is_one_digest_a_day(self) -> None:
+        self.assertTrue(services.start_daily_digest())
+        self.assertFalse(services.start_daily_digest())
+        first = ScheduledMessage.objects.find(key="digest")
+        deliver_due(now=first.due_at)
+        self.assertEqual(self.subjects(), ["The day in the shop"])
+        self.assertNotEqual(ScheduledMessage.objects.find(key="digest").pk, first.pk)
+
+
+class PageTests(ShopTestCase):
+    def test_the_page_shows_orders_and_messages(self) -> None:
+        order = self.order()
+        response = self.client.get(reverse("shop:index"))
+        self.assertContains(response, order.expiry_key)
+
+    def test_the_buttons_work(self) -> None:
+        self.client.post(reverse("shop:place_order"))
+        invoice = Invoice.objects.get()
+        for action in ("more-time", "remind", "dispute", "settle", "pay"):
+            with self.subTest(action):
+                response = self.client.post(reverse("shop:change_invoice", args=[invoice.pk, action]), follow=True)
+                self.assertContains(response, str(invoice))
+        response = self.client.post(reverse("shop:change_invoice", args=[invoice.pk, "pay"]), follow=True)
+        self.assertContains(response, "too late")
+
+
+class FactTests(ShopTestCase):
+    def test_deliveries_are_printed(self) -> None:
+        with self.assertLogs("shop") as log, self.captureOnCommitCallbacks(execute=True):
+            self.order()
+            deliver_due()
+        self.assertIn("delivered  order.placed", log.output[0])

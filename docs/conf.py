@@ -1,0 +1,26 @@
+"""Sphinx: `python -m sphinx -W -b html docs docs/_build/html`. It needs no network and no Django settings."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_metadata = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = _metadata["name"]
+author = _metadata["authors"][0]["name"]
+project_copyright = author
+version = release = _metadata["version"]
+
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]
+nitpicky = True
+
+# "##" gets an anchor, so that a page can be linked by its headings.
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist"]
+
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_copy_source = False
+html_show_sphinx = False

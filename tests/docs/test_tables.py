@@ -1,0 +1,392 @@
+"""The tables of the reference say what the code says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management.base import BaseCommand
+from django.dispatch import Signal
+from django.test import override_settings
+
+from django_sked import checks, conf, exceptions, managers, retry, signals, testing, verbs
+from django_sked.backends import message_backends
+from django_sked.backends.base import BaseBackend
+from django_sked.backends.database import DatabaseBackend
+from django_sked.backends.database.claiming import ClaimStrategy
+from django_sked.backends.memory import MemoryBackend
+from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
+from django_sked.management.commands import sked_worker
+from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.outcomes import MOST_ERRORS
+from django_sked.states import STEPS, Answer, Status
+from django_sked.worker import EXIT_ABANDONED, Worker
+from django_sked.worker.options import DEFAULT_CONCURRENCY
+from tests.docs.pages import DOCS, ROOT, codes, names, table, tables
+
+PACKAGE = ROOT / "django_sked"
+API, SETTINGS, COMMANDS = "reference/api.md", "reference/settings.md", "reference/commands.md"
+
+
+def parameters(function: Any, *left_out: str) -> set[str]:
+    found = inspect.signature(function).parameters.values()
+    return {p.name for p in found if p.kind is not p.VAR_KEYWORD} - {"self", *left_out}
+
+
+# Settings
+
+
+def test_the_keys_of_a_backend() -> None:
+    assert set(names(SETTINGS, "Keys of a backend", "key")) == set(conf.KEYS)
+
+
+def test_the_defaults_of_a_backend() -> None:
+    written = {codes(row["key"])[0]: row["default"] for row in table(SETTINGS, "Keys of a backend")}
+    settings = conf.BackendSettings(alias="x")
+    assert ast.literal_eval(written["KEY_PREFIX"].strip("`")) == settings.key_prefix
+    assert ast.literal_eval(written["LOCATION"].strip("`")) == settings.location
+
+
+def test_the_options_and_their_defaults() -> None:
+    written = {codes(row["option"])[0]: row["default"] for row in table(SETTINGS, "Options")}
+    options = conf.DatabaseOptions()
+    assert set(written) == {field.name for field in dataclasses.fields(conf.DatabaseOptions)}
+    assert written.pop("retention") == "see below"
+    for name, text in written.items():
+        value = eval(text.strip("`"), vars(retry).copy())
+        assert (type(value), value) == (type(getattr(options, name)), getattr(options, name)), name
+
+
+@pytest.mark.parametrize("heading", ["Options", "Keys of a queue"])
+def test_the_ranges_are_those_that_are_accepted(heading: str) -> None:
+    column, cls = ("option", conf.Options) if heading == "Options" else ("key", conf.QueueSettings)
+    ranges = 0
+    for row in table(SETTINGS, heading):
+        bounds = re.search(r"([\d.]+) to ([\d.]+)", row.get("unit, range", row.get("range", "")))
+        if bounds is None:
+            continue
+        ranges += 1
+        name = codes(row[column])[0]
+        least, most = (float(bound) if "." in bound else int(bound) for bound in bounds.groups())
+        conf.build(cls, {name: least}, "here")
+        conf.build(cls, {name: most}, "here")
+        for beyond in (least - 1 if isinstance(least, int) else least / 2, most + 1):
+            with pytest.raises(InvalidBackend, match=name):
+                conf.build(cls, {name: beyond}, "here")
+    assert ranges
+
+
+def test_the_keys_of_a_queue() -> None:
+    fields = [field.name for field in dataclasses.fields(conf.QueueSettings)]
+    assert names(SETTINGS, "Keys of a queue", "key") == fields
+    assert conf.QueueSettings().concurrency is None
+    assert f"or {DEFAULT_CONCURRENCY}." in table(SETTINGS, "Keys of a queue")[0]["meaning"]
+
+
+def test_the_retention() -> None:
+    (rows,) = (rows for _heading, rows in tables(SETTINGS) if "kept" in rows[0])
+    written = {Status(codes(row["status"])[0]): timedelta(days=int(row["kept"].split()[0])) for row in rows}
+    assert written == conf.DEFAULT_RETENTION
+
+
+_BACKEND = "django_sked.backends.database.DatabaseBackend"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"x": {}},
+        {"x": {"BACKEND": "a.b.C"}},
+        {"x": {"BACKEND": _BACKEND, "OPTION": {}}},
+        {"x": {"BACKEND": _BACKEND, "OPTIONS": {"lease": 0}}},
+        {"x": {"BACKEND": _BACKEND, "OPTIONS": {"database": "other"}}},
+        {"y": {"BACKEND": _BACKEND}},
+    ],
+    ids=str,
+)
+def test_what_is_said_of_a_wrong_setting(value: dict[str, Any]) -> None:
+    default = {"default": {"BACKEND": _BACKEND}} if value else {}
+    with override_settings(SKED=default | value), pytest.raises(InvalidBackend) as caught:
+        message_backends["x"]
+    said = re.sub(r"\(.*?\)|there are: .*", "(...)", str(caught.value))
+    written = [codes(row["what is said"])[0] for row in table(SETTINGS, "Errors")]
+    assert any(
+        said.startswith(re.sub(r"\(.*?\)|there are: .*", "(...)", text.removesuffix(" ..."))) for text in written
+    ), said
+
+
+# Messages
+
+
+def test_the_arguments_of_schedule() -> None:
+    heading = "`objects.schedule(event, payload=None, **arguments)`"
+    assert set(names(API, heading, "argument")) == parameters(managers.ScheduledMessageManager.schedule)
+
+
+def test_the_arguments_of_search() -> None:
+    written = names(API, "`objects.search(**conditions)`", "argument")
+    assert set(written) == parameters(managers.ScheduledMessageManager.search)
+
+
+@pytest.mark.parametrize("method", ["schedule_many", "find", "keys", "next_due_at"])
+def test_the_signatures_in_headings(method: str) -> None:
+    (written,) = re.findall(rf"^### `objects\.{method}\((.*)\)`", (DOCS / API).read_text(encoding="utf-8"), re.M)
+    found = inspect.signature(getattr(managers.ScheduledMessageManager, method)).parameters.values()
+    true = [str(p.replace(annotation=p.empty)) for p in found if p.name != "self"]
+    assert [part.strip() for part in written.replace('"', "'").split(",") if part.strip() != "*"] == true
+
+
+def test_the_verbs() -> None:
+    rows = table(API, "Verbs")
+    classes = {verb.step: verb for verb in verbs.Verb.__subclasses__()}
+    assert {codes(row["verb"])[0] for row in rows} == set(classes)
+    for row in rows:
+        (verb,) = codes(row["verb"])
+        took = set(re.findall(r"[a-z]+", row["takes effect on"])) & set(Status.values)
+        assert took == set(STEPS[verb][0]), verb
+        arguments = {code.split("=")[0] for code in codes(row["arguments"])}
+        assert arguments == parameters(getattr(ScheduledMessage, verb)), verb
+        assert arguments == parameters(getattr(managers.ScheduledMessageManager, verb), "id", "key", "backend"), verb
+
+
+def test_every_twin_exists() -> None:
+    for verb in (row["verb"].strip("`") for row in table(API, "Verbs")):
+        for owner in (ScheduledMessage, managers.ScheduledMessageManager, managers.BulkVerbs):
+            assert inspect.iscoroutinefunction(getattr(owner, f"a{verb}")), (owner, verb)
+
+
+def test_the_answers() -> None:
+    rows = table(API, "Answers")
+    assert [codes(row["answer"])[0] for row in rows] == Answer.names
+    for row in rows:
+        answer = Answer[codes(row["answer"])[0]]
+        assert codes(row["value"]) == [answer.value]
+        assert row["true"] == ("yes" if answer else "no")
+
+
+@pytest.mark.parametrize(("page", "heading"), [(API, "Statuses"), ("explanation/architecture.md", "States")])
+def test_the_statuses(page: str, heading: str) -> None:
+    written: dict[str, set[str]] = {}
+    for row in table(page, heading):
+        leaves = set(re.findall(r"[a-z]+", row["leaves to"])) & set(Status.values)
+        written |= dict.fromkeys(codes(row["status"]), leaves)
+    true: dict[str, set[str]] = {status: set() for status in Status.values}
+    for step, (starts, ends) in STEPS.items():
+        for start in starts:
+            # A reschedule changes no status.
+            true[start] |= set() if step == "reschedule" else {end.value for end in ends if end != start}
+    assert written == true
+
+
+def test_the_fields() -> None:
+    fields = {field.name for field in ScheduledMessage._meta.concrete_fields} - {"live_key"}
+    written = set(names(API, "Fields", "field"))
+    text = (DOCS / API).read_text(encoding="utf-8")
+    (unused,) = re.findall(r"\n\n((?:`\w+`[,\s]*(?:and )?)+) are columns for planned", text)
+    assert written | set(codes(unused)) == fields
+    assert not written & set(codes(unused))
+    assert f"the {MOST_ERRORS - 1} newest" in text
+
+
+def test_the_retry_policies() -> None:
+    written = [codes(row["policy"])[0] for row in table(API, "Retry policies")]
+    assert [text.split("(")[0] for text in written] == [policy.__name__ for policy in retry.kinds.values()]
+    assert eval(written[0], vars(retry).copy()) == retry.Exponential()
+
+
+def test_the_exceptions() -> None:
+    rows = [row for heading, rows in tables(API) if heading == "Exceptions" for row in rows]
+    written = {codes(row["exception"])[0]: set(codes(row["is a"])) for row in rows}
+    classes = [
+        cls
+        for cls in vars(exceptions).values()
+        if isinstance(cls, type) and issubclass(cls, SkedError | ControlFlow) and not cls.__name__.startswith("_")
+    ]
+    bases = {
+        cls.__name__: {base.__name__.replace("_Later", "ControlFlow") for base in cls.__bases__} for cls in classes
+    }
+    assert written == bases
+
+
+def test_a_reserved_exception_is_not_raised_yet() -> None:
+    sources = "".join(p.read_text(encoding="utf-8") for p in PACKAGE.rglob("*.py") if p.name != "exceptions.py")
+    reserved = [row for row in table(API, "Exceptions") if row["raised when"].startswith("reserved")]
+    assert not [row for row in reserved if f"{codes(row['exception'])[0]}(" in sources]
+
+
+def test_the_arguments_of_a_worker() -> None:
+    (written,) = re.findall(r"`Worker\((.*?)\)`", (DOCS / API).read_text(encoding="utf-8"), re.S)
+    arguments = {part.strip().split("=")[0] for part in re.sub(r"\(\)", "", written).split(",")} - {"*"}
+    assert arguments == parameters(Worker)
+
+
+# The others
+
+
+def test_the_options_of_the_command() -> None:
+    ours = sked_worker.Command().create_parser("manage.py", "sked_worker")
+    djangos = BaseCommand().create_parser("manage.py", "x")
+    true = {option for action in ours._actions for option in action.option_strings}
+    true -= {option for action in djangos._actions for option in action.option_strings}
+    assert {code.split()[0] for code in names(COMMANDS, "sked_worker", "option")} == true
+
+
+def test_the_metavars_of_the_command() -> None:
+    parser = sked_worker.Command().create_parser("manage.py", "sked_worker")
+    metavars = {action.option_strings[-1]: action.metavar for action in parser._actions if action.option_strings}
+    for code in names(COMMANDS, "sked_worker", "option"):
+        option, _, metavar = code.partition(" ")
+        assert metavar == (metavars[option] or ""), option
+
+
+def test_the_exit_codes() -> None:
+    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes")} == {0, 1, 2, EXIT_ABANDONED}
+
+
+def test_the_signals() -> None:
+    page = "reference/signals.md"
+    true = {name for name, value in vars(signals).items() if isinstance(value, Signal)} - {"message_due"}
+    facts = names(page, "Facts about messages", "signal") + names(page, "Facts about workers", "signal")
+    assert set(facts) == true
+    assert set(names(page, "message_due", "argument")) == parameters(signals.MessageDueSignal.connect, "receiver")
+
+
+def test_the_checks() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    used = set(re.findall(r'id="django_sked\.([EW]\d{3})"', source))
+    assert names("reference/checks.md", "System checks", "id") == [f"django_sked.{id}" for id in sorted(used)]
+    reserved = re.findall(r"`([EW]\d{3})`", (DOCS / "reference/checks.md").read_text(encoding="utf-8"))
+    assert not set(reserved) & used
+    announced = set(re.findall(r"\b[EW]\d{3}\b", checks.__doc__ or "")) - used
+    assert announced <= {*reserved, "E007"}
+
+
+def _log_lines() -> Iterator[tuple[str, str]]:
+    """Logger and text of every log call of the package."""
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            function = node.func if isinstance(node, ast.Call) else None
+            if not isinstance(function, ast.Attribute) or not isinstance(function.value, ast.Name):
+                continue
+            if function.value.id not in {"logger", "worker_logger"}:
+                continue
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]  # type: ignore[attr-defined]
+            if texts:
+                in_worker = function.value.id == "worker_logger" or "worker" in path.parts
+                yield ("django_sked.worker" if in_worker else "django_sked"), texts[0]
+
+
+def test_the_log_events() -> None:
+    page = "reference/log-events.md"
+    lines = list(_log_lines())
+    workers = {text.split()[0] for logger, text in lines if logger == "django_sked.worker"}
+    assert set(names(page, "Logger `django_sked.worker`", "name")) == workers
+    from django_sked import log
+
+    facts = {f"message_{name}": level for name, level in log._LEVELS.values()}
+    levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+    rows = table(page, "Logger `django_sked`")
+    assert {codes(row["name"])[0]: levels[row["level"]] for row in rows} == facts
+
+
+def test_the_keys_of_the_workers_log_events() -> None:
+    texts = {text.split()[0]: text for logger, text in _log_lines() if logger == "django_sked.worker"}
+    for row in table("reference/log-events.md", "Logger `django_sked.worker`"):
+        keys = codes(row["keys"])
+        true = re.findall(r"(\w+)=", texts[codes(row["name"])[0]])
+        assert [key for key in keys if key != "nearest"] == true
+
+
+def test_the_capability_flags() -> None:
+    rows = table("reference/backends.md", "Capability flags")
+    flags = {name for name, value in vars(BaseBackend).items() if isinstance(value, bool)}
+    assert {codes(row["flag"])[0] for row in rows} == flags
+    for row in rows:
+        (flag,) = codes(row["flag"])
+        assert row["database"] == ("yes" if getattr(DatabaseBackend, flag) else "no"), flag
+        assert row["memory"] == ("yes" if getattr(MemoryBackend, flag) else "no"), flag
+
+
+def test_the_contract() -> None:
+    written = {code.split("(")[0] for code in names("reference/backends.md", "The contract", "method")}
+    methods = {
+        name for name, value in vars(BaseBackend).items() if inspect.isfunction(value) and not name.startswith("_")
+    }
+    assert written == methods
+
+
+def test_the_testing_helpers() -> None:
+    text = (DOCS / "reference/testing.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## `(\w+)\(", text, re.M)) == set(testing.__all__)
+    heading = re.search(r"^## (`TickedWorker.*)$", text, re.M)
+    assert heading
+    methods = {name for name, value in vars(testing.TickedWorker).items() if inspect.isfunction(value)} - {"__init__"}
+    written = {code.split("(")[0] for code in names("reference/testing.md", heading[1], "method")}
+    assert written == methods
+    for name, signature in re.findall(r"`(?:## `)?(\w+)\((now=None[^`]*)\)`", text):
+        owner = testing.deliver_due if name == "deliver_due" else getattr(testing.TickedWorker, name)
+        assert {part.split("=")[0].strip() for part in signature.split(",")} - {"*"} == parameters(owner), name
+
+
+def test_the_layout_names_every_module() -> None:
+    text = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
+    layout = text[text.index("    django_sked/\n") : text.index("## Reading path")]
+    # One line each: a line that goes on is indented further.
+    lines = re.sub(r"\n {10,}", " ", layout).splitlines()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(PACKAGE)
+        if relative.stem == "__init__" or relative.parts[0] in {"migrations", "admin", "management"}:
+            continue
+        folder = "/".join(relative.parts[:-1])
+        first = f"{folder}/" if folder else relative.name
+        line = next((line for line in lines if line.split()[:1] == [first]), "")
+        assert re.search(rf"\b{relative.stem}\b", line), f"{relative} is not in the layout"
+
+
+def test_the_layout_names_no_module_that_is_missing() -> None:
+    rows = table("explanation/architecture.md", "Layout and direction of imports")
+    for row in rows:
+        for code in codes(row["modules"]):
+            assert any((PACKAGE / f"{code}{end}").exists() for end in ("", ".py")), code
+
+
+def test_the_layers_are_those_of_pyproject() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    start = pyproject.index("layers = [")
+    layers = [
+        {name for name in re.findall(r"django_sked\.([\w.]+)", line) if _exists(name)}
+        for line in pyproject[start : pyproject.index("]", start)].splitlines()[1:]
+    ]
+    written = [
+        {code.replace("/", ".") for code in codes(row["modules"]) if code != "backends/__init__"}
+        for row in table("explanation/architecture.md", "Layout and direction of imports")
+    ]
+    assert written == [layer for layer in layers if layer]
+
+
+def _exists(module: str) -> bool:
+    path = PACKAGE / Path(*module.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def test_the_permissions() -> None:
+    models = (ScheduledMessage, WorkerProcess)
+    true = {name for model in models for name, _text in model._meta.permissions}
+    true |= {f"{action}_{model._meta.model_name}" for model in models for action in model._meta.default_permissions}
+    written = names("reference/admin.md", "Permissions", "permission")
+    assert set(written) == {f"django_sked.{name}" for name in true}
+
+
+def test_the_claim_strategies() -> None:
+    text = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
+    written = re.findall(r"^- \*(\w+)\*", text, re.M)
+    assert set(written) == {cls.__name__ for cls in ClaimStrategy.__subclasses__()}

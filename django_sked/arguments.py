@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +12,7 @@ from django_sked.exceptions import InvalidMessage, UnknownArgument
 
 EVENT = re.compile(r"[\w][\w.:/@+-]{0,254}")
 QUEUE = re.compile(r"[\w][\w.:-]{0,63}")
+_UNKEPT = re.compile(r"[\0\ud800-\udfff]")
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2999, 12, 31, tzinfo=UTC)
 PRIORITIES = range(-100, 101)
@@ -63,7 +63,10 @@ _KNOWN_ELSEWHERE = {
 
 def shown(value: object) -> str:
     """The value as an error may show it: its repr, cut to 80 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of more digits than Python converts
+        text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -106,6 +109,13 @@ def key(value: object) -> str | None:
     return str(value)
 
 
+def reason(value: object) -> str:
+    """Why a person did it: any text that every database keeps; what is longer than 255 characters is cut."""
+    if not isinstance(value, str) or _UNKEPT.search(value):
+        raise InvalidMessage(f"reason must be text without NUL characters or lone surrogates, not {shown(value)}.")
+    return str(value)
+
+
 def priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value not in PRIORITIES:
         raise InvalidMessage(f"priority must be a whole number from -100 to 100 (higher first), not {shown(value)}.")
@@ -138,7 +148,7 @@ def duration(value: object, name: str = "delay", *, least: timedelta = timedelta
     """A timedelta, or a number of seconds, not less than `least`."""
     if isinstance(value, timedelta):
         result = value
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value == value:  # not NaN
         try:
             result = timedelta(seconds=value)
         except OverflowError:

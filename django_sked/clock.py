@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
 monotonic = time.monotonic
 
 
+_pretended: ContextVar[datetime | None] = ContextVar("django_sked_pretended_time", default=None)
+
+
 def now() -> datetime:
     """This host's time, aware, in UTC."""
-    return datetime.now(UTC)
+    return _pretended.get() or datetime.now(UTC)
+
+
+@contextmanager
+def pretend(now: datetime | None) -> Iterator[None]:
+    """For tests: in this context, let every clock here stand still at `now`; None changes nothing."""
+    token = _pretended.set(now or _pretended.get())
+    try:
+        yield
+    finally:
+        _pretended.reset(token)
 
 
 class StoreClock:
@@ -31,6 +46,8 @@ class StoreClock:
 
     def now(self) -> datetime:
         """The store's time; asks the store when the last reading is older than `refresh` seconds."""
+        if pretended := _pretended.get():
+            return pretended
         base = self._base
         if base is None or monotonic() - base[1] > self._refresh:
             base = self.read()

@@ -39,7 +39,7 @@ class Outcome:
     @property
     def is_plain_delivery(self) -> bool:
         """Delivered to a single receiver at the first attempt: written by the batch, without a word on each."""
-        return self.step == "deliver" and len(self.delivered_to) < 2 and not self.errors
+        return self.step == "deliver" and self.counted and len(self.delivered_to) < 2 and not self.errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,8 @@ def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
     fields: dict[str, Any] = {"attempt": row.attempt + 1} if outcome.counted else {}
     if outcome.errors:
         fields["errors"] = capped(row.errors + outcome.errors)
-    if outcome.delivered_to:
+    # A message that dies forgets who buried it, so that a redrive calls them again.
+    if outcome.step == "bury" or (outcome.delivered_to and not outcome.is_plain_delivery):
         fields["delivered_to"] = outcome.delivered_to
     if outcome.unroutable:
         fields["unroutable"] = min(row.unroutable + 1, 32_000)

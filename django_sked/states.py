@@ -27,7 +27,7 @@ STEPS: dict[str, tuple[frozenset[Status], frozenset[Status]]] = {
     "retry": (frozenset({Status.CLAIMED}), frozenset({Status.SCHEDULED, Status.CANCELLED, Status.EXPIRED})),
     "bury": (frozenset({Status.CLAIMED}), frozenset({Status.DEAD})),
     "expire": (LIVE, frozenset({Status.EXPIRED})),
-    "release": (frozenset({Status.CLAIMED}), frozenset({Status.SCHEDULED, Status.CANCELLED})),
+    "release": (frozenset({Status.CLAIMED}), frozenset({Status.SCHEDULED, Status.CANCELLED, Status.EXPIRED})),
     "rescue": (frozenset({Status.CLAIMED}), frozenset({Status.SCHEDULED, Status.CANCELLED, Status.DEAD})),
     "unblock": (frozenset({Status.BLOCKED}), frozenset({Status.SCHEDULED, Status.CANCELLED})),
     "cancel": (PENDING, frozenset({Status.CANCELLED})),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from django_sked import arguments
 from django_sked.states import FINISHED, STEPS, Answer, Status
 
 
@@ -39,6 +40,9 @@ class Cancel(Verb):
     done: ClassVar[Answer] = Answer.CANCELLED
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        arguments.reason(self.reason)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reschedule(Verb):
@@ -53,6 +57,13 @@ class Reschedule(Verb):
     def __post_init__(self) -> None:
         assert self.due_at is None or self.shift is None
 
+    @property
+    def shiftable(self) -> tuple[datetime, datetime]:
+        """The earliest and the latest due time that `shift` does not move out of the years 1970 to 2999."""
+        shift = self.shift or timedelta(0)
+        first, last = arguments.EARLIEST, arguments.LATEST
+        return max(first, first - shift), min(last, last - shift)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold(Verb):
@@ -61,6 +72,9 @@ class Hold(Verb):
     step: ClassVar[str] = "hold"
     done: ClassVar[Answer] = Answer.HELD
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        arguments.reason(self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

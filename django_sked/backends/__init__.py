@@ -1,0 +1,82 @@
+"""`message_backends["alias"]`: the backends of the SKED setting, used like `django.core.cache.caches`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from django_sked import conf
+from django_sked.exceptions import InvalidBackend
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+
+__all__ = ["DEFAULT_ALIAS", "message_backends"]
+
+DEFAULT_ALIAS = "default"
+
+
+class MessageBackends:
+    """One backend object per alias and process.
+
+    Django's BaseConnectionHandler makes one object per thread, for connections that must not be shared. A backend is
+    shared on purpose: its methods may be called from any thread, and the memory backend *is* its object.
+    """
+
+    def __init__(self) -> None:
+        self._backends: dict[str, BaseBackend] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(conf.aliases())
+
+    def all(self) -> list[BaseBackend]:
+        return [self[alias] for alias in self]
+
+    def __getitem__(self, alias: str) -> BaseBackend:
+        backend = self._backends.get(alias)
+        if backend is None:
+            backend = self._backends.setdefault(alias, self._create(alias))
+        return backend
+
+    def _create(self, alias: str) -> BaseBackend:
+        params = conf.aliases().get(alias)
+        if params is None:
+            raise InvalidBackend(f"There is no SKED backend {alias!r}; there are: {', '.join(self)}.")
+        try:
+            backend_class: type[BaseBackend] = import_string(params["BACKEND"])
+        except ImportError as error:
+            path = params["BACKEND"]
+            raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {path!r} cannot be imported: {error}.") from error
+        if not isinstance(getattr(backend_class, "options_class", None), type):
+            raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {params['BACKEND']!r} is no backend of messages.")
+        return backend_class(conf.parse(alias, params, backend_class.options_class))
+
+    def of_database(self, using: str | None) -> BaseBackend:
+        """The backend whose messages are rows of this database; the default one, if none is named or it has none."""
+        default = self[DEFAULT_ALIAS]
+        if using is None or default.database == using:
+            return default
+        for backend in self.all():
+            if backend.database == using:
+                return backend
+        if default.database is None:
+            return default
+        raise InvalidBackend(f"No SKED backend stores its messages in the database {using!r}.")
+
+    def reset(self) -> None:
+        """Forget every backend, as when the setting has changed."""
+        self._backends = {}
+
+
+message_backends = MessageBackends()
+
+
+def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:
+    if setting in {"SKED", "DATABASES", "DATABASE_ROUTERS"}:
+        message_backends.reset()
+
+
+setting_changed.connect(_on_setting_changed, dispatch_uid="django_sked.reset_backends")

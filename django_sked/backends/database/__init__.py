@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from django_sked.backends.database.backend import DatabaseBackend
+
+__all__ = ["DatabaseBackend"]

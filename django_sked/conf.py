@@ -1,0 +1,189 @@
+"""The SKED setting as frozen values, checked once.
+
+SKED = {
+    "default": {
+        "BACKEND": "django_sked.backends.database.DatabaseBackend",
+        "QUEUES": {"mail": {"concurrency": 4}},
+        "OPTIONS": {"database": "default", "max_attempts": 5},
+    },
+}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.conf import settings
+
+from django_sked import arguments
+from django_sked.exceptions import InvalidBackend, SkedError
+from django_sked.retry import Exponential, RetryPolicy
+from django_sked.states import FINISHED, Status
+
+DEFAULT_SETTING = {"default": {"BACKEND": "django_sked.backends.database.DatabaseBackend"}}
+KEYS = ("BACKEND", "LOCATION", "KEY_PREFIX", "QUEUES", "OPTIONS")
+WEEK = timedelta(days=7)
+DEFAULT_RETENTION: Mapping[Status, timedelta] = {
+    Status.DELIVERED: WEEK,
+    Status.CANCELLED: WEEK,
+    Status.EXPIRED: WEEK,
+    Status.DEAD: timedelta(days=90),
+}
+
+T = TypeVar("T")
+
+
+def _number(least: float, most: float, *, whole: bool = False) -> Callable[[object], Any]:
+    def check(value: object) -> float:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        kinds = int if whole else (int, float)
+        if isinstance(seconds, bool) or not isinstance(seconds, kinds) or not least <= seconds <= most:
+            raise InvalidBackend(f"must be a {'whole ' if whole else ''}number from {least} to {most}, not {value!r}")
+        return seconds
+
+    return check
+
+
+def _retry(value: object) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        raise InvalidBackend(f"must be a policy of django_sked.retry, such as Exponential(), not {value!r}")
+    return value
+
+
+def _retention(value: object) -> Mapping[Status, timedelta | None]:
+    """How long finished messages are kept, by status: a timedelta or seconds; 0 deletes at the settle, None never."""
+    if not isinstance(value, Mapping):
+        raise InvalidBackend(f"must be a dictionary such as {{'delivered': timedelta(days=7)}}, not {value!r}")
+    kept: dict[Status, timedelta | None] = dict(DEFAULT_RETENTION)
+    for status, time in value.items():
+        if not isinstance(status, str) or status not in FINISHED:
+            raise InvalidBackend(f"knows the statuses {', '.join(sorted(FINISHED))}, not {status!r}")
+        kept[Status(status)] = None if time is None else arguments.duration(time, f"retention of {status!r}")
+    return kept
+
+
+def _database(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or value not in settings.DATABASES):
+        raise InvalidBackend(f"must be one of the DATABASES ({', '.join(settings.DATABASES)}), not {value!r}")
+    return value
+
+
+def _location(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidBackend(f"must be text, such as a URL, not a {type(value).__name__}")
+    return value
+
+
+def _key_prefix(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.:-]{1,64}", value):
+        raise InvalidBackend(f"must be 1 to 64 letters, digits or any of . : - _, not {value!r}")
+    return value
+
+
+def _option(check: Callable[[object], Any], **kwargs: Any) -> Any:
+    return field(metadata={"check": check}, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What every backend understands in OPTIONS. Durations are seconds or timedeltas."""
+
+    max_attempts: int = _option(arguments.max_attempts, default=5)
+    retry: RetryPolicy = _option(_retry, default=Exponential())
+    timeout: timedelta | None = _option(arguments.timeout, default=None)
+    lease: float = _option(_number(0.5, 3600), default=30.0)
+    poll_interval: float = _option(_number(0.01, 3600), default=1.0)
+    batch_size: int = _option(_number(1, 5000, whole=True), default=500)
+    max_payload_bytes: int = _option(_number(1, 1 << 30, whole=True), default=256 * 1024)
+    retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions(Options):
+    """OPTIONS of the database backend: `database` is an alias in DATABASES; by default the routers choose."""
+
+    database: str | None = _option(_database, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """What a worker does for one queue, unless its command line says otherwise."""
+
+    concurrency: int | None = _option(_number(1, 1000, whole=True), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSettings:
+    """One alias of the SKED setting."""
+
+    alias: str
+    location: str = ""
+    key_prefix: str = "sked"
+    queues: Mapping[str, QueueSettings] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+
+
+def aliases() -> Mapping[str, Any]:
+    """The SKED setting itself; without one, the database backend on the default database."""
+    value = getattr(settings, "SKED", DEFAULT_SETTING)
+    if not isinstance(value, Mapping) or "default" not in value:
+        raise InvalidBackend("SKED must be a dictionary with an entry 'default'.")
+    for alias, params in value.items():
+        if not isinstance(params, Mapping) or not isinstance(params.get("BACKEND"), str):
+            raise InvalidBackend(f"SKED[{alias!r}] must be a dictionary with a dotted path in 'BACKEND'.")
+    return value
+
+
+def parse(alias: str, params: Mapping[str, Any], options_class: type[Options]) -> BackendSettings:
+    """The checked settings of one alias; raises InvalidBackend with the alias and the key in it."""
+    where = f"SKED[{alias!r}]"
+    _refuse_unknown(params, KEYS, where)
+    queues = {
+        _checked(arguments.queue, name, f"{where}['QUEUES']"): build(
+            QueueSettings, queue, f"{where}['QUEUES'][{name!r}]"
+        )
+        for name, queue in _mapping(params.get("QUEUES", {}), f"{where}['QUEUES']").items()
+    }
+    return BackendSettings(
+        alias=alias,
+        location=_checked(_location, params.get("LOCATION", ""), f"{where}['LOCATION']"),
+        key_prefix=_checked(_key_prefix, params.get("KEY_PREFIX", "sked"), f"{where}['KEY_PREFIX']"),
+        queues=queues,
+        options=build(options_class, params.get("OPTIONS", {}), f"{where}['OPTIONS']"),
+    )
+
+
+def build(cls: type[T], values: object, where: str) -> T:
+    """An instance of a dataclass of options from a dictionary, each value checked."""
+    given = _mapping(values, where)
+    checks = {f.name: f.metadata["check"] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    _refuse_unknown(given, checks, where)
+    return cls(**{name: _checked(checks[name], value, f"{where}[{name!r}]") for name, value in given.items()})
+
+
+def _checked(check: Callable[[object], T], value: object, where: str) -> T:
+    try:
+        return check(value)
+    except SkedError as error:
+        raise InvalidBackend(f"{where}: {str(error).rstrip('.')}.") from None
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidBackend(f"{where} must be a dictionary, not {value!r}.")
+    return value
+
+
+def _refuse_unknown(given: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    known = list(allowed)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it may have {', '.join(sorted(known))}."
+            raise InvalidBackend(f"{where} has an unknown key {name!r}: {hint}")

@@ -1,0 +1,397 @@
+"""`ScheduledMessage.objects`: schedule, find, search, and the verbs on one message or on many."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import models
+
+from django_sked import arguments, criteria, scheduling, verbs
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import InvalidMessage, StoredMessage
+from django_sked.retry import RetryPolicy
+from django_sked.states import FINISHED, LIVE, PENDING, Answer, Status
+from django_sked.twins import twin
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+    from django_sked.backends.query import MessageQuery
+    from django_sked.models import ScheduledMessage
+
+Delay = timedelta | float
+#: An argument that was not given, where None means something.
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+#: Messages changed by one statement of a bulk verb.
+CHUNK = 2000
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not UNSET}
+
+
+class BulkVerbs:
+    """The verbs on every message of a query: in chunks, each one statement; they return the number changed."""
+
+    @abstractmethod
+    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]: ...
+
+    def _change(self, verb: Callable[[BaseBackend], verbs.Verb]) -> int:
+        return sum(backend.change(ids, verb(backend)) for backend, ids in self._chunks(CHUNK))
+
+    def cancel(self, *, reason: str = "") -> int:
+        """Cancel the pending ones and ask the workers of the claimed ones to; returns how many were cancelled."""
+        return self._change(lambda backend: verbs.Cancel(reason=reason))
+
+    def reschedule(
+        self,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        shift: Delay | None = None,
+        payload: Any = UNSET,
+        metadata: Any = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        expires_at: datetime | None = UNSET,
+    ) -> int:
+        """Move the pending ones to one time, or each by `shift`, or change their fields; returns how many changed."""
+        fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
+        made: list[verbs.Verb] = []  # one time for all chunks
+
+        def verb(backend: BaseBackend) -> verbs.Verb:
+            if not made:
+                now = backend.now()
+                made.append(scheduling.reschedule(backend.settings, now, at=at, delay=delay, shift=shift, **fields))
+            return made[0]
+
+        return self._change(verb)
+
+    def hold(self, *, reason: str = "") -> int:
+        """Keep the pending ones back until they are resumed."""
+        return self._change(lambda backend: verbs.Hold(reason=reason))
+
+    def resume(self) -> int:
+        """Let the held ones go on; those that are due by now are delivered at once."""
+        return self._change(lambda backend: verbs.Resume())
+
+    def make_due(self) -> int:
+        """Make the scheduled ones due now."""
+        return self._change(lambda backend: verbs.MakeDue())
+
+    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> int:
+        """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
+        return self._change(
+            lambda backend: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=backend.now()))
+        )
+
+    acancel = twin(cancel)
+    areschedule = twin(reschedule)
+    ahold = twin(hold)
+    aresume = twin(resume)
+    amake_due = twin(make_due)
+    aredrive = twin(redrive)
+
+
+class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
+    """Rows of the database backend. Live rows are changed by the verbs only: `update()` and `delete()` refuse them."""
+
+    def due(self) -> ScheduledMessageQuerySet:
+        """Scheduled, and its due time has come."""
+        return self.filter(status=Status.SCHEDULED, due_at__lte=message_backends.of_database(self.db).now())
+
+    def pending(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=PENDING)
+
+    def live(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=LIVE)
+
+    def finished(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def dead(self) -> ScheduledMessageQuerySet:
+        return self.filter(status=Status.DEAD)
+
+    def update(self, **kwargs: Any) -> int:
+        """Update finished messages; raises StoredMessage when a live one is among them."""
+        self._refuse_live("update()", "a verb such as reschedule() or cancel()")
+        return super().update(**kwargs)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete finished messages; raises StoredMessage when a live one is among them."""
+        self._refuse_live("delete()", "cancel()")
+        return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[ScheduledMessage],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[ScheduledMessage]:
+        """The same as `schedule_many()` with unsaved instances."""
+        if update_conflicts:
+            raise StoredMessage(
+                "bulk_create() cannot update stored messages; use schedule_many(on_conflict='replace')."
+            )
+        backend = message_backends.of_database(self.db)
+        messages = scheduling.build_many(self.model, backend.settings, backend.now(), objs)
+        return backend.add(messages, on_conflict="ignore" if ignore_conflicts else "error")
+
+    def _refuse_live(self, what: str, instead: str) -> None:
+        if self.order_by().filter(status__in=LIVE).exists():
+            raise StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
+
+    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]:
+        backend = message_backends.of_database(self.db)
+        if self.query.is_sliced:
+            ids = list(self.values_list("pk", flat=True))
+            yield from ((backend, ids[start : start + size]) for start in range(0, len(ids), size))
+            return
+        rest = self.order_by("pk").values_list("pk", flat=True)
+        ids = list(rest[:size])
+        while ids:
+            yield backend, ids
+            ids = list(rest.filter(pk__gt=ids[-1])[:size]) if len(ids) == size else []
+
+
+class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
+    """`ScheduledMessage.objects`. Every method takes `backend=`, an alias of the SKED setting; default "default"."""
+
+    def get_queryset(self) -> ScheduledMessageQuerySet:
+        using = self._db or message_backends[DEFAULT_ALIAS].database  # type: ignore[attr-defined]
+        return ScheduledMessageQuerySet(self.model, using=using, hints=self._hints)  # type: ignore[attr-defined]
+
+    # Schedule
+
+    def schedule(
+        self,
+        event: str,
+        payload: Any = None,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        key: str | None = None,
+        on_conflict: scheduling.OnConflict = "error",
+        queue: str = "default",
+        priority: int = 0,
+        metadata: dict[str, str] | None = None,
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Delay | None = None,
+        expires_at: datetime | None = None,
+        expires_in: Delay | None = None,
+        id: UUID | str | None = None,
+        allow_past: bool = True,
+        backend: str | None = None,
+        **unknown: Any,
+    ) -> ScheduledMessage:
+        """Schedule a message and return it; without `at` or `delay` it is due now.
+
+        `at` is an aware datetime, `delay` a timedelta or seconds. On the database backend the message joins the
+        caller's transaction: it exists if and only if that commits, and from then on it is delivered at least once,
+        never before it is due. `key` names a purpose of which at most one message is live: if one is,
+        `on_conflict` says "error" (KeyInUse), "ignore" (it is returned, with `was_created` false) or "replace" (it is
+        cancelled, or, when a worker holds it already, asked to stop). `expires_in` counts from the due time. Raises
+        InvalidMessage for a wrong argument, PayloadTooLarge, IdInUse and KeyInUse; then nothing was stored.
+        """
+        if unknown:
+            allowed = (*scheduling.ARGUMENTS, *scheduling.CALL_ARGUMENTS)
+            raise arguments.unknown(unknown, allowed, what="schedule()", values=unknown)
+        store = self._backend(backend)
+        message = scheduling.build(
+            self.model,
+            store.settings,
+            store.now(),
+            event,
+            payload,
+            at=at,
+            delay=delay,
+            key=key,
+            queue=queue,
+            priority=priority,
+            metadata=metadata,
+            max_attempts=max_attempts,
+            retry=retry,
+            timeout=timeout,
+            expires_at=expires_at,
+            expires_in=expires_in,
+            id=id,
+            allow_past=allow_past,
+        )
+        return store.add([message], on_conflict=scheduling.on_conflict(on_conflict))[0]
+
+    def schedule_many(
+        self,
+        messages: Iterable[dict[str, Any] | ScheduledMessage],
+        *,
+        on_conflict: scheduling.OnConflict = "error",
+        batch_size: int | None = None,
+        backend: str | None = None,
+    ) -> list[ScheduledMessage]:
+        """Schedule many: dictionaries of the arguments of `schedule()`, or unsaved instances; all of them or none.
+
+        Returns them in the same order. One statement stores up to `batch_size` (default: a few thousand).
+        """
+        if batch_size is not None and (
+            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+        ):
+            raise InvalidMessage(f"batch_size must be a whole number from 1, not {batch_size!r}.")
+        store = self._backend(backend)
+        built = scheduling.build_many(self.model, store.settings, store.now(), messages)
+        return store.add(built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=batch_size)
+
+    # Read
+
+    def find(
+        self, *, id: UUID | str | None = None, key: str | None = None, backend: str | None = None
+    ) -> ScheduledMessage:
+        """The message with this id; or the live one that holds this key, else the newest that held it.
+
+        Raises `ScheduledMessage.DoesNotExist` with the id or key in its text.
+        """
+        checked_id, checked_key = scheduling.identity(id, key)
+        return self._backend(backend).find(id=checked_id, key=checked_key)
+
+    def search(
+        self,
+        *,
+        event: str | None = None,
+        queue: str | None = None,
+        status: str | Collection[str] | None = None,
+        key: str | None = None,
+        due_from: datetime | None = None,
+        due_until: datetime | None = None,
+        backend: str | None = None,
+    ) -> ScheduledMessageQuerySet | MessageQuery:
+        """The messages that meet all conditions, ascending by due time; bounds are inclusive.
+
+        The answer is lazy, can be sliced and counted, and has every bulk verb. On the database backend it is a
+        QuerySet.
+        """
+        wanted = criteria.build(
+            event=event, queue=queue, status=status, key=key, due_from=due_from, due_until=due_until
+        )
+        return self._backend(backend).search(wanted)
+
+    def keys(self, queue: str | None = None, *, backend: str | None = None) -> list[str]:
+        """The keys that live messages hold, sorted."""
+        return self._backend(backend).keys(queue)
+
+    def next_due_at(self, queue: str | None = None, *, backend: str | None = None) -> datetime | None:
+        """When the next scheduled message may be claimed (a retry: when it is tried again); None when there is none."""
+        return self._backend(backend).next_due_at(queue)
+
+    # Change
+
+    def cancel(
+        self, *, id: UUID | str | None = None, key: str | None = None, reason: str = "", backend: str | None = None
+    ) -> Answer:
+        """Cancel one message. After the answer *cancelled* no receiver starts.
+
+        *too late*: a worker holds it; if its receiver has not started it ends cancelled, otherwise the receiver can
+        see `message.cancel_requested`, and no retry brings the message back.
+        """
+        return self._change(backend, id, key, lambda store: verbs.Cancel(reason=reason))
+
+    def reschedule(
+        self,
+        *,
+        id: UUID | str | None = None,
+        key: str | None = None,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        shift: Delay | None = None,
+        payload: Any = UNSET,
+        metadata: Any = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        expires_at: datetime | None = UNSET,
+        backend: str | None = None,
+    ) -> Answer:
+        """Move a pending message to another time, or change what it carries; with no time given the time stays.
+
+        `shift` moves it relative to its present due time. An expiry keeps its distance to the due time unless
+        `expires_at` is given.
+        """
+        fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
+        return self._change(
+            backend,
+            id,
+            key,
+            lambda store: scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields),
+        )
+
+    def hold(
+        self, *, id: UUID | str | None = None, key: str | None = None, reason: str = "", backend: str | None = None
+    ) -> Answer:
+        """Keep a pending message back until it is resumed; its due time stays."""
+        return self._change(backend, id, key, lambda store: verbs.Hold(reason=reason))
+
+    def resume(self, *, id: UUID | str | None = None, key: str | None = None, backend: str | None = None) -> Answer:
+        """Let a held message go on; if it is due by now it is delivered at once."""
+        return self._change(backend, id, key, lambda store: verbs.Resume())
+
+    def make_due(self, *, id: UUID | str | None = None, key: str | None = None, backend: str | None = None) -> Answer:
+        """Make a scheduled message due now."""
+        return self._change(backend, id, key, lambda store: verbs.MakeDue())
+
+    def redrive(
+        self,
+        *,
+        id: UUID | str | None = None,
+        key: str | None = None,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        backend: str | None = None,
+    ) -> Answer:
+        """Schedule a dead message again, now or then, with all its attempts and its history kept."""
+        return self._change(
+            backend,
+            id,
+            key,
+            lambda store: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=store.now())),
+        )
+
+    def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:
+        """Cancel every live message (of a queue); returns how many were cancelled."""
+        return self.search(queue=queue, status=LIVE, backend=backend).cancel(reason="cleared")
+
+    def _change(self, alias: str | None, id: object, key: object, verb: Callable[[BaseBackend], verbs.Verb]) -> Answer:
+        store = self._backend(alias)
+        checked_id, checked_key = scheduling.identity(id, key)
+        wanted = verb(store)
+        if checked_id is None:
+            try:
+                checked_id = store.find(key=checked_key).pk
+            except self.model.DoesNotExist:
+                return Answer.NOT_FOUND
+        return store.change_one(checked_id, wanted)
+
+    def _backend(self, alias: str | None) -> BaseBackend:
+        if alias is None and self._db is not None:  # type: ignore[attr-defined]
+            return message_backends.of_database(self._db)  # type: ignore[attr-defined]
+        return message_backends[alias or DEFAULT_ALIAS]
+
+    aschedule = twin(schedule)
+    aschedule_many = twin(schedule_many)
+    afind = twin(find)
+    akeys = twin(keys)
+    anext_due_at = twin(next_due_at)
+    acancel = twin(cancel)
+    areschedule = twin(reschedule)
+    ahold = twin(hold)
+    aresume = twin(resume)
+    amake_due = twin(make_due)
+    aredrive = twin(redrive)
+    aclear = twin(clear)

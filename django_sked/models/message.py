@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_sked import arguments, ids, scheduling, verbs
+from django_sked.backends import message_backends
+from django_sked.exceptions import StoredMessage
+from django_sked.managers import UNSET, Delay, ScheduledMessageManager, given
+from django_sked.states import FINISHED, LIVE, Answer, Status
+from django_sked.twins import twin
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+
+
+class ScheduledMessage(models.Model):
+    """One message: what to say, when, and everything that has become of it so far.
+
+    Made by `ScheduledMessage.objects.schedule(...)`, or by saving a new instance, which does the same. A *stored*
+    message is changed by its verbs only (`cancel()`, `reschedule()`, `hold()`, `resume()`, `make_due()`, `redrive()`):
+    each is one conditional write that cannot overwrite what a worker did meanwhile, which `save()` could.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=ids.uuid7, editable=False)
+    event = models.CharField(_("event"), max_length=255)
+    queue = models.CharField(_("queue"), max_length=64, default="default")
+    priority = models.SmallIntegerField(_("priority"), default=0)
+    payload: models.JSONField[Any, Any] = models.JSONField(_("payload"), null=True, blank=True)
+    metadata: models.JSONField[Any, Any] = models.JSONField(_("metadata"), default=dict, blank=True)
+    schema_version = models.PositiveSmallIntegerField(_("schema version"), default=1)
+    subject_type = models.CharField(_("subject type"), max_length=150, null=True, blank=True)
+    subject_id = models.CharField(_("subject id"), max_length=64, null=True, blank=True)
+    origin = models.UUIDField(_("redelivered from"), null=True, blank=True)
+
+    # What was asked; people's verbs move it, workers never.
+    due_at = models.DateTimeField(_("due at"))
+    # When it may next be claimed: due_at at first, later moved by retries.
+    next_at = models.DateTimeField(_("next at"), blank=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+    timeout = models.DurationField(_("timeout"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), blank=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.SCHEDULED)
+    held_at = models.DateTimeField(_("held at"), null=True, blank=True)
+    parents_left = models.PositiveSmallIntegerField(_("parents left"), default=0)
+    has_children = models.BooleanField(_("has children"), default=False)
+    cancel_requested = models.BooleanField(_("cancel requested"), default=False)
+    suspect = models.BooleanField(_("suspect"), default=False)
+    reason = models.CharField(_("reason"), max_length=255, default="", blank=True)
+
+    claimed_by = models.UUIDField(_("claimed by"), null=True, blank=True)
+    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True)
+    # The fencing token: raised by every claim and every rescue, never lowered.
+    token = models.BigIntegerField(_("token"), default=0)
+
+    attempt = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    max_attempts = models.PositiveSmallIntegerField(_("most attempts"), default=5)
+    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
+    unroutable = models.PositiveSmallIntegerField(_("times unroutable"), default=0)
+    retry_policy: models.JSONField[Any, Any] = models.JSONField(_("retry policy"), null=True, blank=True)
+
+    key = models.CharField(_("key"), max_length=200, null=True, blank=True)
+    # The key again, while the message is live: unique on every database, also on those without partial indexes.
+    live_key = models.CharField(max_length=200, null=True, blank=True, editable=False)
+
+    # Receiver name -> "delivered" or "buried": they are not called again.
+    delivered_to: models.JSONField[Any, Any] = models.JSONField(_("delivered to"), default=dict, blank=True)
+    errors: models.JSONField[Any, Any] = models.JSONField(_("errors"), default=list, blank=True)
+    result: models.JSONField[Any, Any] = models.JSONField(_("result"), null=True, blank=True)
+    progress = models.PositiveSmallIntegerField(_("progress"), null=True, blank=True)
+    recurrence_id = models.UUIDField(_("recurrence"), null=True, blank=True)
+    tick_at = models.DateTimeField(_("tick at"), null=True, blank=True)
+
+    objects: ClassVar[ScheduledMessageManager] = ScheduledMessageManager()
+
+    #: Whether the call of schedule() that returned this instance stored it, or found it in the way.
+    was_created = False
+    #: Whether the caller chose the id, so that it may be taken.
+    has_own_id = False
+    #: The alias of the backend that holds it, where that is not told by the database it was loaded from.
+    backend_alias: str | None = None
+
+    class Meta:
+        verbose_name = _("scheduled message")
+        verbose_name_plural = _("scheduled messages")
+        # Also what reaches past `objects`, such as bulk helpers of other libraries, schedules and is refused like it.
+        base_manager_name = "objects"
+        default_permissions = ("view",)
+        permissions = [
+            ("cancel_scheduledmessage", _("Can cancel scheduled messages")),
+            ("reschedule_scheduledmessage", _("Can reschedule scheduled messages and make them due")),
+            ("hold_scheduledmessage", _("Can hold and resume scheduled messages")),
+            ("redrive_scheduledmessage", _("Can redrive dead messages")),
+            ("view_payload", _("Can see payload, metadata and errors")),
+        ]
+        constraints = [models.UniqueConstraint(fields=["live_key"], name="sked_message_live_key")]
+        # Databases without partial indexes get theirs in migration 0001, led by `status`.
+        indexes = [
+            models.Index(
+                fields=["queue", "priority", "next_at", "id"],
+                condition=models.Q(status="scheduled"),
+                name="sked_message_claim",
+            ),
+            models.Index(fields=["claimed_by"], condition=models.Q(status="claimed"), name="sked_message_holder"),
+            models.Index(
+                fields=["expires_at"],
+                condition=models.Q(expires_at__isnull=False, finished_at__isnull=True),
+                name="sked_message_expiry",
+            ),
+            models.Index(
+                fields=["status", "finished_at"],
+                condition=models.Q(finished_at__isnull=False),
+                name="sked_message_finished",
+            ),
+            models.Index(fields=["key"], condition=models.Q(key__isnull=False), name="sked_message_key"),
+            models.Index(
+                fields=["subject_type", "subject_id"],
+                condition=models.Q(subject_id__isnull=False),
+                name="sked_message_subject",
+            ),
+            models.Index(fields=["due_at", "id"], name="sked_message_due"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.id}"
+
+    @property
+    def backend(self) -> BaseBackend:
+        """The backend that this message is stored in, or would be."""
+        if self.backend_alias is not None:
+            return message_backends[self.backend_alias]
+        return message_backends.of_database(self._state.db)
+
+    @property
+    def is_live(self) -> bool:
+        """Blocked, scheduled or claimed: something may still happen to it."""
+        return self.status not in FINISHED
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Schedule a new instance, with every check of `schedule()`; raises StoredMessage for a stored one."""
+        if not self._state.adding:
+            raise StoredMessage(
+                f"save() of the stored message {self.pk} could overwrite what a worker does with it: "
+                "use reschedule(), cancel(), hold(), resume(), make_due() or redrive()."
+            )
+        backend = message_backends.of_database(kwargs["using"]) if kwargs.get("using") else self.backend
+        backend.add([scheduling.complete(self, backend.settings, backend.now())])
+
+    save.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete a finished message; raises StoredMessage for a live one, which is to be cancelled."""
+        if self.backend.database is None:
+            raise StoredMessage(f"delete() of message {self.pk}: its backend deletes it when its retention has passed.")
+        if self.backend.find(id=self.pk).status in LIVE:
+            raise StoredMessage(f"delete() of the live message {self.pk}: use cancel().")
+        return super().delete(*args, **kwargs)
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+
+    def refresh_from_db(self, using: str | None = None, fields: Any = None, from_queryset: Any = None) -> None:
+        """Read it again from its backend."""
+        database = self.backend.database
+        if database is not None:
+            return super().refresh_from_db(using=using or database, fields=fields, from_queryset=from_queryset)
+        stored = self.backend.find(id=self.pk)
+        for name in fields or [field.attname for field in self._meta.concrete_fields]:
+            setattr(self, name, getattr(stored, name))
+
+    def cancel(self, *, reason: str = "") -> Answer:
+        """Cancel it; see `ScheduledMessage.objects.cancel()`. Every verb then reads the instance again."""
+        return self._change(verbs.Cancel(reason=reason))
+
+    def reschedule(
+        self,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        shift: Delay | None = None,
+        payload: Any = UNSET,
+        metadata: Any = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        expires_at: datetime | None = UNSET,
+    ) -> Answer:
+        """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
+        fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
+        store = self.backend
+        return self._change(
+            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields)
+        )
+
+    def hold(self, *, reason: str = "") -> Answer:
+        """Keep it back until it is resumed."""
+        return self._change(verbs.Hold(reason=reason))
+
+    def resume(self) -> Answer:
+        """Let it go on after a hold."""
+        return self._change(verbs.Resume())
+
+    def make_due(self) -> Answer:
+        """Make it due now."""
+        return self._change(verbs.MakeDue())
+
+    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> Answer:
+        """Schedule it again after it died, now or then."""
+        return self._change(verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=self.backend.now())))
+
+    def _change(self, verb: verbs.Verb) -> Answer:
+        answer = self.backend.change_one(self.pk, verb)
+        if answer not in (Answer.NOT_FOUND, Answer.ON_COMMIT):
+            self.refresh_from_db()
+        return answer
+
+    acancel = twin(cancel)
+    areschedule = twin(reschedule)
+    ahold = twin(hold)
+    aresume = twin(resume)
+    amake_due = twin(make_due)
+    aredrive = twin(redrive)

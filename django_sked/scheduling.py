@@ -1,0 +1,259 @@
+"""STEP schedule: arguments become one checked, unsaved `ScheduledMessage`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+
+from django_sked import arguments, ids, payloads, verbs
+from django_sked.arguments import shown
+from django_sked.conf import BackendSettings
+from django_sked.exceptions import InvalidMessage
+from django_sked.retry import RetryPolicy, from_json, to_json
+from django_sked.states import LIVE, Status
+
+if TYPE_CHECKING:
+    from django_sked.models import ScheduledMessage
+
+OnConflict = Literal["error", "ignore", "replace"]
+
+#: The arguments that describe one message, as `schedule()` takes them.
+ARGUMENTS = (
+    "event",
+    "payload",
+    "at",
+    "delay",
+    "key",
+    "queue",
+    "priority",
+    "metadata",
+    "max_attempts",
+    "retry",
+    "timeout",
+    "expires_at",
+    "expires_in",
+    "id",
+    "allow_past",
+)
+#: ... and those that a call of `schedule()` has besides.
+CALL_ARGUMENTS = ("on_conflict", "backend")
+
+
+def build(
+    model: type[ScheduledMessage],
+    settings: BackendSettings,
+    now: datetime,
+    event: object,
+    payload: object = None,
+    *,
+    at: object = None,
+    delay: object = None,
+    key: object = None,
+    queue: object = "default",
+    priority: object = 0,
+    metadata: object = None,
+    max_attempts: object = None,
+    retry: object = None,
+    timeout: object = None,
+    expires_at: object = None,
+    expires_in: object = None,
+    id: object = None,
+    allow_past: bool = True,
+) -> ScheduledMessage:
+    """An unsaved message from the arguments of `schedule()`; raises InvalidMessage for the first wrong one."""
+    options = settings.options
+    due_at = arguments.moment(at=at, delay=delay, now=now) or now
+    if not allow_past and due_at < now:
+        raise InvalidMessage(f"at lies in the past: {shown(at)} (allow_past=False).")
+    checked_key = arguments.key(key)
+    message = model(
+        id=ids.uuid7() if id is None else ids.parse(id),
+        event=arguments.event(event),
+        queue=arguments.queue(queue),
+        priority=arguments.priority(priority),
+        payload=payloads.normalise(payload, max_bytes=options.max_payload_bytes),
+        metadata={} if metadata is None else payloads.normalise_metadata(metadata),
+        key=checked_key,
+        live_key=checked_key,
+        due_at=due_at,
+        next_at=due_at,
+        expires_at=expiry(due_at, expires_at, expires_in),
+        timeout=options.timeout if timeout is None else arguments.timeout(timeout),
+        created_at=now,
+        max_attempts=options.max_attempts if max_attempts is None else arguments.max_attempts(max_attempts),
+        retry_policy=None if retry is None else to_json(retry_policy(retry)),
+    )
+    message.has_own_id = id is not None
+    return message
+
+
+def expiry(due_at: datetime, expires_at: object, expires_in: object) -> datetime | None:
+    """The instant after which no receiver starts; `expires_in` is counted from the due time."""
+    if expires_at is not None and expires_in is not None:
+        raise InvalidMessage("Give either expires_at= or expires_in=, not both.")
+    if expires_at is not None:
+        result = arguments.instant(expires_at, "expires_at")
+    elif expires_in is not None:
+        result = arguments.later(due_at, arguments.duration(expires_in, "expires_in"), "expires_in")
+    else:
+        return None
+    if result <= due_at:
+        raise InvalidMessage(f"The message would expire at {result} and be due only at {due_at}.")
+    return result
+
+
+def retry_policy(value: object) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        raise InvalidMessage(
+            f"retry must be Exponential(), Fixed(delay) or Never() of django_sked.retry, not {shown(value)}."
+        )
+    return value
+
+
+def on_conflict(value: object) -> OnConflict:
+    if value not in ("error", "ignore", "replace"):
+        raise InvalidMessage(f"on_conflict must be 'error', 'ignore' or 'replace', not {shown(value)}.")
+    return value  # type: ignore[return-value]
+
+
+def build_many(
+    model: type[ScheduledMessage], settings: BackendSettings, now: datetime, items: Iterable[object]
+) -> list[ScheduledMessage]:
+    """Unsaved messages from dictionaries of the arguments of `schedule()` or from unsaved instances."""
+    if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
+        raise InvalidMessage(f"schedule_many takes dictionaries or unsaved messages, not {shown(items)}.")
+    messages = []
+    for position, item in enumerate(items):
+        try:
+            messages.append(_one_of_many(model, settings, now, item))
+        except InvalidMessage as error:
+            raise type(error)(f"Message {position}: {error}") from None
+    return messages
+
+
+def _one_of_many(
+    model: type[ScheduledMessage], settings: BackendSettings, now: datetime, item: object
+) -> ScheduledMessage:
+    if isinstance(item, model):
+        return complete(item, settings, now)
+    if not isinstance(item, Mapping):
+        raise InvalidMessage(f"expected a dictionary or an unsaved message, not {shown(item)}.")
+    if unknown := set(item) - set(ARGUMENTS):
+        raise arguments.unknown(map(str, unknown), ARGUMENTS, what="A message", values=dict(item))
+    if "event" not in item:
+        raise InvalidMessage("event is missing.")
+    return build(model, settings, now, **item)
+
+
+def complete(message: ScheduledMessage, settings: BackendSettings, now: datetime) -> ScheduledMessage:
+    """Check an unsaved instance, of any status, as `build` checks arguments, and fill in what it leaves out."""
+    if not message._state.adding:
+        raise InvalidMessage(f"Message {message.pk} is stored already.")
+    message.id = ids.parse(message.id)
+    message.event = arguments.event(message.event)
+    message.queue = arguments.queue(message.queue)
+    message.priority = arguments.priority(message.priority)
+    message.payload = payloads.normalise(message.payload, max_bytes=settings.options.max_payload_bytes)
+    message.metadata = {} if message.metadata is None else payloads.normalise_metadata(message.metadata)
+    message.key = arguments.key(message.key)
+    message.max_attempts = arguments.max_attempts(message.max_attempts)
+    message.timeout = arguments.timeout(message.timeout)
+    if message.retry_policy is not None:
+        from_json(message.retry_policy)
+    _complete_times(message, now)
+    _complete_state(message)
+    _check_history(message)
+    message.has_own_id = True
+    return message
+
+
+def _check_history(message: ScheduledMessage) -> None:
+    """Fields that only workers write, and an instance made by hand may bring."""
+    for name, kind in (("errors", list), ("delivered_to", dict), ("result", object)):
+        value = payloads.normalise(getattr(message, name), what=name, max_bytes=None)
+        if not isinstance(value, kind):
+            raise InvalidMessage(f"{name} must be a {kind.__name__}, not {shown(value)}.")
+        setattr(message, name, value)
+    arguments.reason(message.reason)
+    try:
+        message.clean_fields(exclude=_CHECKED)
+    except ValidationError as error:
+        name, texts = next(iter(error.message_dict.items()))
+        raise InvalidMessage(f"{name} {shown(getattr(message, name))}: {' '.join(texts)}") from None
+
+
+_CHECKED = {
+    *("id", "event", "queue", "priority", "payload", "metadata", "key", "live_key", "status", "max_attempts"),
+    *("timeout", "retry_policy", "errors", "delivered_to", "result"),
+    *("due_at", "next_at", "expires_at", "created_at", "finished_at", "held_at", "claimed_at", "tick_at"),
+}
+
+
+def _complete_times(message: ScheduledMessage, now: datetime) -> None:
+    due_at: datetime | None = message.due_at
+    message.due_at = now if due_at is None else arguments.instant(due_at, "due_at")
+    next_at: datetime | None = message.next_at
+    message.next_at = message.due_at if next_at is None else arguments.instant(next_at, "next_at")
+    message.expires_at = expiry(message.due_at, message.expires_at, None)
+    for name in ("created_at", "finished_at", "held_at", "claimed_at", "tick_at"):
+        value = getattr(message, name)
+        setattr(message, name, None if value is None else arguments.instant(value, name))
+    message.created_at = message.created_at or now
+    message.finished_at = None if message.status in LIVE else message.finished_at or now
+
+
+def _complete_state(message: ScheduledMessage) -> None:
+    if message.status not in Status.values:
+        raise InvalidMessage(f"status must be one of {', '.join(Status.values)}, not {shown(message.status)}.")
+    message.status = Status(message.status)
+    message.live_key = message.key if message.status in LIVE else None
+    if message.status == Status.BLOCKED and not message.parents_left and message.held_at is None:
+        message.held_at = message.created_at
+
+
+def reschedule(
+    settings: BackendSettings,
+    now: datetime,
+    *,
+    at: object = None,
+    delay: object = None,
+    shift: object = None,
+    **fields: Any,
+) -> verbs.Reschedule:
+    """The verb from the arguments of `reschedule()`; raises InvalidMessage when it would change nothing."""
+    due_at = arguments.moment(at=at, delay=delay, now=now)
+    if shift is not None and due_at is not None:
+        raise InvalidMessage("Give only one of at=, delay= and shift=.")
+    by = None if shift is None else arguments.duration(shift, "shift", least=-arguments.LONGEST_SHIFT)
+    if by is not None and by > arguments.LONGEST_SHIFT:
+        raise InvalidMessage(f"shift must be at most {arguments.LONGEST_SHIFT.days} days, not {shown(shift)}.")
+    if unknown := set(fields) - set(_RESCHEDULE_FIELDS):
+        allowed = ("at", "delay", "shift", *_RESCHEDULE_FIELDS)
+        raise arguments.unknown(unknown, allowed, what="reschedule()", values=fields)
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    if due_at is None and by is None and not checked:
+        raise InvalidMessage("reschedule() needs a new time (at=, delay= or shift=) or a field to change.")
+    new_expiry = checked.get("expires_at")
+    if new_expiry is not None and due_at is not None and new_expiry <= due_at:
+        raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")
+    return verbs.Reschedule(due_at=due_at, shift=by, fields=checked)
+
+
+_RESCHEDULE_FIELDS: dict[str, Any] = {
+    "payload": lambda value, settings: payloads.normalise(value, max_bytes=settings.options.max_payload_bytes),
+    "metadata": lambda value, settings: payloads.normalise_metadata(value),
+    "priority": lambda value, settings: arguments.priority(value),
+    "queue": lambda value, settings: arguments.queue(value),
+    "expires_at": lambda value, settings: None if value is None else arguments.instant(value, "expires_at"),
+}
+
+
+def identity(id: object, key: object) -> tuple[UUID | None, str | None]:
+    """Exactly one of `id` and `key`, checked."""
+    if (id is None) == (key is None):
+        raise InvalidMessage("Give exactly one of id= and key=.")
+    return (ids.parse(id), None) if id is not None else (None, arguments.key(key))

@@ -1,0 +1,200 @@
+"""The signal that receivers connect to, and the facts that are told about messages and workers.
+
+`message_due` is what users receive. The facts are told after the write has committed, best effort, one send per batch:
+receivers get `messages` (a list of `ScheduledMessage`) and `backend` (its alias); `worker_*` get `worker`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, cast
+
+from asgiref.sync import iscoroutinefunction
+from django.dispatch import Signal
+
+from django_sked.exceptions import InvalidReceiver
+
+if TYPE_CHECKING:
+    from django_sked.models import ScheduledMessage
+
+EVERY_EVENT = ("*",)
+
+_current: ContextVar[ScheduledMessage | None] = ContextVar("django_sked_current_message", default=None)
+
+
+def current_message() -> ScheduledMessage | None:
+    """The message whose receiver is running in this context, or None; for code below a receiver."""
+    return _current.get()
+
+
+@dataclass(slots=True, eq=False)
+class Receiver:
+    """One connected receiver of `message_due`: who it is, what it listens to, and how to reach it."""
+
+    name: str
+    events: tuple[str, ...]
+    is_async: bool
+    _reference: Callable[[], Callable[..., Any] | None] = field(repr=False)
+    sender: object = None
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The function or bound method; None once it has been garbage-collected."""
+        return self._reference()
+
+    def takes(self, event: str) -> bool:
+        return any(pattern == event or fnmatchcase(event, pattern) for pattern in self.events)
+
+
+class MessageDueSignal(Signal):
+    """Sent for each due message to the receivers of its event.
+
+    `@receiver(message_due, event="invoice.*")` takes a name, a glob (`*` crosses dots) or a list of them; without
+    `event=` a receiver takes every event. A receiver is called with `sender=ScheduledMessage`, `message`, `signal`
+    and must accept `**kwargs`. It may be a coroutine function. Its name, under which a message remembers that it
+    succeeded, is its `dispatch_uid`, else `module.qualname`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_caching=False)
+        self._receivers: dict[str, Receiver] = {}
+        self._by_event: dict[str, tuple[Receiver, ...]] = {}
+        self._guard = threading.RLock()
+
+    def connect(  # type: ignore[override]
+        self,
+        receiver: Callable[..., Any],
+        sender: object | None = None,
+        weak: bool = True,
+        dispatch_uid: Hashable | None = None,
+        *,
+        event: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Connect `receiver` to the messages of `event`; raises InvalidReceiver when it could never work."""
+        name = _name_of(receiver, dispatch_uid)
+        _check(receiver, sender, name, options)
+        events = _patterns(event, name)
+        with self._guard:
+            known = self._receivers.get(name)
+            if known is not None and (function := known.function) is not None:
+                if function != receiver:
+                    raise InvalidReceiver(
+                        f"Two receivers are named {name!r}: give one of them a dispatch_uid of its own. "
+                        "A message remembers by this name who has received it."
+                    )
+                events = tuple(dict.fromkeys((*known.events, *events)))
+            super().connect(receiver, sender=None, weak=weak, dispatch_uid=name)
+            reference = _weak(receiver, self._forget_the_dead) if weak else _strong(receiver)
+            is_async = iscoroutinefunction(receiver)
+            self._receivers[name] = Receiver(name, events, is_async, reference)
+            self._by_event.clear()
+
+    def disconnect(
+        self,
+        receiver: Callable[..., Any] | None = None,
+        sender: object | None = None,
+        dispatch_uid: Hashable | None = None,
+    ) -> bool:
+        """Disconnect by the function or by its dispatch_uid; true when it was connected."""
+        name = str(dispatch_uid) if receiver is None else _name_of(receiver, dispatch_uid)
+        with self._guard:
+            found = self._receivers.pop(name, None)
+            self._by_event.clear()
+            super().disconnect(None, sender=None, dispatch_uid=name)
+        return found is not None
+
+    def receivers_of(self, event: str) -> tuple[Receiver, ...]:
+        """The receivers of this event, in the order in which they were connected."""
+        found = self._by_event.get(event)
+        if found is None:
+            with self._guard:
+                found = tuple(r for r in self._receivers.values() if r.takes(event) and r.function is not None)
+                if len(self._by_event) > 10_000:
+                    self._by_event.clear()
+                self._by_event[event] = found
+        return found
+
+    def events(self) -> list[str]:
+        """Every event pattern that somebody receives, sorted."""
+        with self._guard:
+            return sorted({event for r in self._receivers.values() if r.function is not None for event in r.events})
+
+    def _forget_the_dead(self, _reference: object = None) -> None:
+        # May run in the middle of any code, under the garbage collector: no waiting for a lock here.
+        self._by_event = {}
+
+
+def _check(receiver: Callable[..., Any], sender: object, name: str, options: dict[str, Any]) -> None:
+    if not callable(receiver):
+        raise InvalidReceiver(f"A receiver must be callable, not {receiver!r}.")
+    if not _accepts_kwargs(receiver):
+        raise InvalidReceiver(f"The receiver {name!r} must accept **kwargs.")
+    if options:
+        raise InvalidReceiver(f"The receiver {name!r} was connected with an unknown option {sorted(options)[0]!r}.")
+    label = getattr(getattr(sender, "_meta", None), "label", None)
+    if sender is not None and label != "django_sked.ScheduledMessage":
+        raise InvalidReceiver(f"The sender of message_due is always ScheduledMessage, not {sender!r}: use event=.")
+
+
+def _accepts_kwargs(receiver: Callable[..., Any]) -> bool:
+    # Not django.utils.inspect.func_accepts_kwargs: its cache would keep a weakly connected receiver alive.
+    parameters = inspect.signature(receiver).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _patterns(event: object, name: str) -> tuple[str, ...]:
+    if event is None:
+        return EVERY_EVENT
+    patterns = [event] if isinstance(event, str) else list(event) if isinstance(event, Iterable) else []
+    if not patterns or not all(isinstance(p, str) and p and len(p) <= 255 for p in patterns):
+        raise InvalidReceiver(f"The receiver {name!r}: event must be a name, a glob or a list of them, not {event!r}.")
+    return tuple(cast("list[str]", patterns))
+
+
+def _name_of(receiver: Callable[..., Any], dispatch_uid: Hashable | None) -> str:
+    if dispatch_uid is not None:
+        return str(dispatch_uid)
+    function = getattr(receiver, "__func__", receiver)
+    qualname = getattr(function, "__qualname__", None)
+    if qualname is None:
+        raise InvalidReceiver(f"{receiver!r} has no name of its own: connect it with a dispatch_uid.")
+    return f"{function.__module__}.{qualname}"
+
+
+def _weak(receiver: Callable[..., Any], forget: Callable[[object], None]) -> Callable[[], Callable[..., Any] | None]:
+    if hasattr(receiver, "__self__") and hasattr(receiver, "__func__"):
+        return weakref.WeakMethod(cast("Any", receiver), forget)
+    return weakref.ref(receiver, forget)
+
+
+def _strong(receiver: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+    return lambda: receiver
+
+
+message_due = MessageDueSignal()
+
+message_scheduled = Signal()
+message_rescheduled = Signal()
+message_cancelled = Signal()
+message_started = Signal()
+message_delivered = Signal()
+message_failed = Signal()
+message_dead = Signal()
+message_expired = Signal()
+
+worker_started = Signal()
+worker_stopped = Signal()
+worker_error = Signal()
+
+
+def tell(fact: Signal, messages: Sequence[ScheduledMessage], backend: str) -> None:
+    """Send a fact about these messages, if somebody listens; a failing listener is logged by Django and harms nobody."""
+    if messages and fact.has_listeners():
+        fact.send_robust(sender=type(messages[0]), messages=list(messages), backend=backend)

@@ -1,0 +1,110 @@
+"""Deliver messages in tests: in the calling thread, on the test's own connection, at any time you name.
+
+    def test_an_unpaid_invoice_is_reminded(self):
+        invoice.send()
+        deliver_due(now=timezone.now() + timedelta(days=3))
+        assert len(mail.outbox) == 1
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import async_to_sync
+
+from django_sked import clock
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.outcomes import Outcome
+from django_sked.signals import message_due
+from django_sked.worker.dispatcher import Dispatcher
+from django_sked.worker.settler import settle
+
+__all__ = ["TickedWorker", "connected", "deliver_due"]
+
+#: Rounds of messages that schedule messages that are due at once.
+ROUNDS = 1000
+
+
+class TickedWorker:
+    """A worker that moves only when told to, in the calling thread: no pool, no waiting, no clock of its own.
+
+    Its parts are those of the real one. `now` is the time for this step, also for what receivers schedule with
+    `delay=`; without it, the present.
+    """
+
+    def __init__(self, backend: str = DEFAULT_ALIAS, *, lease: float = 30.0) -> None:
+        self.backend = message_backends[backend]
+        self.id = uuid.uuid4()
+        self.process = WorkerProcess(id=self.id, backend=backend, host="test", pid=0, version="test", lease=lease)
+        self._dispatcher = Dispatcher(
+            alias=backend,
+            clock=self.backend.now,
+            default_retry=self.backend.options.retry,
+            run_async=_run_async,
+            worker=str(self.id),
+        )
+
+    def beat(self, now: datetime | None = None) -> set[uuid.UUID]:
+        """Renew the lease; returns which of its messages shall be cancelled."""
+        return self.backend.beat(self.process, now=now)
+
+    def claim(
+        self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
+    ) -> list[ScheduledMessage]:
+        """Claim what is due, in all queues or one."""
+        queues = self.backend.queues() if queue is None else [queue]
+        return [message for name in queues for message in self.backend.claim(self.id, name, limit, now=now)]
+
+    def dispatch(self, message: ScheduledMessage, now: datetime | None = None) -> Outcome:
+        """Call the receivers of a claimed message; nothing is written yet."""
+        with clock.pretend(now):
+            return self._dispatcher.dispatch(message)
+
+    def settle(self, outcomes: list[Outcome], messages: list[ScheduledMessage], now: datetime | None = None) -> Any:
+        """Write outcomes, and bring the messages up to date."""
+        return settle(self.backend, outcomes, {message.pk: message for message in messages}, now=now)
+
+    def tick(
+        self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
+    ) -> list[ScheduledMessage]:
+        """Claim, dispatch and settle once; returns the messages, as they are afterwards."""
+        messages = self.claim(now, queue=queue, limit=limit)
+        for message in messages:
+            self.settle([self.dispatch(message, now)], [message], now)
+        return messages
+
+
+def deliver_due(
+    now: datetime | None = None, *, backend: str = DEFAULT_ALIAS, queue: str | None = None
+) -> list[ScheduledMessage]:
+    """Deliver everything that is due at `now` (default: the present), also what receivers schedule meanwhile.
+
+    Returns the messages in the order of their dispatch, with their new status. Works inside a TestCase.
+    """
+    worker = TickedWorker(backend)
+    delivered: list[ScheduledMessage] = []
+    for _ in range(ROUNDS):
+        messages = worker.tick(now, queue=queue)
+        if not messages:
+            return delivered
+        delivered += messages
+    raise AssertionError(f"Receivers went on scheduling due messages for {ROUNDS} rounds.")
+
+
+@contextmanager
+def connected(receiver: Callable[..., Any], event: str | list[str] | None = None, **options: Any) -> Iterator[None]:
+    """Connect a receiver of `message_due` for the time of a `with` block."""
+    message_due.connect(receiver, event=event, **options)
+    try:
+        yield
+    finally:
+        message_due.disconnect(receiver, dispatch_uid=options.get("dispatch_uid"))
+
+
+def _run_async(function: Callable[..., Any], **kwargs: Any) -> Any:
+    return async_to_sync(function)(**kwargs)

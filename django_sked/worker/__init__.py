@@ -1,0 +1,7 @@
+"""The worker: claim -> dispatch -> settle, with leases, rescue and retention around it."""
+
+from __future__ import annotations
+
+from django_sked.worker.worker import EXIT_ABANDONED, Worker
+
+__all__ = ["EXIT_ABANDONED", "Worker"]

@@ -1,0 +1,34 @@
+"""What is kept of an exception: text that every store takes, of bounded length, whatever the exception does."""
+
+from __future__ import annotations
+
+import traceback
+
+LONGEST_TEXT = 2_000
+LONGEST_TRACEBACK = 8_000
+MOST_FRAMES = 20
+
+
+def text_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as wrong:
+        text = f"<{type(error).__name__} whose text raised {type(wrong).__name__}>"
+    return _storable(text[:LONGEST_TEXT])
+
+
+def traceback_of(error: BaseException) -> str:
+    """Its innermost frames; of one that is too long the beginning, with the frames, and the end, with the error."""
+    try:
+        text = "".join(traceback.format_exception(error, limit=-MOST_FRAMES))
+    except BaseException as wrong:
+        text = f"<{type(error).__name__} whose traceback raised {type(wrong).__name__}>"
+    if len(text) > LONGEST_TRACEBACK:
+        half = LONGEST_TRACEBACK // 2
+        text = f"{text[: half - 3]}\n...\n{text[-half + 2 :]}"
+    return _storable(text)
+
+
+def _storable(text: str) -> str:
+    """No NUL, no lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "�")

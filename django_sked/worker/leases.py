@@ -1,0 +1,66 @@
+"""The worker's one lease: kept by beats, trusted only while this host's own clock says it is fresh."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django_sked import clock
+from django_sked.backends.base import BaseBackend
+from django_sked.models import WorkerProcess
+
+#: The part of a lease during which receivers may be started, counted from before the beat was sent.
+TRUSTED = 0.8
+
+
+class Leases:
+    """Renews the lease, and answers whether work may be started and whether others' work may be taken back."""
+
+    def __init__(self, backend: BaseBackend, process: WorkerProcess) -> None:
+        self._backend = backend
+        self._process = process
+        self._good_until = float("-inf")
+        self._unbroken_since: float | None = None
+        self._asked = False
+        #: Messages held here whose cancel was requested, as of the last beat.
+        self.cancel_requested: frozenset[UUID] = frozenset()
+
+    @property
+    def interval(self) -> float:
+        return self._process.lease / 3
+
+    def register(self) -> None:
+        """Make the worker known. May be tried again: a try that failed may have reached the store all the same."""
+        if self._asked:
+            self.beat()
+            return
+        self._asked = True
+        sent = clock.monotonic()
+        self._backend.register(self._process)
+        self._renewed(sent)
+
+    def beat(self) -> None:
+        """Renew the lease; a failure leaves it to run out, and starts the whole-lease wait of `may_rescue` again."""
+        sent = clock.monotonic()
+        try:
+            self.cancel_requested = frozenset(self._backend.beat(self._process))
+        except Exception:
+            self._unbroken_since = None
+            raise
+        self._renewed(sent)
+
+    def _renewed(self, sent: float) -> None:
+        if self._unbroken_since is None or not self.may_start():
+            self._unbroken_since = sent
+        self._good_until = sent + TRUSTED * self._process.lease
+
+    def may_start(self) -> bool:
+        """Is the lease surely ours? Judged by the local monotonic clock, without asking anybody."""
+        return clock.monotonic() < self._good_until
+
+    def may_rescue(self) -> bool:
+        """Have we had the store for one whole lease without a break? Else it may be the store that was away."""
+        since = self._unbroken_since
+        return since is not None and self.may_start() and clock.monotonic() - since >= self._process.lease
+
+    def retire(self) -> None:
+        self._backend.retire(self._process)

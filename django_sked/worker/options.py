@@ -1,0 +1,103 @@
+"""What a worker was asked for: its arguments, then the SKED setting, then defaults; checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from django_sked import arguments
+from django_sked.conf import BackendSettings
+from django_sked.exceptions import InvalidMessage, Misconfigured
+
+DEFAULT_CONCURRENCY = 4
+MOST_CONCURRENCY = 1000
+
+Queues = Mapping[str, int | None] | Collection[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """The checked arguments of `Worker`."""
+
+    #: Queue -> threads asked for; None serves every queue of the backend, less those in `exclude_queues`.
+    queues: Mapping[str, int | None] | None
+    exclude_queues: frozenset[str]
+    concurrency: int
+    batch_size: int
+    poll_interval: float
+    lease: float
+    burst: bool
+    max_messages: int | None
+    #: Queue -> threads by the SKED setting.
+    configured: Mapping[str, int]
+
+    def size_of(self, queue: str) -> int:
+        """The threads of a queue: as asked for it by name, else as set for it, else as queues have in general."""
+        asked = (self.queues or {}).get(queue)
+        return asked or self.configured.get(queue) or self.concurrency
+
+
+def checked(
+    settings: BackendSettings,
+    *,
+    queues: Queues | None,
+    exclude_queues: Collection[str],
+    concurrency: int | None,
+    batch_size: int | None,
+    poll_interval: float | None,
+    lease: float | None,
+    burst: bool,
+    max_messages: int | None,
+) -> WorkerOptions:
+    """The options of a worker of this backend; raises Misconfigured for the first wrong one."""
+    defaults = settings.options
+    if queues is not None and exclude_queues:
+        raise Misconfigured("Give either queues or exclude_queues, not both.")
+    if max_messages is not None:
+        max_messages = _whole(max_messages, "max_messages", 1_000_000_000)
+    return WorkerOptions(
+        queues=None if queues is None else _queues(queues),
+        exclude_queues=frozenset(_names(exclude_queues, "exclude_queues")),
+        concurrency=_whole(DEFAULT_CONCURRENCY if concurrency is None else concurrency, "concurrency"),
+        batch_size=_whole(defaults.batch_size if batch_size is None else batch_size, "batch_size", 5000),
+        poll_interval=_seconds(
+            defaults.poll_interval if poll_interval is None else poll_interval, "poll_interval", 0.01
+        ),
+        lease=_seconds(defaults.lease if lease is None else lease, "lease", 0.5),
+        burst=bool(burst),
+        max_messages=max_messages,
+        configured={name: queue.concurrency for name, queue in settings.queues.items() if queue.concurrency},
+    )
+
+
+def _queues(value: Queues) -> Mapping[str, int | None]:
+    names = _names(value, "queues")
+    if not names:
+        raise Misconfigured("queues must name at least one queue.")
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(names)
+    return {
+        name: None if size is None else _whole(size, f"the threads of the queue {name!r}")
+        for name, size in value.items()
+    }
+
+
+def _names(value: Collection[str], what: str) -> list[str]:
+    if isinstance(value, str):
+        raise Misconfigured(f"{what} must be a list of names, not {value!r}.")
+    try:
+        return [arguments.queue(name) for name in value]
+    except InvalidMessage as error:
+        raise Misconfigured(f"{what}: {error}") from None
+
+
+def _whole(value: object, what: str, most: int = MOST_CONCURRENCY) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise Misconfigured(f"{what} must be a whole number from 1 to {most}, not {value!r}.")
+    return value
+
+
+def _seconds(value: object, what: str, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 3600:
+        raise Misconfigured(f"{what} must be seconds from {least} to 3600, not {value!r}.")
+    return float(value)

@@ -1,0 +1,60 @@
+"""What every worker does for all of them, each second: rescue, expire, and give back claims it does not know of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+from django_sked import clock, signals
+from django_sked.backends.base import BaseBackend
+from django_sked.outcomes import Outcome
+from django_sked.worker.claimer import Claimer
+from django_sked.worker.leases import Leases
+
+logger = logging.getLogger("django_sked.worker")
+
+INTERVAL = 1.0
+
+
+class Rescuer:
+    """Its `step` is called each second. `on_freed` is called when messages may be claimed again."""
+
+    def __init__(
+        self, backend: BaseBackend, worker: UUID, leases: Leases, claimer: Claimer, on_freed: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._worker = worker
+        self._leases = leases
+        self._claimer = claimer
+        self._on_freed = on_freed
+        self._compared_at = clock.monotonic()
+
+    def step(self) -> None:
+        self.rescue()
+        signals.tell(signals.message_expired, self._backend.expire(), self._backend.alias)
+        if clock.monotonic() - self._compared_at >= self._leases.interval:
+            self.release_unknown()
+            self._compared_at = clock.monotonic()
+
+    def rescue(self) -> None:
+        """Take back what lapsed workers hold. Not before this worker has had the store for a whole lease itself:
+        after an outage every lease has lapsed, and their owners are about to renew them."""
+        if not self._leases.may_rescue():
+            return
+        rescued = self._backend.rescue()
+        if rescued:
+            logger.warning("rescued messages=%s first=%s", len(rescued), rescued[0])
+            self._on_freed()
+
+    def release_unknown(self) -> None:
+        unknown = self._claimer.unknown()
+        if unknown:
+            logger.warning("released_unknown messages=%s", len(unknown))
+            self._backend.settle([released(id, token) for id, token in unknown.items()])
+            self._on_freed()
+
+
+def released(id: UUID, token: int) -> Outcome:
+    """The outcome of a claim whose message was not started: as if it had not been claimed."""
+    return Outcome(id=id, token=token, step="release", counted=False)

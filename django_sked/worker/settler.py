@@ -1,0 +1,191 @@
+"""STEP settle: outcomes are collected and written in batches, again and again until the store has taken them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django_sked import clock, signals
+from django_sked.backends.base import BaseBackend, Settled
+from django_sked.models import ScheduledMessage
+from django_sked.outcomes import Outcome
+from django_sked.states import Status
+from django_sked.worker import hygiene
+from django_sked.worker.loops import Backoff, Reporter
+
+logger = logging.getLogger("django_sked.worker")
+
+#: A batch is written when it has so many outcomes, or when its first one has waited so long (seconds), or at once when
+#: everything this worker holds is in it.
+BATCH = 256
+LONGEST_WAIT = 0.010
+#: Outcomes waiting for a store that does not answer; beyond these, pool threads wait too.
+MOST_WAITING = 4096
+#: Seconds between two tries of what the store did not take, from the first to the last.
+AGAIN = (0.05, 2.0)
+
+_ENDS = {
+    Status.DELIVERED: signals.message_delivered,
+    Status.DEAD: signals.message_dead,
+    Status.EXPIRED: signals.message_expired,
+    Status.CANCELLED: signals.message_cancelled,
+}
+
+
+def settle(
+    backend: BaseBackend,
+    outcomes: Sequence[Outcome],
+    messages: Mapping[UUID, ScheduledMessage],
+    *,
+    now: datetime | None = None,
+) -> Settled:
+    """Write outcomes and tell the facts; `messages` are the claimed ones by id, and are brought up to date."""
+    # Before the write: once it has committed, this worker may claim the same message again.
+    claimed = {outcome.id: messages[outcome.id] for outcome in outcomes if outcome.id in messages}
+    settled = backend.settle(outcomes, now=now)
+    for outcome in settled.lost:
+        logger.warning("lease_lost id=%s token=%s step=%s", outcome.id, outcome.token, outcome.step)
+    failed: list[ScheduledMessage] = []
+    ended: dict[Status, list[ScheduledMessage]] = {}
+    for outcome in outcomes:
+        fields = settled.written.get(outcome.id)
+        message = claimed.get(outcome.id)
+        if fields is None or message is None or message.token != outcome.token:
+            continue
+        attempt = message.attempt + 1 if outcome.counted else message.attempt
+        for name, value in ({"attempt": attempt} | fields).items():
+            setattr(message, name, value)
+        if outcome.errors:
+            failed.append(message)
+        if fields["status"] in _ENDS:
+            ended.setdefault(Status(fields["status"]), []).append(message)
+    signals.tell(signals.message_failed, failed, backend.alias)
+    for status, batch in ended.items():
+        signals.tell(_ENDS[status], batch, backend.alias)
+    return settled
+
+
+class Settler(threading.Thread):
+    """Owns the thread that writes. `put` never fails; it waits when the store does not take what is there."""
+
+    def __init__(
+        self,
+        backend: BaseBackend,
+        holding: dict[UUID, ScheduledMessage],
+        reporter: Reporter,
+        on_settled: Callable[[Settled], None],
+    ) -> None:
+        super().__init__(name="sked-settler", daemon=True)
+        self._backend = backend
+        self._holding = holding
+        self._reporter = reporter
+        self._on_settled = on_settled
+        self._condition = threading.Condition()
+        self._waiting: deque[Outcome] = deque()
+        self._first_at = 0.0
+        self._again: list[Outcome] = []
+        self._again_at = 0.0
+        self._backoff = Backoff(*AGAIN)
+        self._writing = 0
+        self._stopping = False
+        self._ended = False
+
+    def put(self, outcome: Outcome) -> None:
+        """Have this written. Refused, as by the fence, when the worker has ended and its messages are given back."""
+        with self._condition:
+            while self._backlog >= MOST_WAITING and not self._stopping:
+                self._condition.wait(1.0)
+            if self._ended:
+                logger.warning("lease_lost id=%s token=%s step=%s", outcome.id, outcome.token, outcome.step)
+                return
+            if not self._waiting:
+                self._first_at = clock.monotonic()
+            self._waiting.append(outcome)
+            # The thread is woken to begin to wait for a full batch, and when it has one; not for each outcome.
+            if len(self._waiting) == 1 or self._is_full():
+                self._condition.notify_all()
+
+    @property
+    def _backlog(self) -> int:
+        return len(self._waiting) + len(self._again)
+
+    @property
+    def unsettled(self) -> int:
+        with self._condition:
+            return self._backlog + self._writing
+
+    def _is_full(self) -> bool:
+        return self._stopping or len(self._waiting) >= BATCH or self._backlog >= len(self._holding)
+
+    def close(self) -> None:
+        """Write what is there, then end."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+
+    def run(self) -> None:
+        self._backend.prepare_thread()
+        while batch := self._take():
+            again = self._write(batch)
+            hygiene.clean()
+            with self._condition:
+                self._writing = 0
+                if len(again) < len(batch):
+                    self._backoff.reset()
+                if again:
+                    self._again += again
+                    self._again_at = clock.monotonic() + self._backoff.next()
+        hygiene.clean(closing=True)
+
+    def _take(self) -> list[Outcome]:
+        """The next batch; empty when there is nothing left and the worker stops."""
+        with self._condition:
+            while (seconds := self._seconds_to_wait()) is None or seconds > 0:
+                if seconds is None and self._stopping:
+                    self._ended = True
+                    return []
+                self._condition.wait(seconds)
+            batch: list[Outcome] = []
+            if self._again and clock.monotonic() >= self._again_at:
+                batch, self._again = self._again[:BATCH], self._again[BATCH:]
+            while self._waiting and len(batch) < BATCH:
+                batch.append(self._waiting.popleft())
+            self._writing = len(batch)
+            self._condition.notify_all()
+            return batch
+
+    def _seconds_to_wait(self) -> float | None:
+        """Until the next batch is to be written; None when there is nothing to write."""
+        now = clock.monotonic()
+        waits: list[float] = []
+        if self._waiting:
+            waits.append(0.0 if self._is_full() else self._first_at + LONGEST_WAIT - now)
+        if self._again:
+            waits.append(self._again_at - now)
+        return max(0.0, min(waits)) if waits else None
+
+    def _write(self, batch: list[Outcome]) -> list[Outcome]:
+        """Settle a batch; returns what has to be settled again."""
+        try:
+            settled = settle(self._backend, batch, self._holding)
+        except BaseException as error:  # also SystemExit from somebody who listens to the facts
+            self._reporter.report("settle", error)
+            hygiene.clean()
+            if len(batch) > 1 and not self._backend.is_expected(error):
+                # One outcome that the store cannot take must not keep the others waiting.
+                return [outcome for one in batch for outcome in self._write([one])]
+            return batch
+        self._confirm(batch, settled)
+        return settled.busy
+
+    def _confirm(self, batch: Sequence[Outcome], settled: Settled) -> None:
+        busy = {(outcome.id, outcome.token) for outcome in settled.busy}
+        for outcome in batch:
+            held = self._holding.get(outcome.id)
+            if held is not None and held.token == outcome.token and (outcome.id, outcome.token) not in busy:
+                del self._holding[outcome.id]
+        self._on_settled(settled)

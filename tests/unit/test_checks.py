@@ -1,0 +1,72 @@
+"""What `manage.py check` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.checks import CheckMessage, run_checks
+from django.db import OperationalError, connections
+from django.test import override_settings
+
+from django_sked.backends import message_backends
+
+MEMORY = {"BACKEND": "django_sked.backends.memory.MemoryBackend"}
+DATABASE = {"BACKEND": "django_sked.backends.database.DatabaseBackend"}
+
+
+def ours(found: Iterable[CheckMessage]) -> list[str]:
+    return [str(message.id) for message in found if str(message.id).startswith("django_sked.")]
+
+
+def test_the_settings_of_the_tests_pass() -> None:
+    assert ours(run_checks()) == []
+
+
+@override_settings(SKED={"default": MEMORY})
+def test_a_default_backend_without_rows_is_warned_of() -> None:
+    assert "django_sked.W003" in ours(run_checks())
+
+
+@override_settings(SKED={"default": DATABASE, "memory": MEMORY})
+def test_messages_in_memory_are_warned_of_at_a_deployment_only() -> None:
+    assert "django_sked.W002" not in ours(run_checks())
+    assert "django_sked.W002" in ours(run_checks(include_deployment_checks=True))
+
+
+def test_a_database_with_a_time_zone_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "TIME_ZONE", "Europe/Berlin")
+
+    assert "django_sked.E007" in ours(message_backends["default"].check())
+
+
+def test_a_database_without_transactions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"].features, "supports_transactions", False)
+
+    assert ours(message_backends["default"].check())[0] == "django_sked.E004"
+
+
+def test_a_database_that_does_not_answer_is_a_warning_because_a_worker_can_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise OperationalError("connection refused")
+
+    monkeypatch.setattr(connections["default"], "features", Away())
+
+    assert ours(message_backends["default"].check())[0] == "django_sked.W004"
+
+
+@pytest.mark.skipif(
+    settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3", reason="the check is about SQLite"
+)
+def test_sqlite_with_untouched_settings_gets_the_lines_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {})
+
+    (warning,) = message_backends["default"].check()
+
+    assert warning.id == "django_sked.W001"
+    assert '"transaction_mode": "IMMEDIATE"' in str(warning.hint)

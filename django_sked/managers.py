@@ -1,10 +1,9 @@
-"""`ScheduledMessage.objects`: schedule, find, search, and the verbs on one message or on many."""
+"""`ScheduledMessage.objects`: schedule, find, search, and the verbs on one message."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,9 +11,10 @@ from django.db import models
 
 from django_sked import arguments, criteria, scheduling, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
-from django_sked.exceptions import InvalidMessage, StoredMessage
+from django_sked.exceptions import InvalidMessage
+from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
 from django_sked.retry import RetryPolicy
-from django_sked.states import FINISHED, LIVE, PENDING, Answer, Status
+from django_sked.states import LIVE, Answer
 from django_sked.twins import twin
 
 if TYPE_CHECKING:
@@ -22,160 +22,19 @@ if TYPE_CHECKING:
     from django_sked.backends.query import MessageQuery
     from django_sked.models import ScheduledMessage
 
-Delay = timedelta | float
-#: An argument that was not given, where None means something.
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
-#: Messages changed by one statement of a bulk verb.
-CHUNK = 2000
-
-
-def given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not UNSET}
-
-
-class BulkVerbs:
-    """The verbs on every message of a query: in chunks, each one statement; they return the number changed."""
-
-    @abstractmethod
-    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]: ...
-
-    def _change(self, verb: Callable[[BaseBackend], verbs.Verb]) -> int:
-        return sum(backend.change(ids, verb(backend)) for backend, ids in self._chunks(CHUNK))
-
-    def cancel(self, *, reason: str = "") -> int:
-        """Cancel the pending ones and ask the workers of the claimed ones to; returns how many were cancelled."""
-        return self._change(lambda backend: verbs.Cancel(reason=reason))
-
-    def reschedule(
-        self,
-        *,
-        at: datetime | None = None,
-        delay: Delay | None = None,
-        shift: Delay | None = None,
-        payload: Any = UNSET,
-        metadata: Any = UNSET,
-        priority: int = UNSET,
-        queue: str = UNSET,
-        expires_at: datetime | None = UNSET,
-    ) -> int:
-        """Move the pending ones to one time, or each by `shift`, or change their fields; returns how many changed."""
-        fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
-        made: list[verbs.Verb] = []  # one time for all chunks
-
-        def verb(backend: BaseBackend) -> verbs.Verb:
-            if not made:
-                now = backend.now()
-                made.append(scheduling.reschedule(backend.settings, now, at=at, delay=delay, shift=shift, **fields))
-            return made[0]
-
-        return self._change(verb)
-
-    def hold(self, *, reason: str = "") -> int:
-        """Keep the pending ones back until they are resumed."""
-        return self._change(lambda backend: verbs.Hold(reason=reason))
-
-    def resume(self) -> int:
-        """Let the held ones go on; those that are due by now are delivered at once."""
-        return self._change(lambda backend: verbs.Resume())
-
-    def make_due(self) -> int:
-        """Make the scheduled ones due now."""
-        return self._change(lambda backend: verbs.MakeDue())
-
-    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> int:
-        """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
-        return self._change(
-            lambda backend: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=backend.now()))
-        )
-
-    acancel = twin(cancel)
-    areschedule = twin(reschedule)
-    ahold = twin(hold)
-    aresume = twin(resume)
-    amake_due = twin(make_due)
-    aredrive = twin(redrive)
-
-
-class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
-    """Rows of the database backend. Live rows are changed by the verbs only: `update()` and `delete()` refuse them."""
-
-    def due(self) -> ScheduledMessageQuerySet:
-        """Scheduled, and its due time has come."""
-        return self.filter(status=Status.SCHEDULED, due_at__lte=message_backends.of_database(self.db).now())
-
-    def pending(self) -> ScheduledMessageQuerySet:
-        return self.filter(status__in=PENDING)
-
-    def live(self) -> ScheduledMessageQuerySet:
-        return self.filter(status__in=LIVE)
-
-    def finished(self) -> ScheduledMessageQuerySet:
-        return self.filter(status__in=FINISHED)
-
-    def dead(self) -> ScheduledMessageQuerySet:
-        return self.filter(status=Status.DEAD)
-
-    def update(self, **kwargs: Any) -> int:
-        """Update finished messages; raises StoredMessage when a live one is among them."""
-        self._refuse_live("update()", "a verb such as reschedule() or cancel()")
-        return super().update(**kwargs)
-
-    update.alters_data = True  # type: ignore[attr-defined]
-
-    def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete finished messages; raises StoredMessage when a live one is among them."""
-        self._refuse_live("delete()", "cancel()")
-        return super().delete()
-
-    delete.alters_data = True  # type: ignore[attr-defined]
-    delete.queryset_only = True  # type: ignore[attr-defined]
-
-    def bulk_create(
-        self,
-        objs: Iterable[ScheduledMessage],
-        batch_size: int | None = None,
-        ignore_conflicts: bool = False,
-        update_conflicts: bool = False,
-        update_fields: Collection[str] | None = None,
-        unique_fields: Collection[str] | None = None,
-    ) -> list[ScheduledMessage]:
-        """The same as `schedule_many()` with unsaved instances."""
-        if update_conflicts:
-            raise StoredMessage(
-                "bulk_create() cannot update stored messages; use schedule_many(on_conflict='replace')."
-            )
-        backend = message_backends.of_database(self.db)
-        messages = scheduling.build_many(self.model, backend.settings, backend.now(), objs)
-        return backend.add(messages, on_conflict="ignore" if ignore_conflicts else "error")
-
-    def _refuse_live(self, what: str, instead: str) -> None:
-        if self.order_by().filter(status__in=LIVE).exists():
-            raise StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
-
-    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]:
-        backend = message_backends.of_database(self.db)
-        if self.query.is_sliced:
-            ids = list(self.values_list("pk", flat=True))
-            yield from ((backend, ids[start : start + size]) for start in range(0, len(ids), size))
-            return
-        rest = self.order_by("pk").values_list("pk", flat=True)
-        ids = list(rest[:size])
-        while ids:
-            yield backend, ids
-            ids = list(rest.filter(pk__gt=ids[-1])[:size]) if len(ids) == size else []
-
 
 class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     """`ScheduledMessage.objects`. Every method takes `backend=`, an alias of the SKED setting; default "default"."""
 
     def get_queryset(self) -> ScheduledMessageQuerySet:
-        using = self._db or message_backends[DEFAULT_ALIAS].database  # type: ignore[attr-defined]
+        using = self._db or message_backends[DEFAULT_ALIAS].database
         return ScheduledMessageQuerySet(self.model, using=using, hints=self._hints)  # type: ignore[attr-defined]
 
     # Schedule
 
     def schedule(
         self,
+        /,
         event: str,
         payload: Any = None,
         *,
@@ -252,6 +111,26 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         return store.add(built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=batch_size)
 
     # Read
+
+    def due(self) -> ScheduledMessageQuerySet:
+        """Rows that are scheduled and whose due time has come; see `search()` for other backends."""
+        return self.get_queryset().due()
+
+    def pending(self) -> ScheduledMessageQuerySet:
+        """Rows that are blocked or scheduled."""
+        return self.get_queryset().pending()
+
+    def live(self) -> ScheduledMessageQuerySet:
+        """Rows that are blocked, scheduled or claimed."""
+        return self.get_queryset().live()
+
+    def finished(self) -> ScheduledMessageQuerySet:
+        """Rows that are delivered, dead, cancelled or expired."""
+        return self.get_queryset().finished()
+
+    def dead(self) -> ScheduledMessageQuerySet:
+        """Rows that may be redriven."""
+        return self.get_queryset().dead()
 
     def find(
         self, *, id: UUID | str | None = None, key: str | None = None, backend: str | None = None
@@ -372,6 +251,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         checked_id, checked_key = scheduling.identity(id, key)
         wanted = verb(store)
         if checked_id is None:
+            store.begin_change()
             try:
                 checked_id = store.find(key=checked_key).pk
             except self.model.DoesNotExist:
@@ -379,8 +259,8 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         return store.change_one(checked_id, wanted)
 
     def _backend(self, alias: str | None) -> BaseBackend:
-        if alias is None and self._db is not None:  # type: ignore[attr-defined]
-            return message_backends.of_database(self._db)  # type: ignore[attr-defined]
+        if alias is None and self._db is not None:
+            return message_backends.of_database(self._db)
         return message_backends[alias or DEFAULT_ALIAS]
 
     aschedule = twin(schedule)

@@ -77,7 +77,7 @@ def _ending(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
     if outcome.step == "expire":
         return finish(Status.EXPIRED, now, outcome.reason)
     if row.cancel_requested:
-        return finish(Status.CANCELLED, now, outcome.reason)
+        return stop(now)
     next_at = _next_at(outcome, row, now)
     if row.expires_at is not None and next_at >= row.expires_at:
         return finish(Status.EXPIRED, now, "would have come again only after it expires")
@@ -96,6 +96,13 @@ def finish(status: Status, now: datetime, reason: str = "") -> dict[str, Any]:
     """The fields that end a message: a finished one holds no key."""
     assert status in FINISHED
     return {"status": status, "finished_at": now, "live_key": None, "reason": reason[:255]}
+
+
+def stop(now: datetime) -> dict[str, Any]:
+    """The fields that end a message whose cancel was requested while it was claimed: the reason is there already."""
+    fields = finish(Status.CANCELLED, now)
+    del fields["reason"]
+    return fields
 
 
 #: What a redrive sets besides the times and the key: all attempts are there again, the history stays.

@@ -117,7 +117,7 @@ def retry_policy(value: object) -> RetryPolicy:
 def on_conflict(value: object) -> OnConflict:
     if value not in ("error", "ignore", "replace"):
         raise InvalidMessage(f"on_conflict must be 'error', 'ignore' or 'replace', not {shown(value)}.")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def build_many(

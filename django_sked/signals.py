@@ -67,7 +67,7 @@ class MessageDueSignal(Signal):
         self._by_event: dict[str, tuple[Receiver, ...]] = {}
         self._guard = threading.RLock()
 
-    def connect(  # type: ignore[override]
+    def connect(
         self,
         receiver: Callable[..., Any],
         sender: object | None = None,
@@ -195,6 +195,6 @@ worker_error = Signal()
 
 
 def tell(fact: Signal, messages: Sequence[ScheduledMessage], backend: str) -> None:
-    """Send a fact about these messages, if somebody listens; a failing listener is logged by Django and harms nobody."""
+    """Send a fact about these messages, if somebody listens; a failing listener is logged by Django, no more."""
     if messages and fact.has_listeners():
         fact.send_robust(sender=type(messages[0]), messages=list(messages), backend=backend)

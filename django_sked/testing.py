@@ -1,9 +1,9 @@
 """Deliver messages in tests: in the calling thread, on the test's own connection, at any time you name.
 
-    def test_an_unpaid_invoice_is_reminded(self):
-        invoice.send()
-        deliver_due(now=timezone.now() + timedelta(days=3))
-        assert len(mail.outbox) == 1
+def test_an_unpaid_invoice_is_reminded(self):
+    invoice.send()
+    deliver_due(now=timezone.now() + timedelta(days=3))
+    assert len(mail.outbox) == 1
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
@@ -22,4 +22,4 @@ def twin(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
 
     call.__name__ = f"a{method.__name__}"
     call.__doc__ = f"Asynchronous twin of `{method.__name__}()`."
-    return call
+    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)

@@ -17,8 +17,8 @@ from django_sked.admin import times
 from django_sked.admin.actions import Action
 from django_sked.admin.forms import VerbForm
 from django_sked.admin.lists import CAP, capped_count
-from django_sked.managers import ScheduledMessageQuerySet
 from django_sked.models import ScheduledMessage
+from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
 
 #: Up to so many messages get an entry each in the history; more of them share one.

@@ -24,8 +24,8 @@ from django_sked.admin.lists import CAP, capped_count
 from django_sked.admin.readonly import BaseAdmin
 from django_sked.backends import message_backends
 from django_sked.exceptions import InvalidMessage, SkedError
-from django_sked.managers import ScheduledMessageQuerySet
 from django_sked.models import ScheduledMessage
+from django_sked.queries import ScheduledMessageQuerySet
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.core.checks import CheckMessage
+from django.dispatch import Signal
 
 from django_sked import clock, signals
 from django_sked.conf import BackendSettings, Options
@@ -25,8 +26,8 @@ from django_sked.verbs import Verb
 
 if TYPE_CHECKING:
     from django_sked.backends.query import MessageQuery
-    from django_sked.managers import ScheduledMessageQuerySet
     from django_sked.models import ScheduledMessage, WorkerProcess
+    from django_sked.queries import ScheduledMessageQuerySet
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +121,9 @@ class BaseBackend(ABC):
 
     # Change
 
+    def begin_change(self) -> None:
+        """Called before a change that first has to read which messages it is about."""
+
     @abstractmethod
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         """Do it to one message, in the caller's transaction where there is one."""
@@ -195,7 +199,7 @@ class BaseBackend(ABC):
 
     # Facts
 
-    def tell(self, fact: signals.Signal, messages: Iterable[ScheduledMessage]) -> None:
+    def tell(self, fact: Signal, messages: Iterable[ScheduledMessage]) -> None:
         """Tell listeners, after the commit, what happened to these messages; builds nothing when nobody listens."""
         if fact.has_listeners():
             batch = list(messages)

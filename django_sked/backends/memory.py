@@ -21,7 +21,7 @@ from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess
-from django_sked.outcomes import REDRIVEN, Outcome, Row, finish, written
+from django_sked.outcomes import REDRIVEN, Outcome, Row, finish, stop, written
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, LIVE, PENDING, Answer, Status
@@ -105,7 +105,8 @@ class MemoryBackend(BaseBackend):
         if holder.status in PENDING:
             self._write(holder, finish(Status.CANCELLED, self.now(), f"replaced by {message.pk}"))
         else:
-            self._write(holder, {"cancel_requested": True, "live_key": None})
+            reason = f"replaced by {message.pk}"
+            self._write(holder, {"cancel_requested": True, "live_key": None, "reason": reason})
 
     # Read
 
@@ -179,7 +180,7 @@ class MemoryBackend(BaseBackend):
         status = Status(message.status) if message else None
         refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
         if isinstance(verb, Cancel) and message is not None and status == Status.CLAIMED:
-            self._write(message, {"cancel_requested": True})
+            self._write(message, {"cancel_requested": True, "reason": verb.reason})
         if message is None or refusal is not None:
             return Answer.NOT_FOUND if refusal is None else refusal
         if isinstance(verb, Redrive) and message.key in self._holders:
@@ -266,7 +267,7 @@ class MemoryBackend(BaseBackend):
             lapsed = [m for m in self._messages.values() if m.status == Status.CLAIMED and m.claimed_by not in leased]
             for message in lapsed[:limit]:
                 freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
-                ended = finish(Status.CANCELLED, at) if message.cancel_requested else freed
+                ended = stop(at) if message.cancel_requested else freed
                 self._write(message, ended | {"token": message.token + 1})
             return [message.pk for message in lapsed[:limit]]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from django_sked.criteria import Criteria
-from django_sked.managers import BulkVerbs
+from django_sked.queries import BulkVerbs
 from django_sked.states import FINISHED, LIVE, PENDING, Status
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from django.utils.translation import gettext_lazy as _
 from django_sked import arguments, ids, scheduling, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import StoredMessage
-from django_sked.managers import UNSET, Delay, ScheduledMessageManager, given
+from django_sked.managers import ScheduledMessageManager
+from django_sked.queries import UNSET, Delay, given
 from django_sked.states import FINISHED, LIVE, Answer, Status
 from django_sked.twins import twin
 
@@ -129,18 +130,6 @@ class ScheduledMessage(models.Model):
     def __str__(self) -> str:
         return f"{self.event} {self.id}"
 
-    @property
-    def backend(self) -> BaseBackend:
-        """The backend that this message is stored in, or would be."""
-        if self.backend_alias is not None:
-            return message_backends[self.backend_alias]
-        return message_backends.of_database(self._state.db)
-
-    @property
-    def is_live(self) -> bool:
-        """Blocked, scheduled or claimed: something may still happen to it."""
-        return self.status not in FINISHED
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Schedule a new instance, with every check of `schedule()`; raises StoredMessage for a stored one."""
         if not self._state.adding:
@@ -152,6 +141,18 @@ class ScheduledMessage(models.Model):
         backend.add([scheduling.complete(self, backend.settings, backend.now())])
 
     save.alters_data = True  # type: ignore[attr-defined]
+
+    @property
+    def backend(self) -> BaseBackend:
+        """The backend that this message is stored in, or would be."""
+        if self.backend_alias is not None:
+            return message_backends[self.backend_alias]
+        return message_backends.of_database(self._state.db)
+
+    @property
+    def is_live(self) -> bool:
+        """Blocked, scheduled or claimed: something may still happen to it."""
+        return self.status not in FINISHED
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete a finished message; raises StoredMessage for a live one, which is to be cancelled."""

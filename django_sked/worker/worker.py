@@ -285,10 +285,15 @@ class Worker:
 
     def _deliver(self, message: ScheduledMessage) -> None:
         """One message, in a thread of a pool. It is not started when the lease may be gone or a cancel came."""
-        if not self._leases.may_start() or message.pk in self._leases.cancel_requested:
-            self._release([message])
-        else:
-            self._settler.put(self._dispatcher.dispatch(message))
+        try:
+            if not self._leases.may_start() or message.pk in self._leases.cancel_requested:
+                self._release([message])
+            else:
+                self._settler.put(self._dispatcher.dispatch(message))
+        except BaseException:
+            # Ours to mend, as when memory has run out: forget it, and it is released as a claim we do not know of.
+            self._holding.pop(message.pk, None)
+            raise
 
     def _release(self, messages: Collection[ScheduledMessage]) -> None:
         for message in messages:

@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from django_sked.admin import applying, times
-from django_sked.managers import ScheduledMessageQuerySet
 from django_sked.models import ScheduledMessage
+from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
 from tests.admin.conftest import LIST, VERBS, Use, change_url, make, verb_url
 

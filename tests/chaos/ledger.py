@@ -120,7 +120,7 @@ class Run:
         from django_sked.models import ScheduledMessage
 
         deadline = time.monotonic() + self.options.seconds + 3 * self.options.lease + 30
-        while ScheduledMessage.objects.all().live().exists() and time.monotonic() < deadline:
+        while ScheduledMessage.objects.live().exists() and time.monotonic() < deadline:
             self._wait(0.5)
 
     def _wait(self, seconds: float) -> None:

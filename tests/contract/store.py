@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 from django.db import connections
 
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.managers import ScheduledMessageQuerySet
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
+from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
 
 #: When messages of these tests are due: far from now, with microseconds that show lost precision.

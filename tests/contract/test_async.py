@@ -6,8 +6,9 @@ import inspect
 
 from asgiref.sync import async_to_sync
 
-from django_sked.managers import BulkVerbs, ScheduledMessageManager
+from django_sked.managers import ScheduledMessageManager
 from django_sked.models import ScheduledMessage
+from django_sked.queries import BulkVerbs
 from django_sked.states import Answer, Status
 from tests.contract.store import T0, Store, after
 

@@ -186,3 +186,14 @@ def test_a_message_that_another_transaction_has_locked_is_busy_and_settled_later
     assert settled.lost == []
     assert list(store.backend.settle(settled.busy, now=T0).written) == [locked.pk]
     assert store.status(locked) in FINISHED
+
+
+def test_a_message_cancelled_while_it_was_claimed_keeps_the_reason(store: Store) -> None:
+    message = store.schedule()
+    claimed = store.claim()[0]
+    message.cancel(reason="customer left")
+
+    store.settle(claimed, "release", counted=False)
+
+    assert store.find(message).status == Status.CANCELLED
+    assert store.find(message).reason == "customer left"

@@ -138,7 +138,7 @@ def test_a_bulk_verb_on_a_slice_changes_that_slice(store: Store) -> None:
 
 
 def test_a_bulk_verb_changes_more_than_one_chunk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_sked.managers.CHUNK", 10)
+    monkeypatch.setattr("django_sked.queries.CHUNK", 10)
     store.schedule_many({"event": "e", "at": after(seconds=-n)} for n in range(35))
 
     assert store.search().hold() == 35

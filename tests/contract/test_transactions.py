@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
@@ -178,3 +179,25 @@ def test_a_key_that_an_open_transaction_took_is_waited_for(store: Store) -> None
     roll_back(store, lambda: store.schedule(key="k"))
 
     assert elsewhere(lambda: store.schedule(key="k", on_conflict="ignore").was_created)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.objects.cancel(key="k", backend=store.alias),
+        lambda store: store.rows.filter(event="e").cancel(),
+        lambda store: store.schedule("e", key="k", on_conflict="replace"),
+    ],
+    ids=["by key", "in bulk", "replace"],
+)
+def test_where_no_rows_are_locked_a_change_begins_with_a_write(store: Store, change: Callable[[Store], object]) -> None:
+    """A SQLite transaction that reads first and writes later fails when somebody else writes meanwhile."""
+    connection = connections[store.database]
+    store.schedule("e", key="k")
+
+    with transaction.atomic(using=store.database), CaptureQueriesContext(connection) as queries:
+        change(store)
+
+    statements = [query["sql"] for query in queries.captured_queries if "SAVEPOINT" not in query["sql"]]
+    begins_with_a_write = statements[0].startswith("UPDATE")
+    assert begins_with_a_write or connection.features.has_select_for_update

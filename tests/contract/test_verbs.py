@@ -84,7 +84,7 @@ def test_an_illegal_verb_says_why_and_changes_nothing(store: Store, verb: str, s
     message = store.in_status(status)
     before = store.values(message)
     if (verb, status) == ("cancel", Status.CLAIMED):
-        before["cancel_requested"] = True
+        before |= {"cancel_requested": True, "reason": "why"}
 
     result = call(message)
 
@@ -107,7 +107,7 @@ def test_a_bulk_verb_changes_exactly_those_that_allow_it(store: Store, verb: str
     every = {status: store.in_status(status) for status in Status}
     before = {status: store.values(message) for status, message in every.items()}
     if verb == "cancel":
-        before[Status.CLAIMED]["cancel_requested"] = True
+        before[Status.CLAIMED] |= {"cancel_requested": True, "reason": "why"}
     leads = VERBS[verb][2]
 
     changed = bulk(store, verb)

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 from django.test import override_settings
 
-from django_sked import checks, conf, exceptions, managers, retry, signals, testing, verbs
+from django_sked import checks, conf, exceptions, managers, queries, retry, signals, testing, verbs
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import DatabaseBackend
@@ -159,7 +159,7 @@ def test_the_verbs() -> None:
 
 def test_every_twin_exists() -> None:
     for verb in (row["verb"].strip("`") for row in table(API, "Verbs")):
-        for owner in (ScheduledMessage, managers.ScheduledMessageManager, managers.BulkVerbs):
+        for owner in (ScheduledMessage, managers.ScheduledMessageManager, queries.BulkVerbs):
             assert inspect.iscoroutinefunction(getattr(owner, f"a{verb}")), (owner, verb)
 
 

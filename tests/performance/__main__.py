@@ -43,12 +43,14 @@ def _workload(options: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         "latency": lambda: workloads.latency(n or 200),
         "idle": lambda: workloads.idle(future or 1_000_000),
         "bloat": lambda: workloads.bloat(n or 290_000),
-    }[options.workload]  # type: ignore[no-any-return]
+    }[options.workload]
 
 
 def _show(options: argparse.Namespace, figures: dict[str, Any]) -> None:
     if options.json:
-        print(json.dumps({"workload": options.workload, "backend": options.backend, **_machine(), **figures}), flush=True)
+        print(
+            json.dumps({"workload": options.workload, "backend": options.backend, **_machine(), **figures}), flush=True
+        )
     else:
         print(options.workload, *(f"{name}={value}" for name, value in figures.items()), flush=True)
 
@@ -69,14 +71,14 @@ def _machine() -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.performance", description=__doc__)
-    parser.add_argument(
-        "workload", choices=["drain", "backlog", "enqueue", "punctual", "latency", "idle", "bloat"]
-    )
+    parser.add_argument("workload", choices=["drain", "backlog", "enqueue", "punctual", "latency", "idle", "bloat"])
     parser.add_argument("--backend", default="postgresql", choices=["postgresql", "sqlite", "mariadb"])
     parser.add_argument("--messages", type=int, help="how many (each workload has its own default)")
     parser.add_argument("--future", type=int, help="messages due tomorrow and later that are in the store as well")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=20.0, help="the due times of `punctual` are spread over so long")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="the due times of `punctual` are spread over so long"
+    )
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     return parser

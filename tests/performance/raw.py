@@ -12,7 +12,11 @@ from django.db import connection
 _TABLE = """
 DROP TABLE IF EXISTS raw_message;
 CREATE TABLE raw_message (
-    id bigint PRIMARY KEY, queue text NOT NULL, due_at timestamptz NOT NULL, status text NOT NULL, payload jsonb NOT NULL
+    id bigint PRIMARY KEY,
+    queue text NOT NULL,
+    due_at timestamptz NOT NULL,
+    status text NOT NULL,
+    payload jsonb NOT NULL
 );
 CREATE INDEX raw_message_claim ON raw_message (queue, due_at) WHERE status = 'scheduled';
 """
@@ -54,7 +58,8 @@ def insert(messages: int) -> float:
         start = time.perf_counter()
         for number in range(messages):
             raw.execute(
-                "INSERT INTO raw_message VALUES (%s, 'default', now(), 'scheduled', %s)", [number, '{"i": 1, "t0": 0.0}']
+                "INSERT INTO raw_message VALUES (%s, 'default', now(), 'scheduled', %s)",
+                [number, '{"i": 1, "t0": 0.0}'],
             )
         return messages / (time.perf_counter() - start)
 

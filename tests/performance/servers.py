@@ -26,7 +26,7 @@ class DurablePostgreSQL(PostgreSQL):
 
 
 def start(vendor: str) -> PostgreSQL | None:
-    """Make the server of this vendor the one that `tests.settings` uses; SQLite and MariaDB start there by themselves."""
+    """Make the server of this vendor the one that `tests.settings` uses; it starts SQLite and MariaDB by itself."""
     os.environ |= {"SKED_TEST_DB": vendor, "SKED_TEST_ONLY": vendor}
     if vendor != "postgresql":
         return None

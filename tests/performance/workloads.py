@@ -66,8 +66,13 @@ def enqueue(messages: int) -> Figures:
     singles = max(500, messages // 20)
     single = _rate(singles, lambda: [objects.schedule("performance", {"i": n, "t0": 0.0}) for n in range(singles)])
     lots = range(0, messages, 5000)
-    bulk = _rate(messages, lambda: [schedule(min(5000, messages - first)) for first in lots])
-    figures = {"single_per_s": round(single), "bulk_per_s": round(bulk)}
+
+    def all_lots() -> None:
+        for first in lots:
+            schedule(min(5000, messages - first))
+
+    bulk = _rate(messages, all_lots)
+    figures: Figures = {"single_per_s": round(single), "bulk_per_s": round(bulk)}
     if connection.vendor == "postgresql":
         figures["ratio_to_raw_insert"] = round(single / raw.insert(singles), 3)
         figures["ratio_to_copy"] = round(bulk / raw.copy(messages), 3)
@@ -139,7 +144,7 @@ def _claims(times: int) -> list[float]:
     backend = message_backends["default"]
     worker = uuid4()
     took = _timed(times, lambda: backend.claim(worker, "default", 100))
-    ScheduledMessage.objects.model._base_manager.filter(claimed_by=worker)._raw_delete(connection.alias)  # type: ignore[attr-defined]
+    ScheduledMessage.objects.model._base_manager.filter(claimed_by=worker)._raw_delete(connection.alias)
     return took
 
 
@@ -192,7 +197,7 @@ def add_future(messages: int) -> None:
         "due_at": "due_at + n * interval '30 days' / %s",
         "next_at": "next_at + n * interval '30 days' / %s",
     }
-    columns = [field.column for field in ScheduledMessage._meta.concrete_fields]
+    columns = [str(field.column) for field in ScheduledMessage._meta.concrete_fields]
     select = ", ".join(changed.get(column, column) for column in columns)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -10,12 +10,13 @@ import copy
 from collections.abc import Sequence
 from datetime import datetime
 
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models.constants import OnConflict as InsertConflict
 from django.db.models.sql import InsertQuery
 
 from django_sked.backends.database.errors import is_expected
 from django_sked.backends.database.store import messages as rows_of
+from django_sked.backends.database.store import take_write_lock
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
@@ -25,6 +26,11 @@ from django_sked.states import PENDING, Status
 BATCH = 2000
 #: Rounds against other transactions that take and free the same keys at the same time.
 ROUNDS = 100
+
+
+class _Taken(Exception):
+    """A key or id was taken between the look and the insert: undo, and look again."""
+
 
 _FIELDS = ScheduledMessage._meta.concrete_fields
 
@@ -83,13 +89,14 @@ def _add_many(
     for _ in range(ROUNDS):
         try:
             with transaction.atomic(using=using):
+                take_write_lock(using)
                 holders = _holders(using, messages, lock=on_conflict == "replace")
                 fresh = _resolve(using, messages, holders, on_conflict, now)
                 stored = sum(insert(using, fresh[i : i + batch_size]) for i in range(0, len(fresh), batch_size))
                 if stored == len(fresh):
                     return holders
-                raise IntegrityError("a key or id was taken meanwhile")
-        except IntegrityError:
+                raise _Taken
+        except _Taken:
             continue
         except OperationalError as error:
             # A deadlock ends the whole transaction on MySQL and MariaDB: only one of our own can be begun again.
@@ -152,7 +159,7 @@ def _take_key(using: str, holder: ScheduledMessage, message: ScheduledMessage, n
     rows = rows_of(using).filter(pk=holder.pk)
     ended = finish(Status.CANCELLED, now, f"replaced by {message.pk}")
     if not rows.filter(status__in=PENDING).update(**ended):
-        rows.filter(status=Status.CLAIMED).update(cancel_requested=True, live_key=None)
+        rows.filter(status=Status.CLAIMED).update(cancel_requested=True, live_key=None, reason=ended["reason"])
 
 
 def insert(using: str, messages: Sequence[ScheduledMessage]) -> int:

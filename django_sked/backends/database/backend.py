@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
@@ -14,20 +14,18 @@ from django.db import router, transaction
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
 from django_sked.backends.database.claiming import ClaimStrategy, strategy_for
-from django_sked.backends.database.store import StoreNow, read_time, workers
+from django_sked.backends.database.store import StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, DatabaseOptions
 from django_sked.criteria import Criteria
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
+from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_rescheduled, message_scheduled
 from django_sked.states import Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
-
-if TYPE_CHECKING:
-    from django_sked.managers import ScheduledMessageQuerySet
 
 
 class DatabaseBackend(BaseBackend):
@@ -41,7 +39,7 @@ class DatabaseBackend(BaseBackend):
         self._clock = StoreClock(lambda: read_time(self.database))
 
     @cached_property
-    def database(self) -> str:  # type: ignore[override]
+    def database(self) -> str:
         return cast(DatabaseOptions, self.options).database or router.db_for_write(ScheduledMessage)
 
     @cached_property
@@ -98,7 +96,8 @@ class DatabaseBackend(BaseBackend):
             "due_at__lte": criteria.due_until,
         }
         wanted = {name: value for name, value in conditions.items() if value is not None}
-        return ScheduledMessage.objects.using(self.database).filter(**wanted).order_by("due_at", "id")
+        rows = ScheduledMessageQuerySet(ScheduledMessage, using=self.database)
+        return rows.filter(**wanted).order_by("due_at", "id")
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)
@@ -112,6 +111,9 @@ class DatabaseBackend(BaseBackend):
         return min((time for time in times if time is not None), default=None)
 
     # Change
+
+    def begin_change(self) -> None:
+        take_write_lock(self.database)
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         now = now or self.now()

@@ -52,7 +52,7 @@ def change(using: str, ids: Sequence[UUID], verb: Verb, now: datetime) -> int:
             list(messages(using).filter(pk__in=ordered).order_by("pk").select_for_update().values_list("pk"))
         changed = _write(using, ordered, verb, now)
         if isinstance(verb, Cancel):
-            _request_cancel(using, ordered)
+            _request_cancel(using, ordered, verb)
     return changed
 
 
@@ -78,7 +78,7 @@ def _refuse_shift(rows: QuerySet[ScheduledMessage], verb: Reschedule, shift: tim
 
 
 def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
-    if isinstance(verb, Cancel) and _request_cancel(using, [id]):
+    if isinstance(verb, Cancel) and _request_cancel(using, [id], verb):
         return Answer.TOO_LATE
     row = messages(using).filter(pk=id).values_list("status", "held_at", "key").first()
     status, held_at, key = row or (None, None, None)
@@ -88,8 +88,9 @@ def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
     return answer
 
 
-def _request_cancel(using: str, ids: Sequence[UUID]) -> int:
-    return messages(using).filter(pk__in=ids, status=Status.CLAIMED).update(cancel_requested=True)
+def _request_cancel(using: str, ids: Sequence[UUID], verb: Cancel) -> int:
+    claimed = messages(using).filter(pk__in=ids, status=Status.CLAIMED)
+    return claimed.update(cancel_requested=True, reason=verb.reason[:255])
 
 
 def assignments(verb: Verb, now: datetime) -> dict[str, Any]:

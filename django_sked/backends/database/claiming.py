@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.models import F, Max, Min, QuerySet
 
-from django_sked.backends.database.store import messages, moment, workers
+from django_sked.backends.database.store import messages, moment, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 
@@ -99,8 +99,7 @@ class OneWriter(ClaimStrategy):
         if not any(self.due(queue, band, now).exists() for band in self.bands(queue)):
             return []
         with transaction.atomic(using=self.using):
-            # A write, be it of no row: reading first and writing later would have to upgrade the lock, which may fail.
-            workers(self.using).filter(pk=worker).update(in_flight=F("in_flight"))
+            take_write_lock(self.using)
             return self.take(self.bands(queue), worker, queue, limit, at, now)
 
 

@@ -64,7 +64,7 @@ def _settle_plain(using: str, plain: Sequence[Outcome], now: datetime, retention
     fields = finish(Status.DELIVERED, now) | {"unroutable": 0}
     ours = messages(using).filter(pk__in=list(attempts))
     if retention[Status.DELIVERED] == timedelta(0):
-        ours._raw_delete(using)  # type: ignore[attr-defined]
+        ours._raw_delete(using)
     else:
         ours.update(attempt=F("attempt") + 1, **fields)
     settled.written.update({id: fields | {"attempt": attempt + 1} for id, attempt in attempts.items()})
@@ -101,7 +101,7 @@ def _delete_at_once(using: str, statuses: Mapping[UUID, Status], retention: Rete
     """A retention of 0: what has just ended in such a status is not kept."""
     ids = [id for id, status in statuses.items() if retention.get(status) == timedelta(0)]
     if ids:
-        messages(using).filter(pk__in=ids)._raw_delete(using)  # type: ignore[attr-defined]
+        messages(using).filter(pk__in=ids)._raw_delete(using)
 
 
 def _sort_out_the_rest(using: str, rest: Sequence[Outcome], settled: Settled) -> None:

@@ -11,9 +11,8 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django_sked.backends.database.settling import Retention
 from django_sked.backends.database.store import messages, moment, workers
 from django_sked.models import ScheduledMessage
-from django_sked.outcomes import finish
+from django_sked.outcomes import finish, stop
 from django_sked.states import PENDING, Status
-
 
 #: A worker's row outlives its lease by so long, for people to see which one it was.
 FORGET_WORKERS_AFTER = timedelta(days=1)
@@ -37,7 +36,7 @@ def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> list[U
         stopped = [id for id, cancel_requested in found.items() if cancel_requested]
         rows = messages(using)
         if stopped:
-            rows.filter(pk__in=stopped).update(token=F("token") + 1, **finish(Status.CANCELLED, at))
+            rows.filter(pk__in=stopped).update(token=F("token") + 1, **stop(at))
         if back := sorted(found.keys() - set(stopped)):
             freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
             rows.filter(pk__in=back).update(token=F("token") + 1, **freed)
@@ -68,7 +67,7 @@ def prune(using: str, limit: int, now: datetime, retention: Retention) -> int:
         ids = list(old.order_by("finished_at").values_list("pk", flat=True)[: limit - deleted])
         if ids:
             # Conditional again: a message may have been redriven meanwhile.
-            gone = messages(using).filter(pk__in=ids, status=status)._raw_delete(using)  # type: ignore[attr-defined]
+            gone = messages(using).filter(pk__in=ids, status=status)._raw_delete(using)
             deleted += gone or 0
     return deleted
 

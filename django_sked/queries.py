@@ -1,0 +1,164 @@
+"""The bulk verbs, and the QuerySet of the message rows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import models
+
+from django_sked import arguments, scheduling, verbs
+from django_sked.backends import message_backends
+from django_sked.exceptions import StoredMessage
+from django_sked.states import FINISHED, LIVE, PENDING, Status
+from django_sked.twins import twin
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+    from django_sked.models import ScheduledMessage
+
+Delay = timedelta | float
+#: An argument that was not given, where None means something.
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+#: Messages changed by one statement of a bulk verb.
+CHUNK = 2000
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not UNSET}
+
+
+class BulkVerbs:
+    """The verbs on every message of a query: in chunks, each one statement; they return the number changed."""
+
+    @abstractmethod
+    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]: ...
+
+    def _change(self, verb: Callable[[BaseBackend], verbs.Verb]) -> int:
+        return sum(backend.change(ids, verb(backend)) for backend, ids in self._chunks(CHUNK))
+
+    def cancel(self, *, reason: str = "") -> int:
+        """Cancel the pending ones and ask the workers of the claimed ones to; returns how many were cancelled."""
+        return self._change(lambda backend: verbs.Cancel(reason=reason))
+
+    def reschedule(
+        self,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        shift: Delay | None = None,
+        payload: Any = UNSET,
+        metadata: Any = UNSET,
+        priority: int = UNSET,
+        queue: str = UNSET,
+        expires_at: datetime | None = UNSET,
+    ) -> int:
+        """Move the pending ones to one time, or each by `shift`, or change their fields; returns how many changed."""
+        fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
+        made: list[verbs.Verb] = []  # one time for all chunks
+
+        def verb(backend: BaseBackend) -> verbs.Verb:
+            if not made:
+                now = backend.now()
+                made.append(scheduling.reschedule(backend.settings, now, at=at, delay=delay, shift=shift, **fields))
+            return made[0]
+
+        return self._change(verb)
+
+    def hold(self, *, reason: str = "") -> int:
+        """Keep the pending ones back until they are resumed."""
+        return self._change(lambda backend: verbs.Hold(reason=reason))
+
+    def resume(self) -> int:
+        """Let the held ones go on; those that are due by now are delivered at once."""
+        return self._change(lambda backend: verbs.Resume())
+
+    def make_due(self) -> int:
+        """Make the scheduled ones due now."""
+        return self._change(lambda backend: verbs.MakeDue())
+
+    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> int:
+        """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
+        return self._change(
+            lambda backend: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=backend.now()))
+        )
+
+    acancel = twin(cancel)
+    areschedule = twin(reschedule)
+    ahold = twin(hold)
+    aresume = twin(resume)
+    amake_due = twin(make_due)
+    aredrive = twin(redrive)
+
+
+class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
+    """Rows of the database backend. Live rows are changed by the verbs only: `update()` and `delete()` refuse them."""
+
+    def due(self) -> ScheduledMessageQuerySet:
+        """Scheduled, and its due time has come."""
+        return self.filter(status=Status.SCHEDULED, due_at__lte=message_backends.of_database(self.db).now())
+
+    def pending(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=PENDING)
+
+    def live(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=LIVE)
+
+    def finished(self) -> ScheduledMessageQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def dead(self) -> ScheduledMessageQuerySet:
+        return self.filter(status=Status.DEAD)
+
+    def update(self, **kwargs: Any) -> int:
+        """Update finished messages; raises StoredMessage when a live one is among them."""
+        self._refuse_live("update()", "a verb such as reschedule() or cancel()")
+        return super().update(**kwargs)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete finished messages; raises StoredMessage when a live one is among them."""
+        self._refuse_live("delete()", "cancel()")
+        return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[ScheduledMessage],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[ScheduledMessage]:
+        """The same as `schedule_many()` with unsaved instances."""
+        if update_conflicts:
+            raise StoredMessage(
+                "bulk_create() cannot update stored messages; use schedule_many(on_conflict='replace')."
+            )
+        backend = message_backends.of_database(self.db)
+        messages = scheduling.build_many(self.model, backend.settings, backend.now(), objs)
+        return backend.add(messages, on_conflict="ignore" if ignore_conflicts else "error")
+
+    def _refuse_live(self, what: str, instead: str) -> None:
+        if self.order_by().filter(status__in=LIVE).exists():
+            raise StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
+
+    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]:
+        backend = message_backends.of_database(self.db)
+        backend.begin_change()
+        if self.query.is_sliced:
+            ids = list(self.values_list("pk", flat=True))
+            yield from ((backend, ids[start : start + size]) for start in range(0, len(ids), size))
+            return
+        rest = self.order_by("pk").values_list("pk", flat=True)
+        ids = list(rest[:size])
+        while ids:
+            yield backend, ids
+            ids = list(rest.filter(pk__gt=ids[-1])[:size]) if len(ids) == size else []

@@ -1,0 +1,195 @@
+"""A store for each test, receivers that are disconnected after it, and nothing that sleeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.dispatch import Signal
+
+from django_sked.backends import message_backends
+from django_sked.models import ScheduledMessage
+from django_sked.signals import message_due
+from django_sked.testing import TickedWorker
+from django_sked.worker import Worker
+
+_APPS = ["django_sked", "tests.testapp"]
+#: Seconds after which what must come has not come.
+PATIENCE = 30.0
+
+
+def _parameter(alias: str) -> Any:
+    if alias == "memory":
+        return pytest.param(alias)
+    uses = pytest.mark.django_db(transaction=True, databases=[alias], available_apps=_APPS)
+    return pytest.param(alias, marks=[uses], id=settings.SKED_TEST_ALIASES[alias])
+
+
+#: For tests of threads and locks; for those of decisions two kinds of backend are enough.
+EVERY_STORE = [_parameter(alias) for alias in settings.SKED]
+TWO_STORES = [_parameter("memory"), _parameter("default")]
+
+
+class Store:
+    """One backend, as these tests speak to it."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.backend = message_backends[alias]
+
+    def schedule(self, event: str = "order.paid", payload: Any = None, **arguments: Any) -> ScheduledMessage:
+        return ScheduledMessage.objects.schedule(event, payload, backend=self.alias, **arguments)
+
+    def schedule_many(self, count: int, event: str = "order.paid", **arguments: Any) -> list[ScheduledMessage]:
+        items = [{"event": event, "payload": number, **arguments} for number in range(count)]
+        return ScheduledMessage.objects.schedule_many(items, backend=self.alias)
+
+    def find(self, message: ScheduledMessage) -> ScheduledMessage:
+        return self.backend.find(id=message.pk)
+
+    def count(self, **criteria: Any) -> int:
+        return ScheduledMessage.objects.search(backend=self.alias, **criteria).count()
+
+
+def _store(alias: str) -> Iterator[Store]:
+    message_backends.reset()
+    yield Store(alias)
+    message_backends.reset()
+
+
+@pytest.fixture(params=EVERY_STORE)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    yield from _store(request.param)
+
+
+@pytest.fixture(params=TWO_STORES)
+def some_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    yield from _store(request.param)
+
+
+@pytest.fixture
+def memory() -> Iterator[Store]:
+    yield from _store("memory")
+
+
+@pytest.fixture
+def database(transactional_db: None) -> Iterator[Store]:
+    yield from _store("default")
+
+
+@pytest.fixture
+def ticked(some_store: Store) -> TickedWorker:
+    return TickedWorker(some_store.alias)
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Any]]:
+    """`receive(function, event, name)` connects it until the test ends; no other receiver is connected meanwhile."""
+    others, message_due._receivers = message_due._receivers, {}
+    message_due._by_event.clear()
+
+    def connect(function: Callable[..., Any], event: Any = None, name: str | None = None) -> Callable[..., Any]:
+        message_due.connect(function, event=event, weak=False, dispatch_uid=name)
+        return function
+
+    yield connect
+    for name in list(message_due._receivers):
+        message_due.disconnect(dispatch_uid=name)
+    message_due._receivers = others
+    message_due._by_event.clear()
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., list[dict[str, Any]]]]:
+    """`listen(signal)` returns a list to which every send of the signal adds its arguments."""
+    connected: list[tuple[Signal, Any]] = []
+
+    def connect(signal: Signal) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+
+        def hear(**kwargs: Any) -> None:
+            told.append(kwargs)
+
+        signal.connect(hear, weak=False)
+        connected.append((signal, hear))
+        return told
+
+    yield connect
+    for signal, hear in connected:
+        signal.disconnect(hear)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Worker]]:
+    """`start(alias, ...)` starts a worker that is stopped when the test ends, whatever its receivers do."""
+    workers: list[Worker] = []
+
+    def run(alias: str, **options: Any) -> Worker:
+        worker = Worker(alias, **{"poll_interval": 0.05, **options})
+        workers.append(worker)
+        return worker.start()
+
+    yield run
+    for worker in workers:
+        worker.request_stop()
+    for worker in workers:
+        assert worker.stop(PATIENCE)
+
+
+class Calls:
+    """A receiver that notes what it gets, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.messages: list[ScheduledMessage] = []
+        self._condition = threading.Condition()
+
+    def __call__(self, message: ScheduledMessage, **kwargs: Any) -> None:
+        with self._condition:
+            self.messages.append(message)
+            self._condition.notify_all()
+
+    @property
+    def payloads(self) -> list[Any]:
+        return [message.payload for message in self.messages]
+
+    def wait_for(self, count: int) -> bool:
+        with self._condition:
+            return self._condition.wait_for(lambda: len(self.messages) >= count, PATIENCE)
+
+
+class Gate:
+    """A receiver that says when it has begun, and goes on when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.opened = threading.Event()
+        self.messages: list[ScheduledMessage] = []
+
+    def __call__(self, message: ScheduledMessage, **kwargs: Any) -> None:
+        self.messages.append(message)
+        self.begun.set()
+        assert self.opened.wait(PATIENCE)
+
+
+@pytest.fixture
+def gate() -> Any:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+def run(store: Store, **options: Any) -> int:
+    """Run a worker to its own end, in a thread as everywhere but in the command."""
+    worker = Worker(store.alias, **{"poll_interval": 0.05, **options})
+    worker.start()
+    assert worker.wait(PATIENCE)
+    return worker.exit_code
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait for what has no signal of its own."""
+    tries = threading.Event()
+    return any(condition() or tries.wait(0.02) for _ in range(int(PATIENCE / 0.02)))

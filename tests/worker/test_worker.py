@@ -1,0 +1,366 @@
+"""The worker with its threads, on every store. What must come is waited for; nothing sleeps."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.backends.utils import CursorWrapper
+
+from django_sked.models import ScheduledMessage
+from django_sked.retry import Fixed
+from django_sked.signals import (
+    message_delivered,
+)
+from django_sked.states import Status
+from django_sked.worker import Worker
+from django_sked.worker.waker import Waker
+from tests.worker.conftest import PATIENCE, Calls, Gate, Store, eventually, run
+
+# Draining
+
+
+def test_a_thousand_due_messages_are_delivered_once_each(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    store.schedule_many(1000)
+
+    code = run(store, burst=True)
+
+    assert code == 0
+    assert sorted(calls.payloads) == list(range(1000))
+    assert store.count(status="delivered") == 1000
+
+
+def test_a_burst_leaves_what_is_due_later(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    store.schedule(payload="now")
+    store.schedule(payload="later", delay=3600)
+
+    run(store, burst=True)
+
+    assert calls.payloads == ["now"]
+    assert store.count(status="scheduled") == 1
+
+
+def test_a_burst_also_delivers_what_receivers_schedule_meanwhile_also_in_a_new_queue(
+    store: Store, receive: Callable[..., Any]
+) -> None:
+    seen: list[Any] = []
+
+    def chain(message: ScheduledMessage, **kwargs: Any) -> None:
+        seen.append(message.queue)
+        if len(seen) < 4:
+            store.schedule(queue=f"q{len(seen)}")
+
+    receive(chain, name="r")
+    store.schedule()
+
+    run(store, burst=True)
+
+    assert seen == ["default", "q1", "q2", "q3"]
+
+
+def test_max_messages_is_exact(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    store.schedule_many(50)
+
+    run(store, max_messages=13)
+
+    assert len(calls.messages) == 13
+    assert store.count(status="delivered") == 13
+    assert store.count(status="scheduled") == 37
+
+
+def test_priorities_are_kept_in_order_on_one_thread(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    for priority in (1, 20, 5, 2, 10):
+        store.schedule(payload=priority, priority=priority)
+
+    run(store, burst=True, concurrency=1)
+
+    assert calls.payloads == [20, 10, 5, 2, 1]
+
+
+def test_within_a_priority_the_earlier_due_goes_first(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    now = store.backend.now()
+    for seconds in (10, 30, 20):
+        store.schedule(payload=seconds, at=now - timedelta(seconds=seconds))
+
+    run(store, burst=True, concurrency=1)
+
+    assert calls.payloads == [30, 20, 10]
+
+
+def test_two_workers_share_fifty_and_each_is_delivered_once(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    calls = receive(Calls(), name="r")
+    store.schedule_many(50)
+
+    start(store.alias, batch_size=5)
+    start(store.alias, batch_size=5)
+
+    assert calls.wait_for(50)
+    assert Counter(calls.payloads) == Counter(range(50))
+
+
+def test_a_message_may_be_scheduled_from_inside_a_receiver(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    done = receive(Calls(), "second", "second")
+    receive(lambda **kwargs: store.schedule("second"), "first", "first")
+    start(store.alias)
+
+    store.schedule("first")
+
+    assert done.wait_for(1)
+
+
+def test_every_delivery_is_told_in_batches_after_the_write(
+    store: Store, receive: Callable[..., Any], listen: Callable[..., Any]
+) -> None:
+    receive(Calls(), name="r")
+    statuses: list[Any] = []
+    told = listen(message_delivered)
+
+    def look(messages: list[ScheduledMessage], **kwargs: Any) -> None:
+        statuses.append(store.find(messages[0]).status)
+
+    message_delivered.connect(look)
+    store.schedule_many(300)
+
+    run(store, burst=True, concurrency=1)
+    message_delivered.disconnect(look)
+
+    assert sum(len(sent["messages"]) for sent in told) == 300
+    assert len(told) < 300
+    assert set(statuses) == {Status.DELIVERED}
+
+
+def test_a_retry_comes_at_its_time_although_the_worker_polls_seldom(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    attempts = Calls()
+
+    def fail_once(message: ScheduledMessage, **kwargs: Any) -> None:
+        attempts(message)
+        if message.attempt == 1:
+            raise ValueError
+
+    receive(fail_once, name="r")
+    store.schedule(retry=Fixed(0.2))
+
+    start(store.alias, poll_interval=3600)
+
+    assert attempts.wait_for(2)
+    assert [message.attempt for message in attempts.messages] == [1, 2]
+
+
+def test_a_message_due_soon_is_not_started_early(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    early: list[float] = []
+    calls = Calls()
+
+    def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
+        early.append((message.due_at - store.backend.now()).total_seconds())
+        calls(message)
+
+    receive(receiver, name="r")
+    for tenth in range(5):
+        store.schedule(delay=0.1 * tenth)
+
+    start(store.alias, poll_interval=3600)
+
+    assert calls.wait_for(5)
+    assert max(early) <= 0
+
+
+# Wake-ups
+
+
+def test_a_message_due_now_goes_at_once_although_the_worker_polls_seldom(
+    memory: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    calls = receive(Calls(), name="r")
+    start("memory", poll_interval=3600)
+
+    memory.schedule(payload="the first of its queue")
+    assert calls.wait_for(1)
+    memory.schedule(payload="of a queue that is known")
+
+    assert calls.wait_for(2)
+
+
+def test_a_message_moved_forward_goes_at_once(
+    memory: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    calls = receive(Calls(), name="r")
+    message = memory.schedule(delay=3600)
+    start("memory", poll_interval=3600)
+
+    message.make_due()
+
+    assert calls.wait_for(1)
+
+
+# Queues
+
+
+def test_a_slow_queue_never_blocks_another(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker], gate: Gate
+) -> None:
+    fast = receive(Calls(), "fast", "fast")
+    receive(gate, "slow", "slow")
+    store.schedule_many(20, "slow", queue="slow")
+    start(store.alias, queues={"slow": 1, "fast": 1})
+    assert gate.begun.wait(PATIENCE)
+
+    store.schedule_many(20, "fast", queue="fast")
+
+    assert fast.wait_for(20)
+    assert len(gate.messages) == 1
+
+
+def test_each_queue_has_as_many_threads_as_it_was_given(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
+) -> None:
+    together = {"two": threading.Barrier(2), "three": threading.Barrier(3)}
+    done = Calls()
+
+    def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
+        together[message.queue].wait(PATIENCE)
+        done(message)
+
+    receive(receiver, name="r")
+    store.schedule_many(4, queue="two")
+    store.schedule_many(6, queue="three")
+
+    worker = start(store.alias, queues={"two": 2, "three": 3})
+
+    assert done.wait_for(10)
+    assert {name: pool.size for name, pool in worker._claimer.pools.items()} == {"two": 2, "three": 3}
+    assert sum(1 for t in threading.enumerate() if t.name.startswith(("sked-two-", "sked-three-"))) <= 5
+
+
+def test_a_worker_of_all_queues_finds_them_and_leaves_the_excluded_alone(
+    store: Store, receive: Callable[..., Any]
+) -> None:
+    calls = receive(Calls(), name="r")
+    for queue in ("a", "b", "c"):
+        store.schedule(payload=queue, queue=queue)
+
+    run(store, burst=True, exclude_queues=["b"])
+
+    assert sorted(calls.payloads) == ["a", "c"]
+
+
+def test_a_worker_of_some_queues_serves_no_other(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    for queue in ("a", "b", "c"):
+        store.schedule(payload=queue, queue=queue)
+
+    run(store, burst=True, queues=["b"])
+
+    assert calls.payloads == ["b"]
+
+
+def test_what_waits_behind_slow_receivers_is_given_back(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker], gate: Gate
+) -> None:
+    receive(gate, name="r")
+    store.schedule_many(5)
+    slow = start(store.alias, concurrency=1)
+    assert gate.begun.wait(PATIENCE)
+
+    start(store.alias, concurrency=4)
+
+    assert eventually(lambda: len(gate.messages) == 5)
+    assert slow.in_flight == 1
+
+
+# Quiet
+
+
+def test_an_idle_worker_asks_its_store_three_short_questions_at_each_look(
+    store: Store, start: Callable[..., Worker], receive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    statements: list[str] = []
+    enough = threading.Event()
+    next_due_at, execute = store.backend.next_due_at, CursorWrapper.execute
+
+    def look(queue: str | None = None) -> Any:
+        looks.append(len(statements))
+        if len(looks) == 12:
+            enough.set()
+        return next_due_at(queue)
+
+    def counted(self: Any, sql: Any, params: Any = None) -> Any:
+        if threading.current_thread().name == "sked-worker":
+            statements.append(sql)
+        return execute(self, sql, params)
+
+    store.schedule(delay=3600)
+    monkeypatch.setattr(store.backend, "next_due_at", look)
+    monkeypatch.setattr(CursorWrapper, "execute", counted)
+    start(store.alias, queues=["default"], poll_interval=0.01)
+    assert enough.wait(PATIENCE)
+
+    assert looks[11] - looks[1] <= 3 * 10
+
+
+def test_a_worker_whose_pool_is_full_waits_until_it_has_room(
+    memory: Store,
+    start: Callable[..., Worker],
+    receive: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    gate: Gate,
+) -> None:
+    receive(gate, name="r")
+    memory.schedule_many(100)
+    waits: list[float] = []
+    wait = Waker.wait
+
+    def waited(self: Waker, seconds: float) -> bool:
+        waits.append(seconds)
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Waker, "wait", waited)
+    worker = start("memory", concurrency=1, batch_size=1, poll_interval=3600)
+    assert gate.begun.wait(PATIENCE)
+    assert eventually(lambda: bool(waits))
+
+    # What is in hand is given back after a while; then the one that runs is all there is.
+    assert eventually(lambda: worker.in_flight == 1)
+    assert set(waits) == {3600}
+    assert len(waits) < 10
+
+
+def test_what_is_due_but_locked_is_looked_at_less_and_less_often(
+    memory: Store, start: Callable[..., Worker], receive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = receive(Calls(), name="r")
+    waits: list[float] = []
+    wait, claim, long_enough = Waker.wait, memory.backend.claim, threading.Event()
+
+    def waited(self: Waker, seconds: float) -> bool:
+        waits.append(seconds)
+        if seconds >= 0.1:
+            long_enough.set()
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Waker, "wait", waited)
+    monkeypatch.setattr(memory.backend, "claim", lambda *args, **kwargs: [])
+    memory.schedule()
+    start("memory", poll_interval=3600)
+    assert long_enough.wait(PATIENCE)
+
+    assert len(waits) < 12
+    monkeypatch.setattr(memory.backend, "claim", claim)
+    assert calls.wait_for(1)

@@ -87,6 +87,9 @@ if django.VERSION >= (6, 0):
         "style-src": [CSP.SELF, CSP.NONCE],
     }
 
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 SECRET_KEY = "only for tests"

@@ -153,10 +153,14 @@ class BaseBackend(ABC):
         """The queues in which messages are scheduled, due or not."""
 
     @abstractmethod
-    def claim(self, worker: UUID, queue: str, limit: int, *, now: datetime | None = None) -> list[ScheduledMessage]:
+    def claim(
+        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+    ) -> list[ScheduledMessage]:
         """At most `limit` due messages, now claimed by this worker with a new token each.
 
-        Higher priority first, then by next_at, then by id. No two claims ever return the same message and token.
+        Higher priority first, then by next_at, then by id. No two claims ever return the same message and token. A
+        `quick` claim may overlook, for a second at most, messages that came to be due before others that this process
+        has claimed already, or the first ones of a priority.
         """
 
     @abstractmethod

@@ -218,7 +218,9 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             return sorted({message.queue for message in self._messages.values() if message.status == Status.SCHEDULED})
 
-    def claim(self, worker: UUID, queue: str, limit: int, *, now: datetime | None = None) -> list[ScheduledMessage]:
+    def claim(
+        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+    ) -> list[ScheduledMessage]:
         at = now or self.now()
         with self._lock:
             found: list[ScheduledMessage] = []

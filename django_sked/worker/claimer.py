@@ -71,7 +71,7 @@ class Claimer:
 
     def _claim(self, queue: str, limit: int) -> list[ScheduledMessage]:
         with self._lock:
-            messages = self._backend.claim(self._worker, queue, limit)
+            messages = self._backend.claim(self._worker, queue, limit, quick=True)
             for message in messages:
                 self._holding[message.pk] = message
         if self._left is not None:

@@ -99,6 +99,13 @@ def explained(using: str, sql: str) -> dict[str, Any]:
     return plan
 
 
+def explained_and_undone(using: str, sql: str) -> dict[str, Any]:
+    with transaction.atomic(using=using):
+        plan = explained(using, sql)
+        transaction.set_rollback(True, using=using)
+    return plan
+
+
 def buffers(plan: dict[str, Any]) -> int:
     return int(plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0))
 
@@ -112,23 +119,24 @@ def test_on_postgresql_each_statement_of_a_claim_goes_by_its_index(full: BaseBac
             assert len(full.claim(WORKER, "default", 100, now=T0)) == DUE
             transaction.set_rollback(True, using=using)
 
-    selects = [sql for sql in statements(using, claim_and_undo) if sql.startswith("SELECT")]
-    assert len(selects) >= 2 * len(PRIORITIES)
-    for sql in selects:
-        with transaction.atomic(using=using):
-            plan = explained(using, sql)
+    sent = [sql for sql in statements(using, claim_and_undo) if "SAVEPOINT" not in sql]
+    assert len(sent) == 1 + len(PRIORITIES), "one look for the priorities, one statement for each"
+    for sql in sent:
+        plan = explained_and_undone(using, sql)
         scans = [node for node in nodes(plan) if "Scan" in node["Node Type"]]
-        assert {node.get("Index Name") for node in scans if "Index Name" in node} == {"sked_message_claim"}, sql
+        indexes = {node["Index Name"] for node in scans if "Index Name" in node}
+        assert "sked_message_claim" in indexes, sql
+        assert indexes <= {"sked_message_claim", "django_sked_scheduledmessage_pkey"}, sql
         assert not any(node["Node Type"] == "Seq Scan" for node in scans), sql
-        assert buffers(plan) <= 60, (buffers(plan), sql)
+        assert buffers(plan) <= 400, (buffers(plan), sql)
 
 
 @pytest.mark.parametrize("full", parameters("postgresql"), indirect=True)
 def test_on_postgresql_an_idle_look_reads_a_few_pages(full: BaseBackend) -> None:
     using = str(full.database)
-    selects = statements(using, lambda: full.claim(WORKER, "default", 100, now=T0 - timedelta(days=1)))
+    sent = statements(using, lambda: full.claim(WORKER, "default", 100, now=T0 - timedelta(days=1)))
 
-    assert sum(buffers(explained(using, sql.split(" FOR NO KEY")[0])) for sql in selects) <= 60
+    assert sum(buffers(explained_and_undone(using, sql)) for sql in sent) <= 60
 
 
 @pytest.mark.parametrize("full", parameters("postgresql"), indirect=True)
@@ -139,7 +147,7 @@ def test_on_postgresql_queues_and_next_due_time_do_not_scan(full: BaseBackend) -
     for sql in selects:
         plan = explained(using, sql)
         assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan)), sql
-        assert buffers(plan) <= 20, (buffers(plan), sql)
+        assert buffers(plan) <= 40, (buffers(plan), sql)
 
 
 @pytest.mark.parametrize("full", parameters("postgresql"), indirect=True)

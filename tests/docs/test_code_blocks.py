@@ -78,7 +78,10 @@ def _run_if_a_test(value: Any, module: types.ModuleType, request: pytest.Fixture
     if isinstance(value, type) and issubclass(value, TestCase):
         # Not through setUpClass: its counterpart closes the connection, which is in this test's transaction.
         for test in unittest.defaultTestLoader.getTestCaseNames(value):
-            value(test).debug()
+            result = unittest.TestResult()
+            value(test).run(result)
+            assert result.testsRun == 1
+            assert not result.failures + result.errors, result
     elif callable(value) and value.__name__.startswith("test_"):
         arguments = value.__code__.co_varnames[: value.__code__.co_argcount]
         value(**{argument: request.getfixturevalue(argument) for argument in arguments})

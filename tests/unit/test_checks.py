@@ -13,6 +13,8 @@ from django.test import override_settings
 
 from django_sked.backends import message_backends
 
+pytestmark = pytest.mark.django_db(databases="__all__")  # a check may ask a server for its version
+
 MEMORY = {"BACKEND": "django_sked.backends.memory.MemoryBackend"}
 DATABASE = {"BACKEND": "django_sked.backends.database.DatabaseBackend"}
 

@@ -144,10 +144,12 @@ def test_a_database_without_messages_is_refused() -> None:
         ({"default": MEMORY, "x": MEMORY | {"X": 1}, "y": MEMORY | {"Y": 1}}, ["django_sked.E002", "django_sked.E002"]),
     ],
 )
+@pytest.mark.django_db(databases="__all__")
 def test_a_wrong_setting_is_found_by_the_system_check(setting: Any, ids: list[str]) -> None:
     assert findings(setting) == ids
 
 
+@pytest.mark.django_db(databases="__all__")
 def test_times_without_zones_are_found_by_the_system_check() -> None:
     with override_settings(USE_TZ=False):
         assert findings({"default": DATABASE}) == ["django_sked.E006"]

@@ -13,9 +13,10 @@ from django.db import router, transaction
 
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
-from django_sked.backends.database.claiming import ClaimStrategy, strategy_for
+from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.database.store import StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
+from django_sked.backends.database.strategies import strategy_for
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, DatabaseOptions
 from django_sked.criteria import Criteria
@@ -166,11 +167,13 @@ class DatabaseBackend(BaseBackend):
     def queues(self) -> list[str]:
         return self._claiming.queues()
 
-    def claim(self, worker: UUID, queue: str, limit: int, *, now: datetime | None = None) -> list[ScheduledMessage]:
-        return self._claiming.claim(worker, queue, limit, now or self.now(), now)
+    def claim(
+        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+    ) -> list[ScheduledMessage]:
+        return self._claiming.claim(worker, queue, limit, now or self.now(), now, quick=quick)
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
-        return settling.settle(self.database, outcomes, now or self.now(), self.options.retention)
+        return settling.settle(self._claiming, outcomes, now or self.now(), self.options.retention)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         rows = rows_of(self.database).filter(status=Status.CLAIMED, claimed_by=worker)

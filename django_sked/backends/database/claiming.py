@@ -8,6 +8,7 @@ scan that touches due rows only, however many wait for later.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from django.db.models import F, Max, Min, QuerySet
 
 from django_sked.backends.database.store import messages, moment, take_write_lock
 from django_sked.models import ScheduledMessage
+from django_sked.outcomes import finish
 from django_sked.states import Status
 
 
@@ -30,7 +32,9 @@ class ClaimStrategy(ABC):
         return messages(self.using).filter(status=Status.SCHEDULED)
 
     @abstractmethod
-    def claim(self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None) -> list[ScheduledMessage]:
+    def claim(
+        self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None, *, quick: bool = False
+    ) -> list[ScheduledMessage]:
         """Claim what is due by the store's time, or by `now`; `at` is only noted as the time of the claim."""
 
     def queues(self) -> list[str]:
@@ -76,11 +80,38 @@ class ClaimStrategy(ABC):
             rows.update(status=Status.CLAIMED, claimed_by=worker, claimed_at=at, token=F("token") + 1)
         return [_mark(message, worker, at) for message in found]
 
+    def deliver(self, tokens: Mapping[UUID, int], now: datetime, *, keep: bool) -> dict[UUID, int]:
+        """Settle plain deliveries whose token still matches, deleting them unless they are to be kept.
+
+        Returns the new attempt of each message that was written.
+        """
+        with transaction.atomic(using=self.using):
+            rows = claimed_and_locked(self.using, list(tokens)).values_list("pk", "token", "attempt")
+            attempts = {id: attempt + 1 for id, token, attempt in rows if token == tokens[id]}
+            ours = messages(self.using).filter(pk__in=list(attempts))
+            if not attempts:
+                pass
+            elif keep:
+                ours.update(attempt=F("attempt") + 1, unroutable=0, **finish(Status.DELIVERED, now))
+            else:
+                ours._raw_delete(self.using)
+        return attempts
+
+
+def claimed_and_locked(using: str, ids: Sequence[UUID]) -> QuerySet[ScheduledMessage]:
+    """Claimed rows of these ids, locked until the transaction ends; the primary key finds them."""
+    rows = messages(using).filter(pk__in=sorted(ids), status=Status.CLAIMED)
+    if connections[using].features.has_select_for_update_skip_locked:
+        rows = rows.select_for_update(skip_locked=True)
+    return rows
+
 
 class SkipLocked(ClaimStrategy):
     """The reference: lock due rows that nobody else has locked, then mark them, in one transaction."""
 
-    def claim(self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None) -> list[ScheduledMessage]:
+    def claim(
+        self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None, *, quick: bool = False
+    ) -> list[ScheduledMessage]:
         bands = self.bands(queue)
         if not bands:
             return []
@@ -95,7 +126,9 @@ class SkipLocked(ClaimStrategy):
 class OneWriter(ClaimStrategy):
     """For SQLite, which locks the whole file: a claim takes that lock first, and an idle look takes none."""
 
-    def claim(self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None) -> list[ScheduledMessage]:
+    def claim(
+        self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None, *, quick: bool = False
+    ) -> list[ScheduledMessage]:
         if not any(self.due(queue, band, now).exists() for band in self.bands(queue)):
             return []
         with transaction.atomic(using=self.using):
@@ -110,9 +143,3 @@ def _mark(message: ScheduledMessage, worker: UUID, at: datetime) -> ScheduledMes
     message.claimed_at = at
     message.token += 1
     return message
-
-
-def strategy_for(using: str) -> ClaimStrategy:
-    """The strategy that this database's features allow."""
-    features = connections[using].features
-    return SkipLocked(using) if features.has_select_for_update_skip_locked else OneWriter(using)

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connections, transaction
-from django.db.models import F, QuerySet
+from django.db import transaction
 
 from django_sked.backends.base import Settled
+from django_sked.backends.database.claiming import ClaimStrategy, claimed_and_locked
 from django_sked.backends.database.store import messages
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Row, finish, written
@@ -20,24 +20,25 @@ Retention = Mapping[Status, timedelta | None]
 _ROW = ("attempt", "next_at", "expires_at", "cancel_requested", "unroutable", "errors")
 
 
-def settle(using: str, outcomes: Sequence[Outcome], now: datetime, retention: Retention) -> Settled:
-    """Settle a batch in one transaction. Rows that somebody else has locked are skipped, not waited for."""
+def settle(strategy: ClaimStrategy, outcomes: Sequence[Outcome], now: datetime, retention: Retention) -> Settled:
+    """Settle a batch. Rows that somebody else has locked are skipped, not waited for."""
+    using = strategy.using
     by_id: dict[UUID, Outcome] = {}
     again = [outcome for outcome in outcomes if by_id.setdefault(outcome.id, outcome) is not outcome]
-    plain = [outcome for outcome in by_id.values() if outcome.is_plain_delivery]
-    special = {outcome.id: outcome for outcome in by_id.values() if not outcome.is_plain_delivery}
+    plain = {outcome.id: outcome.token for outcome in by_id.values() if outcome.is_plain_delivery}
+    special = {outcome.id: outcome for outcome in by_id.values() if outcome.id not in plain}
     settled = Settled()
-    with transaction.atomic(using=using):
-        if plain:
-            _settle_plain(using, plain, now, retention, settled)
-        if special:
+    if plain:
+        _settle_plain(strategy, plain, now, retention, settled)
+    if special:
+        with transaction.atomic(using=using):
             _settle_special(using, special, now, settled)
             ended = {id: settled.written[id]["status"] for id in special if id in settled.written}
             _delete_at_once(using, ended, retention)
     _sort_out_the_rest(using, [o for o in by_id.values() if o.id not in settled.written], settled)
     if again:
         # A message that was claimed twice meanwhile: one of the two is lost.
-        _merge(settled, settle(using, again, now, retention))
+        _merge(settled, settle(strategy, again, now, retention))
     return settled
 
 
@@ -47,33 +48,17 @@ def _merge(settled: Settled, more: Settled) -> None:
     settled.busy += more.busy
 
 
-def _locked(using: str, ids: Sequence[UUID]) -> QuerySet[ScheduledMessage]:
-    """Claimed rows of these ids, locked until the transaction ends; the primary key finds them."""
-    rows = messages(using).filter(pk__in=sorted(ids), status=Status.CLAIMED)
-    if connections[using].features.has_select_for_update_skip_locked:
-        rows = rows.select_for_update(skip_locked=True)
-    return rows
-
-
-def _settle_plain(using: str, plain: Sequence[Outcome], now: datetime, retention: Retention, settled: Settled) -> None:
-    tokens = {outcome.id: outcome.token for outcome in plain}
-    rows = _locked(using, list(tokens)).values_list("pk", "token", "attempt")
-    attempts = {id: attempt for id, token, attempt in rows if token == tokens[id]}
-    if not attempts:
-        return
+def _settle_plain(
+    strategy: ClaimStrategy, tokens: Mapping[UUID, int], now: datetime, retention: Retention, settled: Settled
+) -> None:
+    attempts = strategy.deliver(tokens, now, keep=retention[Status.DELIVERED] != timedelta(0))
     fields = finish(Status.DELIVERED, now) | {"unroutable": 0}
-    ours = messages(using).filter(pk__in=list(attempts))
-    if retention[Status.DELIVERED] == timedelta(0):
-        ours._raw_delete(using)
-    else:
-        ours.update(attempt=F("attempt") + 1, **fields)
-    settled.written.update({id: fields | {"attempt": attempt + 1} for id, attempt in attempts.items()})
+    settled.written.update({id: fields | {"attempt": attempt} for id, attempt in attempts.items()})
 
 
 def _settle_special(using: str, special: Mapping[UUID, Outcome], now: datetime, settled: Settled) -> None:
     changed: list[ScheduledMessage] = []
-    names: set[str] = set()
-    for row in _locked(using, list(special)).only("id", "token", *_ROW):
+    for row in claimed_and_locked(using, list(special)).only("id", "token", *_ROW):
         outcome = special[row.pk]
         if row.token != outcome.token:
             continue
@@ -81,11 +66,10 @@ def _settle_special(using: str, special: Mapping[UUID, Outcome], now: datetime, 
         fields = written(outcome, Row(**state), now)
         settled.written[row.pk] = fields
         changed.append(row)
-        names |= set(fields)
-    _write(using, changed, names, settled)
+    _write(using, changed, settled)
 
 
-def _write(using: str, rows: Sequence[ScheduledMessage], names: set[str], settled: Settled) -> None:
+def _write(using: str, rows: Sequence[ScheduledMessage], settled: Settled) -> None:
     """One UPDATE per set of fields: outcomes of one kind write the same fields, each its own values."""
     groups: dict[frozenset[str], list[ScheduledMessage]] = {}
     for row in rows:

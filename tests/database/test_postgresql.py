@@ -1,0 +1,164 @@
+"""The single statements of PostgreSQL against the reference that every other database runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.db import transaction
+from django.db.models.signals import post_init
+
+from django_sked.backends.database import postgresql
+from django_sked.backends.database.claiming import ClaimStrategy, SkipLocked
+from django_sked.backends.database.postgresql import OneStatement
+from django_sked.models import ScheduledMessage
+
+ALIASES = [
+    alias for alias, vendor in settings.SKED_TEST_ALIASES.items() if vendor == "postgresql" and alias in settings.DATABASES
+]
+T0 = datetime(2030, 1, 1, tzinfo=UTC)
+WORKER = UUID(int=1)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=ALIASES),
+    pytest.mark.skipif(not ALIASES, reason="PostgreSQL is not part of this run"),
+]
+
+
+@pytest.fixture
+def using() -> str:
+    return ALIASES[0]
+
+
+@pytest.fixture
+def messages(using: str) -> Iterator[list[ScheduledMessage]]:
+    items = [
+        {
+            "event": f"e{number}",
+            "payload": {"n": number, "deep": [{}, [], None, 1.5, "ü"]} if number % 2 else None,
+            "metadata": {"tenant": "a"} if number % 3 else {},
+            "priority": number % 3,
+            "at": T0 + timedelta(seconds=number % 5),
+            "expires_in": 3600 if number % 4 else None,
+            "timeout": 5 if number % 5 else None,
+            "key": f"k{number}",
+        }
+        for number in range(40)
+    ]
+    yield ScheduledMessage.objects.schedule_many(items, backend=using)
+
+
+def undone(using: str, action: Callable[[], Any]) -> Any:
+    with transaction.atomic(using=using):
+        result = action()
+        transaction.set_rollback(True, using=using)
+    return result
+
+
+def values(message: ScheduledMessage) -> dict[str, Any]:
+    return {field.attname: getattr(message, field.attname) for field in ScheduledMessage._meta.concrete_fields}
+
+
+def rows(using: str) -> list[dict[str, Any]]:
+    return [values(message) for message in ScheduledMessage.objects.using(using).order_by("pk")]
+
+
+def test_a_claim_brings_and_leaves_the_same_as_the_reference(using: str, messages: list[ScheduledMessage]) -> None:
+    def claim(strategy: ClaimStrategy) -> Any:
+        found = strategy.claim(WORKER, "default", 17, T0, T0 + timedelta(seconds=3))
+        return [values(message) for message in found], rows(using)
+
+    reference = undone(using, lambda: claim(SkipLocked(using)))
+
+    assert undone(using, lambda: claim(OneStatement(using))) == reference
+    assert len(reference[0]) == 17
+
+
+def test_a_claimed_instance_is_like_one_that_was_loaded(using: str, messages: list[ScheduledMessage]) -> None:
+    (message, *_) = OneStatement(using).claim(WORKER, "default", 40, T0, T0 + timedelta(days=1))
+
+    loaded = ScheduledMessage.objects.using(using).get(pk=message.pk)
+    assert message == loaded
+    assert values(message) == values(loaded)
+    assert (message._state.adding, message._state.db) == (False, using)
+
+
+def test_a_listener_of_post_init_is_told_of_claimed_messages(using: str, messages: list[ScheduledMessage]) -> None:
+    seen: list[UUID] = []
+
+    def note(instance: ScheduledMessage, **kwargs: Any) -> None:
+        seen.append(instance.pk)
+
+    post_init.connect(note, sender=ScheduledMessage)
+    try:
+        found = OneStatement(using).claim(WORKER, "default", 40, T0, T0 + timedelta(days=1))
+    finally:
+        post_init.disconnect(note, sender=ScheduledMessage)
+
+    assert len(found) == 40
+    assert {message.pk for message in found} <= set(seen)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_plain_deliveries_leave_the_same_as_the_reference(
+    using: str, messages: list[ScheduledMessage], keep: bool
+) -> None:
+    claimed = SkipLocked(using).claim(WORKER, "default", 30, T0, T0 + timedelta(days=1))
+    tokens = {message.pk: message.token for message in claimed}
+    tokens[claimed[3].pk] += 1  # not ours any more
+
+    def deliver(strategy: ClaimStrategy) -> Any:
+        return strategy.deliver(tokens, T0, keep=keep), rows(using)
+
+    reference = undone(using, lambda: deliver(SkipLocked(using)))
+
+    assert undone(using, lambda: deliver(OneStatement(using))) == reference
+    assert len(reference[0]) == 29
+
+
+def test_queues_bands_and_the_next_time_are_those_of_the_reference(
+    using: str, messages: list[ScheduledMessage]
+) -> None:
+    ScheduledMessage.objects.schedule("e", queue="mail", priority=-7, delay=1, backend=using)
+
+    for queue in ("default", "mail", "none"):
+        for question in ("bands", "next_at"):
+            answers = [getattr(strategy, question)(queue) for strategy in (SkipLocked(using), OneStatement(using))]
+            assert answers[0] == answers[1], (queue, question)
+    assert OneStatement(using).queues() == SkipLocked(using).queues() == ["default", "mail"]
+
+
+def test_a_quick_claim_overlooks_an_earlier_message_for_a_second_at_most(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(postgresql, "monotonic", lambda: clock[0])
+    strategy = OneStatement(using)
+    ScheduledMessage.objects.schedule("first", at=T0, backend=using)
+
+    def claim(quick: bool) -> list[str]:
+        return [m.event for m in strategy.claim(WORKER, "default", 10, T0, T0 + timedelta(days=1), quick=quick)]
+
+    assert claim(quick=True) == ["first"]
+    ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
+    ScheduledMessage.objects.schedule("urgent", at=T0, priority=9, backend=using)
+
+    assert claim(quick=True) == []
+    clock[0] += 1.0
+    assert claim(quick=True) == ["urgent", "earlier"]
+
+
+def test_a_claim_that_is_not_quick_overlooks_nothing(using: str) -> None:
+    strategy = OneStatement(using)
+    ScheduledMessage.objects.schedule("first", at=T0, backend=using)
+    assert len(strategy.claim(WORKER, "default", 10, T0, T0, quick=True)) == 1
+    ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
+    ScheduledMessage.objects.schedule("urgent", at=T0, priority=9, backend=using)
+
+    found = strategy.claim(WORKER, "default", 10, T0, T0)
+
+    assert [message.event for message in found] == ["urgent", "earlier"]

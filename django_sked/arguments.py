@@ -109,6 +109,12 @@ def key(value: object) -> str | None:
     return str(value)
 
 
+def batch_size(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InvalidMessage(f"batch_size must be a whole number from 1, not {shown(value)}.")
+    return value
+
+
 def reason(value: object) -> str:
     """Why a person did it: any text that every database keeps; what is longer than 255 characters is cut."""
     if not isinstance(value, str) or _UNKEPT.search(value):

@@ -11,7 +11,6 @@ from django.db import models
 
 from django_sked import arguments, criteria, scheduling, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
-from django_sked.exceptions import InvalidMessage
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
 from django_sked.retry import RetryPolicy
 from django_sked.states import LIVE, Answer
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
-    """`ScheduledMessage.objects`. Every method takes `backend=`, an alias of the SKED setting; default "default"."""
+    """`ScheduledMessage.objects`. Methods take `backend=`, an alias of the SKED setting; those for rows only don't."""
 
     def get_queryset(self) -> ScheduledMessageQuerySet:
         using = self._db or message_backends[DEFAULT_ALIAS].database
@@ -102,13 +101,11 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
         Returns them in the same order. One statement stores up to `batch_size` (default: a few thousand).
         """
-        if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
-        ):
-            raise InvalidMessage(f"batch_size must be a whole number from 1, not {batch_size!r}.")
         store = self._backend(backend)
         built = scheduling.build_many(self.model, store.settings, store.now(), messages)
-        return store.add(built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=batch_size)
+        return store.add(
+            built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=arguments.batch_size(batch_size)
+        )
 
     # Read
 
@@ -165,11 +162,11 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def keys(self, queue: str | None = None, *, backend: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
-        return self._backend(backend).keys(queue)
+        return self._backend(backend).keys(None if queue is None else arguments.queue(queue))
 
     def next_due_at(self, queue: str | None = None, *, backend: str | None = None) -> datetime | None:
         """When the next scheduled message may be claimed (a retry: when it is tried again); None when there is none."""
-        return self._backend(backend).next_due_at(queue)
+        return self._backend(backend).next_due_at(None if queue is None else arguments.queue(queue))
 
     # Change
 
@@ -185,6 +182,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def reschedule(
         self,
+        /,
         *,
         id: UUID | str | None = None,
         key: str | None = None,
@@ -197,6 +195,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         queue: str = UNSET,
         expires_at: datetime | None = UNSET,
         backend: str | None = None,
+        **unknown: Any,
     ) -> Answer:
         """Move a pending message to another time, or change what it carries; with no time given the time stays.
 
@@ -208,7 +207,9 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             backend,
             id,
             key,
-            lambda store: scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields),
+            lambda store: scheduling.reschedule(
+                store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown
+            ),
         )
 
     def hold(
@@ -227,19 +228,21 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def redrive(
         self,
+        /,
         *,
         id: UUID | str | None = None,
         key: str | None = None,
         at: datetime | None = None,
         delay: Delay | None = None,
         backend: str | None = None,
+        **unknown: Any,
     ) -> Answer:
         """Schedule a dead message again, now or then, with all its attempts and its history kept."""
         return self._change(
             backend,
             id,
             key,
-            lambda store: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=store.now())),
+            lambda store: scheduling.redrive(store.now(), at=at, delay=delay, **unknown),
         )
 
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,6 +25,10 @@ Delay = timedelta | float
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 #: Messages changed by one statement of a bulk verb.
 CHUNK = 2000
+#: What says where a message stands, and so is written by verbs and settles only, also on finished messages.
+OWNED = frozenset(
+    {"pk", "id", "status", "key", "live_key", "next_at", "token", "claimed_by", "claimed_at", "finished_at"}
+)
 
 
 def given(**fields: Any) -> dict[str, Any]:
@@ -34,18 +38,24 @@ def given(**fields: Any) -> dict[str, Any]:
 class BulkVerbs:
     """The verbs on every message of a query: in chunks, each one statement; they return the number changed."""
 
+    @property
     @abstractmethod
-    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]: ...
+    def _store(self) -> BaseBackend: ...
 
-    def _change(self, verb: Callable[[BaseBackend], verbs.Verb]) -> int:
-        return sum(backend.change(ids, verb(backend)) for backend, ids in self._chunks(CHUNK))
+    @abstractmethod
+    def _chunks(self, size: int) -> Iterator[list[UUID]]: ...
+
+    def _change(self, verb: verbs.Verb) -> int:
+        self._store.begin_change()
+        return sum(self._store.change(ids, verb) for ids in self._chunks(CHUNK))
 
     def cancel(self, *, reason: str = "") -> int:
         """Cancel the pending ones and ask the workers of the claimed ones to; returns how many were cancelled."""
-        return self._change(lambda backend: verbs.Cancel(reason=reason))
+        return self._change(verbs.Cancel(reason=reason))
 
     def reschedule(
         self,
+        /,
         *,
         at: datetime | None = None,
         delay: Delay | None = None,
@@ -55,36 +65,30 @@ class BulkVerbs:
         priority: int = UNSET,
         queue: str = UNSET,
         expires_at: datetime | None = UNSET,
+        **unknown: Any,
     ) -> int:
         """Move the pending ones to one time, or each by `shift`, or change their fields; returns how many changed."""
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
-        made: list[verbs.Verb] = []  # one time for all chunks
-
-        def verb(backend: BaseBackend) -> verbs.Verb:
-            if not made:
-                now = backend.now()
-                made.append(scheduling.reschedule(backend.settings, now, at=at, delay=delay, shift=shift, **fields))
-            return made[0]
-
-        return self._change(verb)
+        store = self._store
+        return self._change(
+            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown)
+        )
 
     def hold(self, *, reason: str = "") -> int:
         """Keep the pending ones back until they are resumed."""
-        return self._change(lambda backend: verbs.Hold(reason=reason))
+        return self._change(verbs.Hold(reason=reason))
 
     def resume(self) -> int:
         """Let the held ones go on; those that are due by now are delivered at once."""
-        return self._change(lambda backend: verbs.Resume())
+        return self._change(verbs.Resume())
 
     def make_due(self) -> int:
         """Make the scheduled ones due now."""
-        return self._change(lambda backend: verbs.MakeDue())
+        return self._change(verbs.MakeDue())
 
-    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> int:
+    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> int:
         """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
-        return self._change(
-            lambda backend: verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=backend.now()))
-        )
+        return self._change(scheduling.redrive(self._store.now(), at=at, delay=delay, **unknown))
 
     acancel = twin(cancel)
     areschedule = twin(reschedule)
@@ -99,7 +103,7 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
 
     def due(self) -> ScheduledMessageQuerySet:
         """Scheduled, and its due time has come."""
-        return self.filter(status=Status.SCHEDULED, due_at__lte=message_backends.of_database(self.db).now())
+        return self.filter(status=Status.SCHEDULED, due_at__lte=self._store.now())
 
     def pending(self) -> ScheduledMessageQuerySet:
         return self.filter(status__in=PENDING)
@@ -115,6 +119,10 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
 
     def update(self, **kwargs: Any) -> int:
         """Update finished messages; raises StoredMessage when a live one is among them."""
+        if owned := OWNED & set(kwargs):
+            raise StoredMessage(
+                f"update() of {sorted(owned)[0]!r} would bring a message into a state that no verb made."
+            )
         self._refuse_live("update()", "a verb such as reschedule() or cancel()")
         return super().update(**kwargs)
 
@@ -142,23 +150,26 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
             raise StoredMessage(
                 "bulk_create() cannot update stored messages; use schedule_many(on_conflict='replace')."
             )
-        backend = message_backends.of_database(self.db)
-        messages = scheduling.build_many(self.model, backend.settings, backend.now(), objs)
-        return backend.add(messages, on_conflict="ignore" if ignore_conflicts else "error")
+        store = self._store
+        messages = scheduling.build_many(self.model, store.settings, store.now(), objs)
+        on_conflict: scheduling.OnConflict = "ignore" if ignore_conflicts else "error"
+        return store.add(messages, on_conflict=on_conflict, batch_size=arguments.batch_size(batch_size))
 
     def _refuse_live(self, what: str, instead: str) -> None:
         if self.order_by().filter(status__in=LIVE).exists():
             raise StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
 
-    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]:
-        backend = message_backends.of_database(self.db)
-        backend.begin_change()
+    @property
+    def _store(self) -> BaseBackend:
+        return message_backends.of_database(self.db)
+
+    def _chunks(self, size: int) -> Iterator[list[UUID]]:
         if self.query.is_sliced:
             ids = list(self.values_list("pk", flat=True))
-            yield from ((backend, ids[start : start + size]) for start in range(0, len(ids), size))
+            yield from (ids[start : start + size] for start in range(0, len(ids), size))
             return
         rest = self.order_by("pk").values_list("pk", flat=True)
         ids = list(rest[:size])
         while ids:
-            yield backend, ids
+            yield ids
             ids = list(rest.filter(pk__gt=ids[-1])[:size]) if len(ids) == size else []

@@ -252,6 +252,13 @@ _RESCHEDULE_FIELDS: dict[str, Any] = {
 }
 
 
+def redrive(now: datetime, *, at: object = None, delay: object = None, **unknown: Any) -> verbs.Redrive:
+    """The verb from the arguments of `redrive()`."""
+    if unknown:
+        raise arguments.unknown(unknown, ("at", "delay"), what="redrive()", values=unknown)
+    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now))
+
+
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:
     """Exactly one of `id` and `key`, checked."""
     if (id is None) == (key is None):

@@ -2,8 +2,8 @@
 
     python example_project/stress.py --seconds 20
 
-Runs once with the recommended SQLite settings and once with those of `startproject`. Ends with 1 if a page failed or
-a message that was due was not delivered.
+Runs once with the recommended SQLite settings and once with those of `startproject`. Ends with 1 if a page failed, if
+the log says "database is locked", or if a message that was due was not delivered.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def report(name: str, answers: Counter[str], log: str, left: int, delivered: int
     print(f"    {errors} pages failed, {locked} x 'database is locked' in the log, {worker} worker errors", flush=True)
     if errors or locked:
         print(log[-6000:])
-    return not errors and not left
+    return not errors and not locked and not left
 
 
 def manage(*arguments: str, environment: dict[str, str]) -> str:

@@ -51,7 +51,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
-    "django_admin_listfilter_dropdown",
     "django_sked",
     "tests.testapp",
 ]

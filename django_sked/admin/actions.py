@@ -69,7 +69,7 @@ ACTIONS = {
         ),
         Action(
             verb=verbs.MakeDue,
-            permission="reschedule_scheduledmessage",
+            permission="make_due_scheduledmessage",
             label=_("Make due"),
             done=ngettext_lazy("%(count)d message was made due", "%(count)d messages were made due", "count"),
             otherwise=_("only scheduled messages can be"),
@@ -84,7 +84,7 @@ ACTIONS = {
         ),
         Action(
             verb=verbs.Resume,
-            permission="hold_scheduledmessage",
+            permission="resume_scheduledmessage",
             label=_("Resume"),
             done=ngettext_lazy("%(count)d message was resumed", "%(count)d messages were resumed", "count"),
             otherwise=_("only messages on hold can be"),

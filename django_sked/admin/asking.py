@@ -45,8 +45,14 @@ class Verbs(BaseAdmin[ScheduledMessage]):
     def has_reschedule_permission(self, request: HttpRequest) -> bool:
         return ACTIONS["reschedule"].is_allowed(request)
 
+    def has_make_due_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["make_due"].is_allowed(request)
+
     def has_hold_permission(self, request: HttpRequest) -> bool:
         return ACTIONS["hold"].is_allowed(request)
+
+    def has_resume_permission(self, request: HttpRequest) -> bool:
+        return ACTIONS["resume"].is_allowed(request)
 
     def has_redrive_permission(self, request: HttpRequest) -> bool:
         return ACTIONS["redrive"].is_allowed(request)
@@ -59,7 +65,7 @@ class Verbs(BaseAdmin[ScheduledMessage]):
     def reschedule(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["reschedule"])
 
-    @admin.action(permissions=["reschedule"], description=gettext_lazy("Make selected %(verbose_name_plural)s due"))
+    @admin.action(permissions=["make_due"], description=gettext_lazy("Make selected %(verbose_name_plural)s due"))
     def make_due(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["make_due"])
 
@@ -67,7 +73,7 @@ class Verbs(BaseAdmin[ScheduledMessage]):
     def hold(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["hold"])
 
-    @admin.action(permissions=["hold"], description=gettext_lazy("Resume selected %(verbose_name_plural)s"))
+    @admin.action(permissions=["resume"], description=gettext_lazy("Resume selected %(verbose_name_plural)s"))
     def resume(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["resume"])
 

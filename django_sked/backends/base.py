@@ -190,9 +190,6 @@ class BaseBackend(ABC):
     def prepare_thread(self) -> None:
         """Called by each thread of a worker before its first use of this backend."""
 
-    def clean_thread(self, *, closing: bool = False) -> None:
-        """Called by each thread of a worker between receivers, and with `closing` before it ends."""
-
     def is_expected(self, error: BaseException) -> bool:
         """Is this error part of a normal day (a deadlock, a lost connection), so that trying again is the answer?"""
         return False

@@ -271,7 +271,10 @@ class MemoryBackend(BaseBackend):
                 freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
                 ended = stop(at) if message.cancel_requested else freed
                 self._write(message, ended | {"token": message.token + 1})
-            return [message.pk for message in lapsed[:limit]]
+            rescued = lapsed[:limit]
+            cancelled = [self._copy(message) for message in rescued if message.status == Status.CANCELLED]
+        self.tell(message_cancelled, cancelled)
+        return [message.pk for message in rescued]
 
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         at = now or self.now()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
+from asgiref.sync import sync_to_async
+
+from django_sked.arguments import LATEST
 from django_sked.criteria import Criteria
 from django_sked.queries import BulkVerbs
 from django_sked.states import FINISHED, LIVE, PENDING, Status
+from django_sked.twins import twin
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,6 +32,13 @@ class MessageQuery(BulkVerbs):
 
     def __iter__(self) -> Iterator[ScheduledMessage]:
         return iter(self._backend.page(self._criteria, self._start, self._stop))
+
+    async def __aiter__(self) -> AsyncIterator[ScheduledMessage]:
+        for message in await sync_to_async(lambda: list(self))():
+            yield message
+
+    def __repr__(self) -> str:
+        return f"<MessageQuery {list(self[:20])!r}>"
 
     def __len__(self) -> int:
         return len(list(iter(self)))
@@ -63,7 +74,8 @@ class MessageQuery(BulkVerbs):
 
     def due(self) -> MessageQuery:
         """Scheduled, and its due time has come."""
-        return self._with(statuses=frozenset({Status.SCHEDULED}), due_until=self._backend.now())
+        until = min(self._backend.now(), self._criteria.due_until or LATEST)
+        return self._with(statuses=frozenset({Status.SCHEDULED}), due_until=until)
 
     def pending(self) -> MessageQuery:
         return self._with(statuses=PENDING)
@@ -85,7 +97,15 @@ class MessageQuery(BulkVerbs):
             changes["statuses"] &= statuses
         return MessageQuery(self._backend, replace(self._criteria, **changes), self._start, self._stop)
 
-    def _chunks(self, size: int) -> Iterator[tuple[BaseBackend, list[UUID]]]:
+    @property
+    def _store(self) -> BaseBackend:
+        return self._backend
+
+    def _chunks(self, size: int) -> Iterator[list[UUID]]:
         ids = [message.pk for message in self]
         for start in range(0, len(ids), size):
-            yield self._backend, ids[start : start + size]
+            yield ids[start : start + size]
+
+    acount = twin(count)
+    aexists = twin(exists)
+    afirst = twin(first)

@@ -142,8 +142,10 @@ class Migration(migrations.Migration):
                 "base_manager_name": "objects",
                 "permissions": [
                     ("cancel_scheduledmessage", "Can cancel scheduled messages"),
-                    ("reschedule_scheduledmessage", "Can reschedule scheduled messages and make them due"),
-                    ("hold_scheduledmessage", "Can hold and resume scheduled messages"),
+                    ("reschedule_scheduledmessage", "Can reschedule scheduled messages"),
+                    ("make_due_scheduledmessage", "Can make scheduled messages due"),
+                    ("hold_scheduledmessage", "Can hold scheduled messages"),
+                    ("resume_scheduledmessage", "Can resume held messages"),
                     ("redrive_scheduledmessage", "Can redrive dead messages"),
                     ("view_payload", "Can see payload, metadata and errors"),
                 ],

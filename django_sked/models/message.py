@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
+from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import arguments, ids, scheduling, verbs
+from django_sked import ids, scheduling, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -94,8 +95,10 @@ class ScheduledMessage(models.Model):
         default_permissions = ("view",)
         permissions = [
             ("cancel_scheduledmessage", _("Can cancel scheduled messages")),
-            ("reschedule_scheduledmessage", _("Can reschedule scheduled messages and make them due")),
-            ("hold_scheduledmessage", _("Can hold and resume scheduled messages")),
+            ("reschedule_scheduledmessage", _("Can reschedule scheduled messages")),
+            ("make_due_scheduledmessage", _("Can make scheduled messages due")),
+            ("hold_scheduledmessage", _("Can hold scheduled messages")),
+            ("resume_scheduledmessage", _("Can resume held messages")),
             ("redrive_scheduledmessage", _("Can redrive dead messages")),
             ("view_payload", _("Can see payload, metadata and errors")),
         ]
@@ -179,6 +182,7 @@ class ScheduledMessage(models.Model):
 
     def reschedule(
         self,
+        /,
         *,
         at: datetime | None = None,
         delay: Delay | None = None,
@@ -188,12 +192,13 @@ class ScheduledMessage(models.Model):
         priority: int = UNSET,
         queue: str = UNSET,
         expires_at: datetime | None = UNSET,
+        **unknown: Any,
     ) -> Answer:
         """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         store = self.backend
         return self._change(
-            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields)
+            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown)
         )
 
     def hold(self, *, reason: str = "") -> Answer:
@@ -208,9 +213,9 @@ class ScheduledMessage(models.Model):
         """Make it due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, *, at: datetime | None = None, delay: Delay | None = None) -> Answer:
+    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> Answer:
         """Schedule it again after it died, now or then."""
-        return self._change(verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=self.backend.now())))
+        return self._change(scheduling.redrive(self.backend.now(), at=at, delay=delay, **unknown))
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)
@@ -224,3 +229,15 @@ class ScheduledMessage(models.Model):
     aresume = twin(resume)
     amake_due = twin(make_due)
     aredrive = twin(redrive)
+
+
+def _check_fixture(instance: ScheduledMessage, raw: bool, using: str, **kwargs: Any) -> None:
+    """`loaddata` goes past `save()`: the same checks, and never over a stored message."""
+    backend = message_backends.of_database(using)
+    if raw and ScheduledMessage.objects.using(using).filter(pk=instance.pk).exists():
+        raise StoredMessage(f"A fixture would overwrite the stored message {instance.pk}.")
+    if raw:
+        scheduling.complete(instance, backend.settings, backend.now())
+
+
+pre_save.connect(_check_fixture, sender=ScheduledMessage, dispatch_uid="django_sked.check_fixture")

@@ -22,7 +22,8 @@ class WorkerOptions:
     #: Queue -> threads asked for; None serves every queue of the backend, less those in `exclude_queues`.
     queues: Mapping[str, int | None] | None
     exclude_queues: frozenset[str]
-    concurrency: int
+    #: Threads of a queue without a number of its own; None leaves that to the setting.
+    concurrency: int | None
     batch_size: int
     poll_interval: float
     lease: float
@@ -32,9 +33,9 @@ class WorkerOptions:
     configured: Mapping[str, int]
 
     def size_of(self, queue: str) -> int:
-        """The threads of a queue: as asked for it by name, else as set for it, else as queues have in general."""
+        """The threads of a queue: as asked for it by name, else for all, else as the setting has it."""
         asked = (self.queues or {}).get(queue)
-        return asked or self.configured.get(queue) or self.concurrency
+        return asked or self.concurrency or self.configured.get(queue) or DEFAULT_CONCURRENCY
 
 
 def checked(
@@ -58,7 +59,7 @@ def checked(
     return WorkerOptions(
         queues=None if queues is None else _queues(queues),
         exclude_queues=frozenset(_names(exclude_queues, "exclude_queues")),
-        concurrency=_whole(DEFAULT_CONCURRENCY if concurrency is None else concurrency, "concurrency"),
+        concurrency=None if concurrency is None else _whole(concurrency, "concurrency"),
         batch_size=_whole(defaults.batch_size if batch_size is None else batch_size, "batch_size", 5000),
         poll_interval=_seconds(
             defaults.poll_interval if poll_interval is None else poll_interval, "poll_interval", 0.01

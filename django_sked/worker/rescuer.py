@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from django_sked import clock, signals
 from django_sked.backends.base import BaseBackend
+from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
+from django_sked.states import Status
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.leases import Leases
 
@@ -51,8 +54,17 @@ class Rescuer:
         unknown = self._claimer.unknown()
         if unknown:
             logger.warning("released_unknown messages=%s", len(unknown))
-            self._backend.settle([released(id, token) for id, token in unknown.items()])
+            settled = self._backend.settle([released(id, token) for id, token in unknown.items()])
+            self._tell_cancelled(id for id, fields in settled.written.items() if fields["status"] == Status.CANCELLED)
             self._on_freed()
+
+    def _tell_cancelled(self, ids: Iterable[UUID]) -> None:
+        """Of a message that this worker does not know it has only the id; and a retention of 0 may have deleted it."""
+        if not signals.message_cancelled.has_listeners():
+            return
+        for id in ids:
+            with contextlib.suppress(ScheduledMessage.DoesNotExist):
+                signals.tell(signals.message_cancelled, [self._backend.find(id=id)], self._backend.alias)
 
 
 def released(id: UUID, token: int) -> Outcome:

@@ -22,9 +22,9 @@ ASKED = {"cancel", "reschedule"}
 VERBS: dict[str, tuple[str, dict[str, Any]]] = {
     "cancel": ("cancel_scheduledmessage", {}),
     "reschedule": ("reschedule_scheduledmessage", {}),
-    "make_due": ("reschedule_scheduledmessage", {}),
+    "make_due": ("make_due_scheduledmessage", {}),
     "hold": ("hold_scheduledmessage", {}),
-    "resume": ("hold_scheduledmessage", {"status": Status.BLOCKED}),
+    "resume": ("resume_scheduledmessage", {"status": Status.BLOCKED}),
     "redrive": ("redrive_scheduledmessage", {"status": Status.DEAD}),
 }
 Login = Callable[..., Client]

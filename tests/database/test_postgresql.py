@@ -18,7 +18,9 @@ from django_sked.backends.database.postgresql import OneStatement
 from django_sked.models import ScheduledMessage
 
 ALIASES = [
-    alias for alias, vendor in settings.SKED_TEST_ALIASES.items() if vendor == "postgresql" and alias in settings.DATABASES
+    alias
+    for alias, vendor in settings.SKED_TEST_ALIASES.items()
+    if vendor == "postgresql" and alias in settings.DATABASES
 ]
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
 WORKER = UUID(int=1)

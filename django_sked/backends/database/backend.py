@@ -182,7 +182,10 @@ class DatabaseBackend(BaseBackend):
     # Sweep
 
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
-        return sweeping.rescue(self.database, limit, now, self.now())
+        rescued, cancelled = sweeping.rescue(self.database, limit, now, self.now())
+        if cancelled:
+            self.tell(message_cancelled, rows_of(self.database).filter(pk__in=cancelled))
+        return rescued
 
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         return sweeping.expire(self.database, limit, now, self.now())
@@ -198,9 +201,6 @@ class DatabaseBackend(BaseBackend):
 
     def prepare_thread(self) -> None:
         threads.prepare(self.database)
-
-    def clean_thread(self, *, closing: bool = False) -> None:
-        threads.clean(closing=closing)
 
 
 def _cancelled_at(now: datetime) -> dict[str, Any]:

@@ -23,14 +23,14 @@ def _skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]
     return rows.select_for_update(skip_locked=True) if features.has_select_for_update_skip_locked else rows
 
 
-def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> list[UUID]:
+def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> tuple[list[UUID], list[UUID]]:
     """Claimed rows (index sked_message_holder) whose worker has no lease; the raised token shuts that worker out."""
     leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
     lapsed = messages(using).filter(~Exists(leased), status=Status.CLAIMED)
     # The first look takes no lock: most of the time there is nothing to rescue.
     ids = list(lapsed.values_list("pk", flat=True)[:limit])
     if not ids:
-        return []
+        return [], []
     with transaction.atomic(using=using):
         found = dict(_skip_locked(lapsed.filter(pk__in=sorted(ids))).values_list("pk", "cancel_requested"))
         stopped = [id for id, cancel_requested in found.items() if cancel_requested]
@@ -40,7 +40,7 @@ def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> list[U
         if back := sorted(found.keys() - set(stopped)):
             freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
             rows.filter(pk__in=back).update(token=F("token") + 1, **freed)
-    return list(found)
+    return list(found), stopped
 
 
 def expire(using: str, limit: int, now: datetime | None, at: datetime) -> list[ScheduledMessage]:

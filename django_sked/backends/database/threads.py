@@ -1,4 +1,4 @@
-"""The connections of a worker's threads: prepared when they open, kept across messages, never left in a bad state."""
+"""The connections of a worker's threads: prepared when they open."""
 
 from __future__ import annotations
 
@@ -31,15 +31,6 @@ def _prepare(connection: Any) -> None:
         connection.transaction_mode = "IMMEDIATE"
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA busy_timeout = 20000")
-
-
-def clean(*, closing: bool) -> None:
-    """Between two receivers: a connection is kept unless one left a transaction open, or an error made it useless."""
-    for connection in connections.all(initialized_only=True):
-        unusable = connection.in_atomic_block or connection.needs_rollback
-        if closing or unusable or (connection.errors_occurred and not connection.is_usable()):
-            connection.close()
-        connection.errors_occurred = False
 
 
 connection_created.connect(_on_connection_created, dispatch_uid="django_sked.prepare_connection")

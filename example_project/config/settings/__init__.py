@@ -12,7 +12,6 @@ from django_sked.retry import Exponential
 INSTALLED_APPS = [
     "shop",
     "django_sked",
-    "django_admin_listfilter_dropdown",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

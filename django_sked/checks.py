@@ -2,7 +2,8 @@
 
 E001 the setting is wrong · E002 a backend cannot be made · E003 two aliases share one database table ·
 E004-E007 a database that cannot keep the promises · W001 SQLite settings · W002 (--deploy) messages in memory ·
-W003 the default backend is no database · W004 a database that does not answer.
+W003 the default backend is no database · W004 a database that does not answer ·
+W005 the isolation level of MySQL and MariaDB.
 """
 
 from __future__ import annotations

@@ -15,20 +15,18 @@ from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
 from tests.performance.sink import Sink
 
-# The cache takes no lock: two threads at once would make two sinks, and the second would empty the file of the first.
+# `cache` has no lock of its own: two threads at once would make two sinks, one emptying the file of the other.
 _lock = threading.Lock()
 
 
 @cache
-def _sink_of_the_process() -> Sink:
-    return Sink(Path(os.environ["SKED_PERFORMANCE_SINK"]))
-
-
 def _sink() -> Sink:
-    with _lock:
-        return _sink_of_the_process()
+    return Sink(Path(os.environ["SKED_PERFORMANCE_SINK"]))
 
 
 @receiver(message_due, event="performance")
 def hit(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
-    _sink().hit(message.payload["i"], time.time(), message.due_at.timestamp())
+    at = time.time()
+    with _lock:
+        sink = _sink()
+    sink.hit(message.payload["i"], at, message.due_at.timestamp())

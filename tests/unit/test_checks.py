@@ -50,6 +50,40 @@ def test_a_database_without_transactions_is_refused(monkeypatch: pytest.MonkeyPa
     assert ours(message_backends["default"].check())[0] == "django_sked.E004"
 
 
+def as_vendor(vendor: str, monkeypatch: pytest.MonkeyPatch, **features: bool) -> None:
+    """Let the default database pass for one of another vendor, with these features."""
+    monkeypatch.setattr(connections["default"], "vendor", vendor)
+    for name, value in features.items():
+        monkeypatch.setattr(connections["default"].features, name, value)
+
+
+@pytest.mark.parametrize("vendor", ["postgresql", "mysql"])
+def test_a_server_without_skip_locked_is_refused(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_vendor(vendor, monkeypatch, has_select_for_update_skip_locked=False)
+
+    assert ours(message_backends["default"].check()) == ["django_sked.E005"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "options", "found"),
+    [
+        ("mysql", {}, []),
+        ("mysql", {"isolation_level": "READ COMMITTED"}, []),
+        ("mysql", {"isolation_level": "repeatable read"}, ["django_sked.W005"]),
+        ("mysql", {"isolation_level": "serializable"}, ["django_sked.W005"]),
+        ("mysql", {"isolation_level": None}, ["django_sked.W005"]),  # whatever the server has
+        ("postgresql", {"isolation_level": 3}, []),
+    ],
+)
+def test_mysql_with_another_isolation_level_is_warned_of(
+    vendor: str, options: dict[str, Any], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_vendor(vendor, monkeypatch, has_select_for_update_skip_locked=True)
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", options)
+
+    assert ours(message_backends["default"].check()) == found
+
+
 def test_a_database_that_does_not_answer_is_a_warning_because_a_worker_can_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

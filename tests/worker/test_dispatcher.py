@@ -659,3 +659,20 @@ def test_deliver_due_also_delivers_what_receivers_schedule_meanwhile(
 
     assert [message.payload for message in delivered] == [3, 2, 1, 0]
     assert {message.status for message in delivered} == {Status.DELIVERED}
+
+
+def test_a_retry_raised_from_an_error_tells_of_both(
+    some_store: Store, ticked: TickedWorker, receive: Callable[..., Any]
+) -> None:
+    def unreachable(**kwargs: Any) -> None:
+        try:
+            raise ConnectionError("mail gateway is down")
+        except ConnectionError as error:
+            raise Retry(delay=5) from error
+
+    receive(unreachable)
+    message = some_store.schedule(at=T0)
+
+    ticked.tick(T0)
+
+    assert some_store.find(message).errors[0]["text"] == "in 5 (ConnectionError: mail gateway is down)"

@@ -41,6 +41,34 @@ def test_stop_finishes_what_runs_and_returns_what_was_not_started(
     assert len(gate.messages) == 1
 
 
+def test_what_a_claim_brings_after_the_request_to_stop_is_returned_unstarted(
+    store: Store, receive: Callable[..., Any], start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = receive(Calls(), name="r")
+    claim, claimed, stop_requested = store.backend.claim, threading.Event(), threading.Event()
+
+    def blocking(*args: Any, **kwargs: Any) -> Any:
+        messages = claim(*args, **kwargs)
+        claimed.set()
+        assert stop_requested.wait(PATIENCE)
+        return messages
+
+    monkeypatch.setattr(store.backend, "claim", blocking)
+    store.schedule_many(20)
+    worker = start(store.alias, queues={"default": 4})
+    assert claimed.wait(PATIENCE)
+    assert store.count(status="claimed") == 20
+
+    worker.request_stop()
+    stop_requested.set()
+    assert worker.wait(PATIENCE)
+
+    assert worker.exit_code == 0
+    assert calls.messages == []
+    returned = ScheduledMessage.objects.search(status="scheduled", backend=store.alias)
+    assert [(message.attempt, message.claimed_by) for message in returned] == 20 * [(0, None)]
+
+
 def test_a_stopped_worker_has_no_lease_and_no_threads(
     store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
 ) -> None:

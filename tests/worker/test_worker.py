@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -190,11 +191,11 @@ def test_a_message_due_now_goes_at_once_although_the_worker_polls_seldom(
     calls = receive(Calls(), name="r")
     start("memory", poll_interval=3600)
 
-    memory.schedule(payload="the first of its queue")
-    assert calls.wait_for(1)
-    memory.schedule(payload="of a queue that is known")
-
-    assert calls.wait_for(2)
+    for count, payload in enumerate(["the first of its queue", "of a queue that is known"], 1):
+        scheduled = time.monotonic()
+        memory.schedule(payload=payload)
+        assert calls.wait_for(count)
+        assert time.monotonic() - scheduled < 1
 
 
 def test_a_message_moved_forward_goes_at_once(
@@ -204,9 +205,11 @@ def test_a_message_moved_forward_goes_at_once(
     message = memory.schedule(delay=3600)
     start("memory", poll_interval=3600)
 
+    moved = time.monotonic()
     message.make_due()
 
     assert calls.wait_for(1)
+    assert time.monotonic() - moved < 1
 
 
 # Queues
@@ -230,22 +233,27 @@ def test_a_slow_queue_never_blocks_another(
 def test_each_queue_has_as_many_threads_as_it_was_given(
     store: Store, receive: Callable[..., Any], start: Callable[..., Worker]
 ) -> None:
-    together = {"two": threading.Barrier(2), "three": threading.Barrier(3)}
+    sizes = {"one": 1, "two": 2, "three": 3}
+    together = {queue: threading.Barrier(size) for queue, size in sizes.items()}
+    served: set[tuple[str, int, str]] = set()
     done = Calls()
 
     def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
         together[message.queue].wait(PATIENCE)
+        served.add((message.queue, threading.get_ident(), threading.current_thread().name))
         done(message)
 
     receive(receiver, name="r")
-    store.schedule_many(4, queue="two")
-    store.schedule_many(6, queue="three")
+    for queue, size in sizes.items():
+        store.schedule_many(5 * size, queue=queue)
 
-    worker = start(store.alias, queues={"two": 2, "three": 3})
+    worker = start(store.alias, queues=sizes)
 
-    assert done.wait_for(10)
-    assert {name: pool.size for name, pool in worker._claimer.pools.items()} == {"two": 2, "three": 3}
-    assert sum(1 for t in threading.enumerate() if t.name.startswith(("sked-two-", "sked-three-"))) <= 5
+    assert done.wait_for(30)
+    assert {name: pool.size for name, pool in worker._claimer.pools.items()} == sizes
+    assert Counter(queue for queue, _, _ in served) == sizes
+    assert len({ident for _, ident, _ in served}) == 6, "a thread served two queues"
+    assert all(name.startswith(f"sked-{queue}-") for queue, _, name in served)
 
 
 def test_a_worker_of_all_queues_finds_them_and_leaves_the_excluded_alone(

@@ -34,7 +34,7 @@ def check(backend: DatabaseBackend) -> list[CheckMessage]:
                 id="django_sked.W004",
             )
         ]
-    return found + _time_zones(backend, connection) + _sqlite(backend, connection)
+    return found + _time_zones(backend, connection) + _sqlite(backend, connection) + _mysql(backend, connection)
 
 
 def _features(backend: DatabaseBackend, connection: Any) -> list[CheckMessage]:
@@ -92,5 +92,21 @@ def _sqlite(backend: DatabaseBackend, connection: Any) -> list[CheckMessage]:
             "while a worker writes.",
             hint=_SQLITE_LINES % backend.database,
             id="django_sked.W001",
+        )
+    ]
+
+
+def _mysql(backend: DatabaseBackend, connection: Any) -> list[CheckMessage]:
+    if connection.vendor != "mysql":
+        return []
+    level = connection.settings_dict.get("OPTIONS", {}).get("isolation_level", "read committed")
+    if str(level).lower() == "read committed":
+        return []
+    return [
+        Warning(
+            f"DATABASES[{backend.database!r}] has the isolation_level {level!r}: claims would wait for the locks of "
+            "other workers on the gaps between rows, and deadlock over them.",
+            hint="Remove it from OPTIONS: Django's default is 'read committed'.",
+            id="django_sked.W005",
         )
     ]

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage
 
 
+#: Looks at a key that others keep handing on.
+ROUNDS = 20
+
+
 class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     """`ScheduledMessage.objects`. Methods take `backend=`, an alias of the SKED setting; those for rows only don't."""
 
@@ -253,13 +257,22 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         store = self._backend(alias)
         checked_id, checked_key = scheduling.identity(id, key)
         wanted = verb(store)
-        if checked_id is None:
-            store.begin_change()
+        if checked_id is not None:
+            return store.change_one(checked_id, wanted)
+        store.begin_change()
+        holder = answer = None
+        for _ in range(ROUNDS):
             try:
-                checked_id = store.find(key=checked_key).pk
+                found = store.find(key=checked_key).pk
             except self.model.DoesNotExist:
                 return Answer.NOT_FOUND
-        return store.change_one(checked_id, wanted)
+            # Answered for the message that held the key just now: another may have taken it over meanwhile.
+            if answer is not None and found == holder:
+                return answer
+            holder, answer = found, store.change_one(found, wanted)
+            if answer:
+                return answer
+        return Answer.TOO_LATE
 
     def _backend(self, alias: str | None) -> BaseBackend:
         if alias is None and self._db is not None:

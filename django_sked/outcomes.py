@@ -56,9 +56,9 @@ class Row:
 
 def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
     """The fields that this outcome sets on that row at `now`."""
-    fields: dict[str, Any] = {"attempt": row.attempt + 1} if outcome.counted else {}
+    fields: dict[str, Any] = {"attempt": min(row.attempt + 1, 32_000)} if outcome.counted else {}
     if outcome.errors:
-        fields["errors"] = capped(row.errors + outcome.errors)
+        fields["errors"] = capped((row.errors if isinstance(row.errors, list) else []) + outcome.errors)
     # A message that dies forgets who buried it, so that a redrive calls them again.
     if outcome.step == "bury" or (outcome.delivered_to and not outcome.is_plain_delivery):
         fields["delivered_to"] = outcome.delivered_to

@@ -7,6 +7,7 @@ receivers get `messages` (a list of `ScheduledMessage`) and `backend` (its alias
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -22,6 +23,8 @@ from django_sked.exceptions import InvalidReceiver
 
 if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage
+
+logger = logging.getLogger("django_sked")
 
 EVERY_EVENT = ("*",)
 
@@ -197,4 +200,14 @@ worker_error = Signal()
 def tell(fact: Signal, messages: Sequence[ScheduledMessage], backend: str) -> None:
     """Send a fact about these messages, if somebody listens; a failing listener is logged by Django, no more."""
     if messages and fact.has_listeners():
-        fact.send_robust(sender=type(messages[0]), messages=list(messages), backend=backend)
+        send_safely(fact, sender=type(messages[0]), messages=list(messages), backend=backend)
+
+
+def send_safely(fact: Signal, **kwargs: Any) -> None:
+    """Send a fact; not even a listener that would end its thread, as by sys.exit(), gets further than the log."""
+    try:
+        fact.send_robust(**kwargs)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        logger.exception("listener_failed error=%s", type(error).__name__)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django_sked import arguments
-from django_sked.states import FINISHED, STEPS, Answer, Status
+from django_sked.states import LIVE, STEPS, Answer, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +23,13 @@ class Verb:
         """The statuses in which this verb takes effect."""
         return STEPS[self.step][0]
 
-    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
-        """Why a message of this status is left alone; None when it is not."""
+    def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
+        """Why a message of this status is left alone; None when it is not. A status unknown here counts as finished."""
         if status is None:
             return Answer.NOT_FOUND
         if status in self.starts:
             return None
-        return Answer.FINISHED if status in FINISHED else Answer.TOO_LATE
+        return Answer.TOO_LATE if status in LIVE else Answer.FINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Resume(Verb):
     step: ClassVar[str] = "resume"
     done: ClassVar[Answer] = Answer.RESUMED
 
-    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+    def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         if status in {Status.SCHEDULED, Status.BLOCKED}:
             return None if held else Answer.NOT_HELD
         return Verb.refusal(self, status)
@@ -97,7 +97,7 @@ class MakeDue(Verb):
     step: ClassVar[str] = "make_due"
     done: ClassVar[Answer] = Answer.MADE_DUE
 
-    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+    def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         return Answer.BLOCKED if status == Status.BLOCKED else Verb.refusal(self, status)
 
 
@@ -109,7 +109,7 @@ class Redrive(Verb):
     done: ClassVar[Answer] = Answer.REDRIVEN
     due_at: datetime | None = None
 
-    def refusal(self, status: Status | None, *, held: bool = False) -> Answer | None:
+    def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         if status is None or status == Status.DEAD:
             return Verb.refusal(self, status)
         return Answer.NOT_DEAD

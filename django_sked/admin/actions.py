@@ -14,7 +14,7 @@ from django.utils.translation import ngettext_lazy
 from django_sked import verbs
 from django_sked.admin.forms import ReasonForm, RescheduleForm, VerbForm
 from django_sked.models import ScheduledMessage
-from django_sked.states import Answer, Status
+from django_sked.states import Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Action:
     def fits(self, message: ScheduledMessage) -> bool:
         """Would it change this message now?"""
         held = message.held_at is not None
-        refusal = self.verb().refusal(Status(message.status), held=held)
+        refusal = self.verb().refusal(message.status, held=held)
         return refusal is None or (self.verb is verbs.Cancel and refusal is Answer.TOO_LATE)
 
 

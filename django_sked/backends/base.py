@@ -178,6 +178,10 @@ class BaseBackend(ABC):
         """Take back what workers without a lease hold, raising the token; returns the ids."""
 
     @abstractmethod
+    def has_lapsed(self, *, now: datetime | None = None) -> bool:
+        """Is there anything to rescue?"""
+
+    @abstractmethod
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         """End pending messages whose `expires_at` has passed; returns them."""
 

@@ -177,7 +177,7 @@ class MemoryBackend(BaseBackend):
 
     def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
         message = self._messages.get(id)
-        status = Status(message.status) if message else None
+        status = message.status if message else None
         refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
         if isinstance(verb, Cancel) and message is not None and status == Status.CLAIMED:
             self._write(message, {"cancel_requested": True, "reason": verb.reason})
@@ -262,11 +262,18 @@ class MemoryBackend(BaseBackend):
 
     # Sweep
 
+    def _lapsed(self, at: datetime) -> list[ScheduledMessage]:
+        leased = {worker for worker, until in self._leases.items() if until >= at}
+        return [m for m in self._messages.values() if m.status == Status.CLAIMED and m.claimed_by not in leased]
+
+    def has_lapsed(self, *, now: datetime | None = None) -> bool:
+        with self._lock:
+            return bool(self._lapsed(now or self.now()))
+
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
         at = now or self.now()
         with self._lock:
-            leased = {worker for worker, until in self._leases.items() if until >= at}
-            lapsed = [m for m in self._messages.values() if m.status == Status.CLAIMED and m.claimed_by not in leased]
+            lapsed = self._lapsed(at)
             for message in lapsed[:limit]:
                 freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
                 ended = stop(at) if message.cancel_requested else freed

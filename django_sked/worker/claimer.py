@@ -14,8 +14,6 @@ from django_sked.worker.pool import Pool
 
 #: Seconds after which the queues in the store are looked up again, by a worker that serves all of them.
 LOOK_AGAIN = 1.0
-#: Threads in all pools of a process together; a queue discovered beyond that gets one thread.
-MOST_THREADS = 100
 
 
 class Claimer:
@@ -112,8 +110,4 @@ class Claimer:
         for queue in [name for name, pool in self.pools.items() if name not in found and pool.is_unused]:
             del self.pools[queue]
         for queue in sorted(found - self.pools.keys()):
-            self.pools[queue] = self._make_pool(queue, self._size(queue))
-
-    def _size(self, queue: str) -> int:
-        used = sum(pool.size for pool in self.pools.values())
-        return max(1, min(self._options.size_of(queue), MOST_THREADS - used))
+            self.pools[queue] = self._make_pool(queue, self._options.size_of(queue))

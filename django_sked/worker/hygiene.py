@@ -7,6 +7,9 @@ from typing import Any
 
 from django.db import connections
 
+#: ACTIVE, INTRANS, INERROR; not UNKNOWN, which is a connection that broke.
+_PSYCOPG_OPEN = (1, 2, 3)
+
 logger = logging.getLogger("django_sked.worker")
 
 
@@ -43,7 +46,7 @@ def _is_in_transaction(connection: Any) -> bool:
     psycopg_status = getattr(getattr(raw, "info", None), "transaction_status", 0)
     return (
         connection.autocommit != connection.settings_dict["AUTOCOMMIT"]
-        or bool(psycopg_status)
+        or psycopg_status in _PSYCOPG_OPEN
         or bool(getattr(raw, "in_transaction", False))
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from django_sked import clock
 from django_sked.backends.base import BaseBackend
-from django_sked.signals import worker_error
+from django_sked.signals import send_safely, worker_error
 from django_sked.worker import hygiene
 
 #: Seconds between two reports of one step that keeps failing.
@@ -29,8 +29,8 @@ class Reporter:
             return
         self._last[step] = now
         expected = self._backend.is_expected(error)
-        worker_error.send_robust(
-            sender=type(self._worker), worker=self._worker, error=error, step=step, expected=expected
+        send_safely(
+            worker_error, sender=type(self._worker), worker=self._worker, error=error, step=step, expected=expected
         )
 
 

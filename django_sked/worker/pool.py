@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -20,8 +21,35 @@ IN_HAND = 0.5
 STALE = 1.0
 #: Seconds after which a thread without work ends, and its connections with it.
 IDLE = 60.0
+#: ... or after so long, when the process has no threads left for other queues.
+LET_GO = 1.0
+#: Threads in all pools of a process together.
+MOST_THREADS = 100
 #: What a receiver is taken to need before any has been seen.
 FIRST_GUESS = 0.05
+
+
+class ThreadBudget:
+    """How many threads all pools of a process may have together: each may hold a database connection."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+
+    @property
+    def is_spent(self) -> bool:
+        return self._left <= 0
+
+    def take(self) -> bool:
+        with self._lock:
+            if self._left <= 0:
+                return False
+            self._left -= 1
+            return True
+
+    def give(self) -> None:
+        with self._lock:
+            self._left += 1
 
 
 class Pool:
@@ -37,9 +65,11 @@ class Pool:
         backend: BaseBackend,
         dispatch: Callable[[ScheduledMessage], None],
         on_room: Callable[[], None],
+        budget: ThreadBudget | None = None,
     ) -> None:
         self.queue = queue
         self.size = size
+        self._budget = budget or ThreadBudget(MOST_THREADS)
         self._backend = backend
         self._dispatch = dispatch
         self._on_room = on_room
@@ -55,6 +85,8 @@ class Pool:
     def room(self, batch_size: int) -> int:
         """How many messages to claim now: none while half of what it may hold is still waiting."""
         with self._condition:
+            if not self._threads and self._budget.is_spent:
+                return 0  # other queues have all the threads; one that falls idle lets go of its own
             for_each = max(1, int(IN_HAND / max(self._seconds, self._standstill())))
             most = max(self.size, min(self.size * for_each, 2 * batch_size))
             room = most - len(self._waiting) - len(self._running)
@@ -74,8 +106,14 @@ class Pool:
 
     def _start_threads(self) -> None:
         for _ in range(min(len(self._waiting) - self._idle, self.size - self._threads)):
+            if not self._budget.take():
+                break
             thread = threading.Thread(target=self._run, name=f"sked-{self.queue}-{self._threads + 1}", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                self._budget.give()
+                raise
             self._threads += 1
 
     def resize(self, size: int) -> None:
@@ -126,12 +164,20 @@ class Pool:
         self._backend.prepare_thread()
         while (message := self._next(identity)) is not None:
             try:
-                self._dispatch(message)
-                hygiene.clean()
-            except BaseException:
-                logger.exception("not_dispatched event=%s id=%s", message.event, message.pk)
-            self._done(identity)
+                self._deliver(message)
+            finally:
+                self._done(identity)
         hygiene.clean(closing=True)
+        self._budget.give()
+        self._on_room()
+
+    def _deliver(self, message: ScheduledMessage) -> None:
+        try:
+            self._dispatch(message)
+            hygiene.clean()
+        except BaseException:
+            with contextlib.suppress(BaseException):  # the project's own logging may be what raises
+                logger.exception("not_dispatched event=%s id=%s", message.event, message.pk)
 
     def _next(self, identity: int) -> ScheduledMessage | None:
         """The next message; None when this thread is to end."""
@@ -143,10 +189,20 @@ class Pool:
                     self._running[identity] = message, clock.monotonic()
                     return message
                 self._idle += 1
-                worked = self._condition.wait(IDLE)
+                worked = self._wait_for_work()
                 self._idle -= 1
             self._threads -= 1
             return None
+
+    def _wait_for_work(self) -> bool:
+        """False when none came for long, or when another queue wants the thread."""
+        until = clock.monotonic() + IDLE
+        while clock.monotonic() < until:
+            if self._condition.wait(min(LET_GO, IDLE)):
+                return True
+            if self._budget.is_spent:
+                return False
+        return False
 
     def _done(self, identity: int) -> None:
         with self._condition:

@@ -17,7 +17,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import Settled
 from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage, WorkerProcess
-from django_sked.signals import current_message, worker_started, worker_stopped
+from django_sked.signals import current_message, send_safely, worker_started, worker_stopped
 from django_sked.states import Status
 from django_sked.worker import hygiene, options, pruner, rescuer
 from django_sked.worker.claimer import Claimer
@@ -25,7 +25,7 @@ from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
 from django_sked.worker.leases import Leases
 from django_sked.worker.loops import Backoff, Loop, Reporter
-from django_sked.worker.pool import Pool
+from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.rescuer import Rescuer, released
 from django_sked.worker.settler import Settler
@@ -89,6 +89,7 @@ class Worker:
     def _make_parts(self) -> None:
         store = self.backend
         self._holding: dict[UUID, ScheduledMessage] = {}
+        self._budget = ThreadBudget(MOST_THREADS)
         self._waker = Waker()
         self._reporter = Reporter(self, store)
         self._process = WorkerProcess(
@@ -122,7 +123,7 @@ class Worker:
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        return Pool(queue, size, self.backend, self._deliver, self._waker.wake)
+        return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
     # Life
 
@@ -213,7 +214,7 @@ class Worker:
         self._settler.start()
         for loop in self._loops:
             loop.start()
-        worker_started.send_robust(sender=Worker, worker=self)
+        send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
             self._claim_until_stopped()
@@ -248,7 +249,7 @@ class Worker:
                 was_idle = not self._holding
                 look = look and self._leases.may_start()
                 claimed, more = self._claim(was_idle) if look else (0, False)
-                if self._claimer.is_spent or (self.options.burst and look and was_idle and not claimed):
+                if self._claimer.is_spent or (look and was_idle and not claimed and self._is_burst_over()):
                     return
                 idle = 0.0 if more else self._claimer.seconds_until_next(self.options.poll_interval)
             except Exception as error:
@@ -265,6 +266,10 @@ class Worker:
             woken = self._waker.wait(idle or locked.next())
             # After a whole interval without a sign the store is only asked what is due next, which is cheap.
             look = woken or self.options.burst or idle < self.options.poll_interval
+
+    def _is_burst_over(self) -> bool:
+        """Nothing is due; nor is anything held by a worker that is gone, which is due once it may be rescued."""
+        return self.options.burst and not self.backend.has_lapsed()
 
     def _claim(self, was_idle: bool) -> tuple[int, bool]:
         if self.options.burst and was_idle:
@@ -284,9 +289,10 @@ class Worker:
     # Dispatch
 
     def _deliver(self, message: ScheduledMessage) -> None:
-        """One message, in a thread of a pool. It is not started when the lease may be gone or a cancel came."""
+        """One message, in a thread of a pool. It is not started after a stop, a cancel or a doubt of the lease."""
         try:
-            if not self._leases.may_start() or message.pk in self._leases.cancel_requested:
+            # A claim that was under way when a stop was asked for still brings messages.
+            if self._stopping or not self._leases.may_start() or message.pk in self._leases.cancel_requested:
                 self._release([message])
             else:
                 self._settler.put(self._dispatcher.dispatch(message))
@@ -334,7 +340,7 @@ class Worker:
             loop.join(1.0)
         self._retire()
         self._event_loop.stop()
-        worker_stopped.send_robust(sender=Worker, worker=self)
+        send_safely(worker_stopped, sender=Worker, worker=self)
 
     def _wait_until(self, done: Callable[[], bool]) -> bool:
         """Wait for receivers; false when a second request to stop came first."""

@@ -279,3 +279,14 @@ def test_a_message_that_is_no_row_cannot_be_deleted_by_hand(store: Store) -> Non
     with pytest.raises(StoredMessage, match="retention"):
         message.delete()
     assert store.status(message) == Status.DELIVERED
+
+
+def test_what_a_lapsed_worker_holds_is_known_before_it_is_rescued(store: Store) -> None:
+    store.schedule()
+    assert not store.backend.has_lapsed(now=T0)
+
+    store.claim()
+
+    assert store.backend.has_lapsed(now=after(hours=1))
+    store.backend.rescue(now=after(hours=1))
+    assert not store.backend.has_lapsed(now=after(hours=1))

@@ -312,3 +312,13 @@ def test_under_the_reloader_it_leaves_the_signals_alone() -> None:
     thread.join(PATIENCE)
 
     assert seen == [before]
+
+
+def test_a_worker_before_the_migrations_says_what_to_run(project: Project) -> None:
+    project.database.unlink()
+
+    program = project.run("sked_worker")
+
+    assert program.process.returncode == 1
+    assert "manage.py migrate" in program.output
+    assert "Traceback" not in program.output

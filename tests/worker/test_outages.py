@@ -317,3 +317,47 @@ def test_a_message_whose_dispatch_broke_down_is_released_and_delivered(
     worker._rescuer.release_unknown()
 
     assert calls.wait_for(1)
+
+
+def test_a_burst_waits_for_what_a_dead_worker_holds(store: Store, receive: Callable[..., Any]) -> None:
+    calls = receive(Calls(), name="r")
+    message = store.schedule()
+    dead = TickedWorker(store.alias, lease=1)
+    dead.backend.register(dead.process, now=store.backend.now() - timedelta(hours=1))
+    dead.claim()
+
+    code = Worker(store.alias, burst=True, lease=0.5).run()
+
+    assert code == 0
+    assert store.find(message).status == Status.DELIVERED
+    assert len(calls.messages) == 1
+
+
+@pytest.mark.parametrize("fact", [worker_error, message_failed])
+def test_a_listener_that_exits_ends_no_thread_of_the_worker(
+    memory: Store, receive: Callable[..., Any], start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch, fact: Any
+) -> None:
+    def leave(**kwargs: Any) -> None:
+        raise SystemExit(1)
+
+    failures = iter([OperationalError("away"), OperationalError("away")])
+    settle = memory.backend.settle
+
+    def sometimes(*args: Any, **kwargs: Any) -> Any:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return settle(*args, **kwargs)
+
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("no")
+
+    receive(fail, name="r")
+    monkeypatch.setattr(memory.backend, "settle", sometimes)
+    fact.connect(leave)
+    try:
+        message = memory.schedule(max_attempts=1)
+        worker = start(memory.alias)
+        assert eventually(lambda: memory.find(message).status == Status.DEAD)
+        assert worker._settler.is_alive()
+    finally:
+        fact.disconnect(leave)

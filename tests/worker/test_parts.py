@@ -30,7 +30,7 @@ from django_sked.worker.pool import Pool
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.settler import Settler
 from django_sked.worker.waker import Waker
-from tests.worker.conftest import PATIENCE, Calls, Store
+from tests.worker.conftest import PATIENCE, Calls, Store, eventually
 
 
 class Clock:
@@ -538,3 +538,44 @@ def test_a_loop_that_was_never_needed_has_no_thread() -> None:
     loop.stop()
 
     assert loop._thread is None
+
+
+def test_a_thread_survives_a_dispatch_whose_failure_cannot_even_be_logged(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Semaphore(0)
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    def dispatch(message: ScheduledMessage) -> None:
+        done.release()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool_module.logger, "exception", broken)
+    pool = Pool("default", 1, memory.backend, dispatch, lambda: None)
+
+    pool.put([_message(memory) for _ in range(3)])
+
+    assert all(done.acquire(timeout=PATIENCE) for _ in range(3))
+    assert eventually(lambda: not pool.in_flight)
+    pool.stop()
+
+
+def test_pools_share_their_threads_and_let_go_of_idle_ones(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "LET_GO", 0.01)
+    first_done, second_done = threading.Event(), threading.Event()
+    budget = pool_module.ThreadBudget(1)
+    first = Pool("first", 4, memory.backend, lambda message: first_done.set(), lambda: None, budget)
+    second = Pool("second", 4, memory.backend, lambda message: second_done.set(), lambda: None, budget)
+
+    first.put([_message(memory)])
+    assert budget.is_spent
+    assert second.room(500) == 0
+    assert first_done.wait(PATIENCE)
+    assert eventually(lambda: second.room(500) > 0)
+
+    second.put([_message(memory)])
+    assert second_done.wait(PATIENCE)
+    first.stop()
+    second.stop()

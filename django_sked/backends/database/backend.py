@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.db import router, transaction
+from django.db import connections, router, transaction
 
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
@@ -27,6 +28,8 @@ from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_rescheduled, message_scheduled
 from django_sked.states import Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
+
+logger = logging.getLogger("django_sked.backends.database")
 
 
 class DatabaseBackend(BaseBackend):
@@ -170,7 +173,19 @@ class DatabaseBackend(BaseBackend):
     def claim(
         self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
     ) -> list[ScheduledMessage]:
-        return self._claiming.claim(worker, queue, limit, now or self.now(), now, quick=quick)
+        at = now or self.now()
+        try:
+            return self._claiming.claim(worker, queue, limit, at, now, quick=quick)
+        except Exception as error:
+            # In the caller's transaction nothing more can be asked; an error that is expected is no fault of a row.
+            if connections[self.database].in_atomic_block or self.is_expected(error):
+                raise
+            unreadable = self._claiming.set_aside_unreadable(worker, queue, limit, at, now)
+            if not unreadable:
+                raise
+            for id, wrong in unreadable.items():
+                logger.error("set_aside id=%s queue=%s error=%s", id, queue, wrong)
+            return self._claiming.claim(worker, queue, limit, at, now)
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         return settling.settle(self._claiming, outcomes, now or self.now(), self.options.retention)
@@ -180,6 +195,9 @@ class DatabaseBackend(BaseBackend):
         return dict(rows.values_list("pk", "token"))
 
     # Sweep
+
+    def has_lapsed(self, *, now: datetime | None = None) -> bool:
+        return sweeping.lapsed(self.database, now).exists()
 
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
         rescued, cancelled = sweeping.rescue(self.database, limit, now, self.now())

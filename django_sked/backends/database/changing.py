@@ -82,7 +82,7 @@ def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
         return Answer.TOO_LATE
     row = messages(using).filter(pk=id).values_list("status", "held_at", "key").first()
     status, held_at, key = row or (None, None, None)
-    answer = verb.refusal(Status(status) if status else None, held=held_at is not None)
+    answer = verb.refusal(status, held=held_at is not None)
     if answer is None and isinstance(verb, Redrive) and key and messages(using).filter(live_key=key).exists():
         return Answer.KEY_IN_USE
     return answer

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
 from django.db.models import F, Max, Min, QuerySet
 
 from django_sked.backends.database.store import messages, moment, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.states import Status
+
+#: How long a row that cannot be read is left alone before it is tried again, perhaps by another release.
+SET_ASIDE = timedelta(hours=1)
 
 
 class ClaimStrategy(ABC):
@@ -42,6 +45,8 @@ class ClaimStrategy(ABC):
         found: list[str] = []
         rest = self.scheduled
         while (queue := rest.aggregate(first=Min("queue"))["first"]) is not None:
+            if not isinstance(queue, str) or (found and queue <= found[-1]):
+                break  # written by other means than ours, such as a BLOB: the rest could not be told apart
             found.append(queue)
             rest = self.scheduled.filter(queue__gt=queue)
         return found
@@ -96,6 +101,32 @@ class ClaimStrategy(ABC):
             else:
                 ours._raw_delete(self.using)
         return attempts
+
+    def set_aside_unreadable(
+        self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None
+    ) -> dict[UUID, Exception]:
+        """Move due rows that cannot be read out of the way, for an hour, with the reason; returns them.
+
+        A claim may have marked rows before it failed to read one: they are given back first.
+        """
+        mine = messages(self.using).filter(status=Status.CLAIMED, claimed_by=worker, claimed_at=at)
+        mine.update(status=Status.SCHEDULED, claimed_by=None, claimed_at=None)
+        found: dict[UUID, Exception] = {}
+        for band in self.bands(queue):
+            due = self.scheduled.filter(queue=queue, priority=band, next_at__lte=moment(now)).order_by("next_at", "id")
+            for id in due.values_list("pk", flat=True)[:limit]:
+                if (error := self._read_error(id)) is not None:
+                    found[id] = error
+                    reason = f"cannot be read: {type(error).__name__}"
+                    self.scheduled.filter(pk=id).update(next_at=at + SET_ASIDE, reason=reason)
+        return found
+
+    def _read_error(self, id: UUID) -> Exception | None:
+        try:
+            messages(self.using).filter(pk=id).first()
+        except (ValueError, TypeError, OverflowError, DataError) as error:
+            return error
+        return None
 
 
 def claimed_and_locked(using: str, ids: Sequence[UUID]) -> QuerySet[ScheduledMessage]:

@@ -51,7 +51,9 @@ WITH RECURSIVE band(priority) AS (
     ) FROM band WHERE band.priority IS NOT NULL
 )
 SELECT priority, (
-    SELECT min(next_at) FROM {_TABLE} WHERE status = 'scheduled' AND queue = %(queue)s AND priority = band.priority
+    SELECT min(next_at) FROM {_TABLE}
+    WHERE status = 'scheduled' AND queue = %(queue)s AND priority = band.priority
+        AND next_at BETWEEN '0001-01-02' AND '9999-12-30' -- what Python has no datetime for is not due
 ) FROM band WHERE priority IS NOT NULL ORDER BY priority DESC
 """
 

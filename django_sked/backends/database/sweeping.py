@@ -23,16 +23,20 @@ def _skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]
     return rows.select_for_update(skip_locked=True) if features.has_select_for_update_skip_locked else rows
 
 
-def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> tuple[list[UUID], list[UUID]]:
-    """Claimed rows (index sked_message_holder) whose worker has no lease; the raised token shuts that worker out."""
+def lapsed(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
+    """Claimed rows (index sked_message_holder) whose worker has no lease."""
     leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
-    lapsed = messages(using).filter(~Exists(leased), status=Status.CLAIMED)
+    return messages(using).filter(~Exists(leased), status=Status.CLAIMED)
+
+
+def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> tuple[list[UUID], list[UUID]]:
+    """Take lapsed rows back; the raised token shuts their worker out."""
     # The first look takes no lock: most of the time there is nothing to rescue.
-    ids = list(lapsed.values_list("pk", flat=True)[:limit])
+    ids = list(lapsed(using, now).values_list("pk", flat=True)[:limit])
     if not ids:
         return [], []
     with transaction.atomic(using=using):
-        found = dict(_skip_locked(lapsed.filter(pk__in=sorted(ids))).values_list("pk", "cancel_requested"))
+        found = dict(_skip_locked(lapsed(using, now).filter(pk__in=sorted(ids))).values_list("pk", "cancel_requested"))
         stopped = [id for id, cancel_requested in found.items() if cancel_requested]
         rows = messages(using)
         if stopped:

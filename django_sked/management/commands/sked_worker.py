@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from django.utils import autoreload
 
 from django_sked import arguments, log
@@ -57,6 +58,10 @@ class Command(BaseCommand):
                 code = worker.run()
         except Misconfigured as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(
+                f"The worker cannot use its tables: {error}. Have you run `manage.py migrate`?"
+            ) from error
         if code == EXIT_ABANDONED:
             # Python's own end would wait for the threads that some receivers have started.
             logging.shutdown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from django_sked.exceptions import ControlFlow
+from django_sked.exceptions import Retry
 
 LONGEST_TEXT = 2_000
 LONGEST_TRACEBACK = 8_000
@@ -12,10 +12,10 @@ MOST_FRAMES = 20
 
 
 def text_of(error: BaseException) -> str:
-    """Its text; of a `Retry` or `Bury` that was raised from another error, that one's too."""
+    """Its text; of a `Retry` that was raised from another error, that one's too."""
     try:
         text = str(error)
-        if isinstance(error, ControlFlow) and (cause := error.__cause__) is not None:
+        if isinstance(error, Retry) and (cause := error.__cause__) is not None:
             text += f" ({type(cause).__name__}: {cause})"
     except BaseException as wrong:
         text = f"<{type(error).__name__} whose text raised {type(wrong).__name__}>"

@@ -33,6 +33,7 @@ def fill(messages: int) -> None:
     for name, email, country, newsletter in CUSTOMERS:
         values = {"name": name, "country": country, "newsletter": newsletter}
         customer, _ = Customer.objects.update_or_create(email=email, defaults=values)
+        services.welcome(customer)
         _place_orders(customer)
     now = timezone.now()
     services.start_campaign(

@@ -89,6 +89,13 @@ def send_offer(sender: type[ScheduledMessage], message: ScheduledMessage, **kwar
     mail.send(customer.email, f"Our offer: {message.event.removeprefix('offer.')}", f"Dear {customer},")
 
 
+@receiver(message_due, event=["customer.welcome", "customer.voucher"])
+def greet(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    customer = Customer.objects.get(pk=message.payload["customer"])
+    subject = "Welcome" if message.event == "customer.welcome" else "A voucher for you"
+    mail.send(customer.email, subject, f"Dear {customer},")
+
+
 @receiver(message_due, event=["order.*", "parcel.*"])
 def write_history(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
     """A second receiver of these events. When one of the two fails, only that one is called again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.utils import timezone
@@ -15,6 +16,8 @@ from django_sked.states import Status
 from shop.models import Customer, Invoice, Order
 
 PAYMENT_TIME = timedelta(days=14)
+#: What the ids of messages that must come once and never again are made from.
+ONCE = UUID("6c0c5a0e-27a5-4b5e-9c2b-3f1c8f0a7d11")
 MOST_REMINDERS = 3
 
 OnConflict = Literal["error", "ignore", "replace"]
@@ -118,6 +121,36 @@ def correct_country(order: Order, country: str) -> bool:
 def redrive_parcels() -> int:
     """The carrier is back: every parcel label that died while it was away."""
     return ScheduledMessage.objects.search(event="parcel.label", status=Status.DEAD).redrive()
+
+
+def welcome(customer: Customer) -> bool:
+    """Once ever, however often this is called: the id is made from the customer, and a second message is ignored."""
+    message = ScheduledMessage.objects.schedule(
+        "customer.welcome",
+        {"customer": customer.pk},
+        id=uuid5(ONCE, f"welcome {customer.pk}"),
+        on_conflict="ignore",
+        queue="mail",
+    )
+    return message.was_created
+
+
+def send_voucher(customer: Customer, *, at: datetime, valid_until: datetime) -> ScheduledMessage:
+    """A voucher for a day to come: refused for a day gone by, and not sent any more when it has become worthless."""
+    return ScheduledMessage.objects.schedule(
+        "customer.voucher",
+        {"customer": customer.pk},
+        at=at,
+        allow_past=False,
+        expires_at=valid_until,
+        key=f"voucher-{customer.pk}",
+        queue="mail",
+    )
+
+
+def write_no_more_mail() -> int:
+    """Cancel whatever the queue of e-mails still holds."""
+    return ScheduledMessage.objects.clear(queue="mail")
 
 
 def start_campaign(name: str, *, first_at: datetime, every: timedelta, count: int) -> list[ScheduledMessage]:

@@ -11,8 +11,9 @@ from django.test import TestCase
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
-from django_sked.testing import deliver_due
+from django_sked.testing import TickedWorker, deliver_due
 from shop import services
 from shop.models import Customer, Email, Invoice, Order
 
@@ -193,6 +194,34 @@ class DigestTests(ShopTestCase):
         deliver_due(now=first.due_at)
         self.assertEqual(self.subjects(), ["The day in the shop"])
         self.assertNotEqual(ScheduledMessage.objects.find(key="digest").pk, first.pk)
+
+
+class CustomerTests(ShopTestCase):
+    def test_a_customer_is_welcomed_once_ever(self) -> None:
+        self.assertTrue(services.welcome(self.customer))
+        self.after(0)
+        self.assertFalse(services.welcome(self.customer))
+        self.assertEqual(self.after(1), [])
+        self.assertEqual(self.subjects(), ["Welcome"])
+
+    def test_a_voucher_for_a_day_gone_by_is_refused(self) -> None:
+        now = timezone.now()
+        with self.assertRaisesMessage(InvalidMessage, "in the past"):
+            services.send_voucher(self.customer, at=now - DAY, valid_until=now + DAY)
+
+    def test_a_voucher_that_has_become_worthless_is_not_sent(self) -> None:
+        now = timezone.now()
+        voucher = services.send_voucher(self.customer, at=now + DAY, valid_until=now + 2 * DAY)
+        worker = TickedWorker()
+        (claimed,) = worker.claim(now + DAY)
+        worker.settle([worker.dispatch(claimed, now + 3 * DAY)], [claimed])
+        voucher.refresh_from_db()
+        self.assertEqual((voucher.status, self.subjects()), ("expired", []))
+
+    def test_mail_can_be_stopped_altogether(self) -> None:
+        services.welcome(self.customer)
+        self.order()
+        self.assertEqual(services.write_no_more_mail(), 3)
 
 
 class PageTests(ShopTestCase):

@@ -44,7 +44,6 @@ class Receiver:
     events: tuple[str, ...]
     is_async: bool
     _reference: Callable[[], Callable[..., Any] | None] = field(repr=False)
-    sender: object = None
 
     @property
     def function(self) -> Callable[..., Any] | None:

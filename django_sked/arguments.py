@@ -12,6 +12,7 @@ from django_sked.exceptions import InvalidMessage, UnknownArgument
 
 EVENT = re.compile(r"[\w][\w.:/@+-]{0,254}")
 QUEUE = re.compile(r"[\w][\w.:-]{0,63}")
+_is_event, _is_queue = EVENT.fullmatch, QUEUE.fullmatch
 _UNKEPT = re.compile(r"[\0\ud800-\udfff]")
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2999, 12, 31, tzinfo=UTC)
@@ -86,17 +87,21 @@ def _hint(name: str, allowed: list[str], values: dict[str, Any]) -> str:
 
 
 def event(value: object) -> str:
+    if type(value) is str and _is_event(value):
+        return value
     return _matching(value, EVENT, "event", "1 to 255 letters, digits or any of . : / @ + - _, a letter or digit first")
 
 
 def queue(value: object) -> str:
+    if type(value) is str and _is_queue(value):
+        return value
     return _matching(value, QUEUE, "queue", "1 to 64 letters, digits or any of . : - _, a letter or digit first")
 
 
 def _matching(value: object, pattern: re.Pattern[str], name: str, allowed: str) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidMessage(f"{name} must be {allowed}, not {shown(value)}.")
-    return str(value)
+    return str.__str__(value)
 
 
 def key(value: object) -> str | None:
@@ -106,7 +111,7 @@ def key(value: object) -> str | None:
         raise InvalidMessage(
             f"key must be 1 to 200 printable characters without spaces around them, or None, not {shown(value)}."
         )
-    return str(value)
+    return str.__str__(value)
 
 
 def batch_size(value: object) -> int | None:
@@ -119,10 +124,12 @@ def reason(value: object) -> str:
     """Why a person did it: any text that every database keeps; what is longer than 255 characters is cut."""
     if not isinstance(value, str) or _UNKEPT.search(value):
         raise InvalidMessage(f"reason must be text without NUL characters or lone surrogates, not {shown(value)}.")
-    return str(value)
+    return str.__str__(value)
 
 
 def priority(value: object) -> int:
+    if type(value) is int and value in PRIORITIES:
+        return value
     if isinstance(value, bool) or not isinstance(value, int) or value not in PRIORITIES:
         raise InvalidMessage(f"priority must be a whole number from -100 to 100 (higher first), not {shown(value)}.")
     return int(value)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 monotonic = time.monotonic
 
@@ -20,6 +20,11 @@ def now() -> datetime:
     return _pretended.get() or datetime.now(UTC)
 
 
+def pretended() -> datetime | None:
+    """The time that `pretend` says it is in this context."""
+    return _pretended.get()
+
+
 @contextmanager
 def pretend(now: datetime | None) -> Iterator[None]:
     """For tests: in this context, let every clock here stand still at `now`; None changes nothing."""
@@ -30,32 +35,55 @@ def pretend(now: datetime | None) -> Iterator[None]:
         _pretended.reset(token)
 
 
-class StoreClock:
-    """The time of a store, from one reading and this host's monotonic clock.
+#: How much faster or slower the clocks of two machines may run: what is known of a store's time ages by so much.
+DRIFT = 100e-6
+#: Binary fractions cannot hold every microsecond: this much later is surely not earlier.
+_ROUNDING = 1e-6
 
-    A reading is taken as if it were made when the answer *arrived*. It was made earlier, so this clock is late by up
-    to one round trip and never fast: whoever waits for a due time by it comes later, not earlier. Steps of the
-    host's wall clock change nothing.
+
+class StoreClock:
+    """The time of a store, from readings of it and this host's monotonic clock.
+
+    A reading was made somewhere between question and answer. Taken as if it were made when the *answer* came, it is
+    late by a part of that time and never fast: whoever waits for a due time by this clock comes later, not earlier.
+    The best reading is kept, worth less the older it is; one that contradicts it, as after a step of the store's
+    clock, replaces it. Steps of the host's wall clock change nothing.
     """
 
     def __init__(self, read: Callable[[], datetime], *, refresh: float = 60.0) -> None:
         self._read = read
         self._refresh = refresh
         self._lock = threading.Lock()
-        self._base: tuple[datetime, float] | None = None
+        #: Seconds by which the store's time is ahead of the monotonic clock, and when that was known.
+        self._ahead: tuple[float, float] | None = None
 
     def now(self) -> datetime:
         """The store's time; asks the store when the last reading is older than `refresh` seconds."""
         if pretended := _pretended.get():
             return pretended
-        base = self._base
-        if base is None or monotonic() - base[1] > self._refresh:
-            base = self.read()
-        return base[0] + timedelta(seconds=monotonic() - base[1])
+        known = self._ahead
+        if known is None or monotonic() - known[1] > self._refresh:
+            known = self.read()
+        ahead, at = known
+        instant = monotonic()
+        return datetime.fromtimestamp(ahead + instant - DRIFT * max(0.0, instant - at) - _ROUNDING, UTC)
 
-    def read(self) -> tuple[datetime, float]:
-        """Ask the store now; returns its time and the monotonic instant at which the answer arrived."""
-        reading = self._read()
+    def monotonic_at(self, at: datetime) -> float:
+        """The earliest instant of the monotonic clock at which the store's time is surely `at`, or later."""
+        ahead, since = self._ahead or self.read()
+        return since + (at.timestamp() - ahead - since) / (1 - DRIFT) + _ROUNDING
+
+    def read(self) -> tuple[float, float]:
+        """Ask the store now."""
+        sent = monotonic()
+        reading = self._read().timestamp()
+        received = monotonic()
         with self._lock:
-            self._base = (reading, monotonic())
-            return self._base
+            if self._ahead is not None:
+                ahead, at = self._ahead
+                ahead -= DRIFT * max(0.0, received - at)
+                if reading - received <= ahead <= reading - sent:
+                    self._ahead = (ahead, received)
+                    return self._ahead
+            self._ahead = (reading - received, received)
+            return self._ahead

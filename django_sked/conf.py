@@ -68,10 +68,28 @@ def _retention(value: object) -> Mapping[Status, timedelta | None]:
     return kept
 
 
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidBackend(f"must be True or False, not {value!r}")
+    return value
+
+
 def _database(value: object) -> str | None:
     if value is not None and (not isinstance(value, str) or value not in settings.DATABASES):
         raise InvalidBackend(f"must be one of the DATABASES ({', '.join(settings.DATABASES)}), not {value!r}")
     return value
+
+
+def _keywords(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidBackend("must be a dictionary of keyword arguments of redis-py")  # which may have a password in it
+    if taken := value.keys() & _TAKEN:
+        raise InvalidBackend(f"must leave {min(taken)!r} to LOCATION and the other options")
+    return dict(value)
+
+
+#: What the Redis backend tells redis-py itself.
+_TAKEN = frozenset({"decode_responses", "encoding_errors", "retry", "retry_on_timeout", "retry_on_error", "protocol"})
 
 
 def _location(value: object) -> str:
@@ -109,6 +127,28 @@ class DatabaseOptions(Options):
     """OPTIONS of the database backend: `database` is an alias in DATABASES; by default the routers choose."""
 
     database: str | None = _option(_database, default=None)
+    #: Are idle workers told of messages that are due before they would look?
+    wakeups: bool = _option(_switch, default=True)
+    #: On PostgreSQL, does a settle of plain deliveries wait until it would survive a crash of the server?
+    durable_settles: bool = _option(_switch, default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisOptions(Options):
+    """OPTIONS of the Redis backend. Durations are seconds or timedeltas."""
+
+    #: The alias in DATABASES whose transactions writes wait for, inside `atomic()`.
+    transaction_database: str = _option(_database, default="default")
+    #: How long one call may wait for the server, and for a connection to it.
+    socket_timeout: float = _option(_number(0.1, 3600), default=5.0)
+    connect_timeout: float = _option(_number(0.1, 3600), default=5.0)
+    #: Further keyword arguments of redis-py's connections, such as `ssl_ca_certs`, `username` and `password`.
+    connection: Mapping[str, Any] = _option(_keywords, default_factory=dict, repr=False)
+    #: So many replicas must have what is scheduled or changed before the call returns (WAIT), within `replica_timeout`.
+    replicas: int = _option(_number(0, 100, whole=True), default=0)
+    replica_timeout: float = _option(_number(0.001, 3600), default=1.0)
+    #: Is a server that may evict messages when its memory is full refused? Else it is warned of.
+    refuse_eviction: bool = _option(_switch, default=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +156,8 @@ class QueueSettings:
     """What a worker does for one queue, unless its command line says otherwise."""
 
     concurrency: int | None = _option(_number(1, 1000, whole=True), default=None)
+    #: Seconds by which messages are claimed ahead of their time: more punctual, and so much earlier unchangeable.
+    lookahead: float | None = _option(_number(0, 10), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +165,8 @@ class BackendSettings:
     """One alias of the SKED setting."""
 
     alias: str
-    location: str = ""
+    #: May hold a password.
+    location: str = field(default="", repr=False)
     key_prefix: str = "sked"
     queues: Mapping[str, QueueSettings] = field(default_factory=dict)
     options: Options = field(default_factory=Options)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django_sked import arguments
 from django_sked.exceptions import InvalidMessage
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """Conditions that a message must all meet; None means any. Bounds are inclusive."""
+    """Conditions that a message must all meet; None means any. Bounds are inclusive.
+
+    What meets them comes by due time and id, both ascending or both descending.
+    """
 
     event: str | None = None
     queue: str | None = None
@@ -25,6 +29,8 @@ class Criteria:
     key: str | None = None
     due_from: datetime | None = None
     due_until: datetime | None = None
+    workflow: UUID | None = None
+    descending: bool = False
 
     def matches(self, message: ScheduledMessage) -> bool:
         return (
@@ -32,6 +38,7 @@ class Criteria:
             and (self.queue is None or message.queue == self.queue)
             and (self.statuses is None or message.status in self.statuses)
             and (self.key is None or message.key == self.key)
+            and (self.workflow is None or message.workflow_id == self.workflow)
             and (self.due_from is None or message.due_at >= self.due_from)
             and (self.due_until is None or message.due_at <= self.due_until)
         )

@@ -1,4 +1,4 @@
-"""Every error that django-sked raises, and the three that a receiver raises on purpose.
+"""Every error that django-sked raises, and the four that a receiver raises on purpose.
 
 SkedError
 ├── InvalidMessage (ValueError)          an argument of schedule() or of a verb is wrong
@@ -8,8 +8,10 @@ SkedError
 ├── IdInUse                              the caller's own id is taken
 ├── KeyInUse                             the key is held by a live message
 ├── StoredMessage (TypeError)            save(), update() or delete() where only a verb may write
+├── RecurrenceChanged                    somebody else keeps changing the recurrence
 ├── LeaseLost                            the message belongs to somebody else by now
 ├── BackendFull                          the store has no room for another message
+├── NotSupported                         what this kind of backend cannot do
 └── Misconfigured (ImproperlyConfigured)
     ├── InvalidBackend                   the SKED setting, or a backend that cannot work here
     └── InvalidReceiver                  a receiver that could never be called correctly
@@ -17,7 +19,10 @@ SkedError
 ControlFlow                              raised *by* receivers, never by us
 ├── Retry(at= | delay=)                  this attempt failed; try again then
 ├── Reschedule(at= | delay=)             not now; does not count as an attempt
-└── Bury(reason)                         give up at once
+├── Bury(reason)                         give up at once
+└── EndRecurrence(reason)                done, and the recurrence of this message shall bring no more
+
+AttemptTimedOut (BaseException)          raised *in* a receiver, in the middle of its work, when its timeout has passed
 """
 
 from __future__ import annotations
@@ -70,12 +75,20 @@ class StoredMessage(SkedError, TypeError):
     """A stored message is changed by its verbs only."""
 
 
+class RecurrenceChanged(SkedError):
+    """This recurrence is being changed by others again and again."""
+
+
 class LeaseLost(SkedError):
     """This message is held by another worker by now."""
 
 
 class BackendFull(SkedError):
     """The backend has no room for another message."""
+
+
+class NotSupported(SkedError, NotImplementedError):
+    """This backend cannot do that."""
 
 
 class Misconfigured(SkedError, ImproperlyConfigured):
@@ -98,9 +111,26 @@ class _Later(ControlFlow):
     def __init__(self, *, at: datetime | None = None, delay: timedelta | float | None = None) -> None:
         if (at is None) == (delay is None):
             raise InvalidMessage(f"{type(self).__name__}() takes either at= or delay=.")
+        from django_sked import arguments  # which imports this module
+
+        if at is not None:
+            arguments.instant(at)
+        else:
+            arguments.duration(delay)
         super().__init__(f"at {at}" if at is not None else f"in {delay}")
         self.at = at
         self.delay = delay
+
+
+class _WithReason(ControlFlow):
+    def __init__(self, reason: str = "") -> None:
+        given: object = reason
+        if not isinstance(given, str):
+            from django_sked import arguments
+
+            raise InvalidMessage(f"The reason of {type(self).__name__}() must be text, not {arguments.shown(given)}.")
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Retry(_Later):
@@ -111,9 +141,16 @@ class Reschedule(_Later):
     """Not now: come back `at` an aware datetime or after `delay`; no attempt is counted."""
 
 
-class Bury(ControlFlow):
+class Bury(_WithReason):
     """Give up at once: the message becomes dead, with `reason` in its errors."""
 
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
+
+class EndRecurrence(_WithReason):
+    """The receiver is done, and its recurrence with it: this message is delivered, and no more follow."""
+
+
+class AttemptTimedOut(BaseException):
+    """The timeout of this message has passed: the receiver is to end.
+
+    Not an Exception, so that a receiver that catches those for its own ends does not go on by mistake.
+    """

@@ -77,6 +77,6 @@ def _log_worker_error(worker: Any, error: BaseException, step: str, expected: bo
         worker.id,
         step,
         type(error).__name__,
-        str(error).strip()[:500],
+        " ".join(str(error).split())[:500],
         exc_info=None if expected else error,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 from uuid import UUID
 
 from django.db import models
 
 from django_sked import arguments, criteria, scheduling, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
 from django_sked.retry import RetryPolicy
 from django_sked.states import LIVE, Answer
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage
 
 
+#: What `on_success=` and its like take.
+Parents = Union["ScheduledMessage", UUID, str, Iterable[Union["ScheduledMessage", UUID, str]]]
 #: Looks at a key that others keep handing on.
 ROUNDS = 20
 
@@ -43,6 +46,8 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         *,
         at: datetime | None = None,
         delay: Delay | None = None,
+        at_local: datetime | None = None,
+        timezone: str | None = None,
         key: str | None = None,
         on_conflict: scheduling.OnConflict = "error",
         queue: str = "default",
@@ -55,17 +60,25 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         expires_in: Delay | None = None,
         id: UUID | str | None = None,
         allow_past: bool = True,
+        on_success: Parents | None = None,
+        on_failure: Parents | None = None,
+        on_finish: Parents | None = None,
         backend: str | None = None,
         **unknown: Any,
     ) -> ScheduledMessage:
         """Schedule a message and return it; without `at` or `delay` it is due now.
 
-        `at` is an aware datetime, `delay` a timedelta or seconds. On the database backend the message joins the
-        caller's transaction: it exists if and only if that commits, and from then on it is delivered at least once,
-        never before it is due. `key` names a purpose of which at most one message is live: if one is,
+        `at` is an aware datetime, `delay` a timedelta or seconds, `at_local` what the clocks show in `timezone`; the
+        message keeps both, and `sked_sync` moves it when that zone gets other rules. On the database backend the
+        message joins the caller's transaction: it exists if and only if that commits, and from then on it is delivered
+        at least once, never before it is due. `key` names a purpose of which at most one message is live: if one is,
         `on_conflict` says "error" (KeyInUse), "ignore" (it is returned, with `was_created` false) or "replace" (it is
-        cancelled, or, when a worker holds it already, asked to stop). `expires_in` counts from the due time. Raises
-        InvalidMessage for a wrong argument, PayloadTooLarge, IdInUse and KeyInUse; then nothing was stored.
+        cancelled, or, when a worker holds it already, asked to stop). `expires_in` counts from the due time.
+
+        `on_success`, `on_failure` and `on_finish` name messages, or ids, that it waits for: until every one of them has
+        ended for good, and as asked, it is blocked, and `delay` counts from then on. When one has ended otherwise it is
+        cancelled. Raises InvalidMessage for a wrong argument, PayloadTooLarge, IdInUse and KeyInUse, NotSupported where
+        the backend has no workflows; then nothing was stored.
         """
         if unknown:
             allowed = (*scheduling.ARGUMENTS, *scheduling.CALL_ARGUMENTS)
@@ -79,6 +92,8 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             payload,
             at=at,
             delay=delay,
+            at_local=at_local,
+            timezone=timezone,
             key=key,
             queue=queue,
             priority=priority,
@@ -90,7 +105,11 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             expires_in=expires_in,
             id=id,
             allow_past=allow_past,
+            on_success=on_success,
+            on_failure=on_failure,
+            on_finish=on_finish,
         )
+        _refuse_unsupported(store, [message])
         return store.add([message], on_conflict=scheduling.on_conflict(on_conflict))[0]
 
     def schedule_many(
@@ -103,10 +122,12 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     ) -> list[ScheduledMessage]:
         """Schedule many: dictionaries of the arguments of `schedule()`, or unsaved instances; all of them or none.
 
-        Returns them in the same order. One statement stores up to `batch_size` (default: a few thousand).
+        Returns them in the same order. PostgreSQL takes them by COPY. One statement stores at most `batch_size` of them
+        (default: as many as suits the database).
         """
         store = self._backend(backend)
         built = scheduling.build_many(self.model, store.settings, store.now(), messages)
+        _refuse_unsupported(store, built)
         return store.add(
             built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=arguments.batch_size(batch_size)
         )
@@ -193,6 +214,8 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         at: datetime | None = None,
         delay: Delay | None = None,
         shift: Delay | None = None,
+        at_local: datetime | None = None,
+        timezone: str | None = None,
         payload: Any = UNSET,
         metadata: Any = UNSET,
         priority: int = UNSET,
@@ -206,14 +229,13 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         `shift` moves it relative to its present due time. An expiry keeps its distance to the due time unless
         `expires_at` is given.
         """
+        times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         return self._change(
             backend,
             id,
             key,
-            lambda store: scheduling.reschedule(
-                store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown
-            ),
+            lambda store: scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown),
         )
 
     def hold(
@@ -259,11 +281,16 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         wanted = verb(store)
         if checked_id is not None:
             return store.change_one(checked_id, wanted)
+        if store.postpone(wanted.step, lambda: self._change_holder(store, str(checked_key), wanted)):
+            return Answer.ON_COMMIT
+        return self._change_holder(store, str(checked_key), wanted)
+
+    def _change_holder(self, store: BaseBackend, key: str, wanted: verbs.Verb) -> Answer:
         store.begin_change()
         holder = answer = None
         for _ in range(ROUNDS):
             try:
-                found = store.find(key=checked_key).pk
+                found = store.find(key=key).pk
             except self.model.DoesNotExist:
                 return Answer.NOT_FOUND
             # Answered for the message that held the key just now: another may have taken it over meanwhile.
@@ -291,3 +318,11 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     amake_due = twin(make_due)
     aredrive = twin(redrive)
     aclear = twin(clear)
+
+
+def _refuse_unsupported(store: BaseBackend, messages: Iterable[ScheduledMessage]) -> None:
+    if not store.supports_workflows and any(message.waits_for for message in messages):
+        raise NotSupported(
+            f"The backend {store.alias!r} has no workflows: in it no message can wait for others "
+            "(on_success, on_failure, on_finish). The database backend can."
+        )

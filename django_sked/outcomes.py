@@ -13,13 +13,19 @@ from uuid import UUID
 
 from django_sked.states import FINISHED, Status
 
-Step = Literal["deliver", "retry", "bury", "expire", "release"]
+#: "keep" leaves a message claimed, and only notes who has received it.
+Step = Literal["deliver", "retry", "bury", "expire", "release", "keep"]
 
+#: A message is dead when so many workers were lost with it as a suspect. All but the first of them held nothing else.
+MOST_CRASHES = 3
+#: What `is_awaited` is kept for so long at least, whatever its retention.
+VERDICT_KEPT = timedelta(days=1)
 #: Errors kept on a message: the first one and the newest.
 MOST_ERRORS = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: that would make each instance three times as dear, and there is one for each message.
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """How a claim of one message ended. It is written only while `token` is still the message's token."""
 
@@ -31,15 +37,34 @@ class Outcome:
     delay: float | None = None
     #: Whether a finished or failed attempt is counted.
     counted: bool = True
+    #: Has a receiver been called in this attempt?
+    has_begun: bool = True
     delivered_to: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     reason: str = ""
     unroutable: bool = False
+    #: What receivers said of the recurrence of the message.
+    verdict: dict[str, Any] | None = None
+    #: Perhaps an atomic receiver has noted more in the store than this outcome knows: that is added to, not replaced.
+    in_doubt: bool = False
+    #: The fields that were written by the transaction of an atomic receiver: there is nothing left to write.
+    written: dict[str, Any] | None = None
 
     @property
     def is_plain_delivery(self) -> bool:
         """Delivered to a single receiver at the first attempt: written by the batch, without a word on each."""
-        return self.step == "deliver" and self.counted and len(self.delivered_to) < 2 and not self.errors
+        return (
+            self.step == "deliver"
+            and self.counted
+            and len(self.delivered_to) < 2
+            and not self.errors
+            and self.verdict is None
+        )
+
+    @property
+    def minds_cancel(self) -> bool:
+        """Does it end cancelled where a cancel was requested: it would come again, or has not begun?"""
+        return self.step in ("retry", "release") or (self.step in ("bury", "expire") and not self.has_begun)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,32 +77,43 @@ class Row:
     cancel_requested: bool
     unroutable: int
     errors: list[dict[str, Any]]
+    delivered_to: dict[str, str]
+    verdict: dict[str, Any] | None
 
 
 def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
     """The fields that this outcome sets on that row at `now`."""
-    fields: dict[str, Any] = {"attempt": min(row.attempt + 1, 32_000)} if outcome.counted else {}
+    fields: dict[str, Any] = {}
     if outcome.errors:
         fields["errors"] = capped((row.errors if isinstance(row.errors, list) else []) + outcome.errors)
+    if outcome.verdict is not None:
+        fields["verdict"] = {**outcome.verdict, **((outcome.in_doubt and row.verdict) or {})}
+    if outcome.step == "keep":
+        return fields | {"status": Status.CLAIMED, "delivered_to": outcome.delivered_to}
+    if outcome.counted:
+        fields["attempt"] = min(row.attempt + 1, 32_000)
     # A message that dies forgets who buried it, so that a redrive calls them again.
     if outcome.step == "bury" or (outcome.delivered_to and not outcome.is_plain_delivery):
-        fields["delivered_to"] = outcome.delivered_to
+        fields["delivered_to"] = {**outcome.delivered_to, **(row.delivered_to if outcome.in_doubt else {})}
     if outcome.unroutable:
         fields["unroutable"] = min(row.unroutable + 1, 32_000)
     elif outcome.counted:
         fields["unroutable"] = 0
+    # It left its worker alive; unless it was handed back before its start, which shows nothing.
+    if outcome.step != "release" or outcome.unroutable:
+        fields["suspect"] = False
     return fields | _ending(outcome, row, now)
 
 
 def _ending(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
+    if row.cancel_requested and outcome.minds_cancel:
+        return stop(now)
     if outcome.step == "deliver":
         return finish(Status.DELIVERED, now)
     if outcome.step == "bury":
         return finish(Status.DEAD, now, outcome.reason)
     if outcome.step == "expire":
         return finish(Status.EXPIRED, now, outcome.reason)
-    if row.cancel_requested:
-        return stop(now)
     next_at = _next_at(outcome, row, now)
     if row.expires_at is not None and next_at >= row.expires_at:
         return finish(Status.EXPIRED, now, "would have come again only after it expires")
@@ -90,6 +126,55 @@ def _next_at(outcome: Outcome, row: Row, now: datetime) -> datetime:
     if outcome.delay is not None:
         return now + timedelta(seconds=outcome.delay)
     return row.next_at
+
+
+def rescued(*, cancel_requested: bool, suspect: bool, crashes: int, now: datetime) -> dict[str, Any]:
+    """The fields that a rescue sets, besides a higher token, on a message whose worker is gone.
+
+    It may have been what its worker died of, so it is suspect from now on, and claimed alone. Was it suspect already,
+    the worker that was lost counts. Only the first such worker may have held others by then: it gave a suspect that had
+    survived for a while company, which from then on it never has again.
+    """
+    crashes += suspect
+    if cancel_requested:
+        fields = stop(now)
+    elif suspect and crashes >= MOST_CRASHES:
+        fields = finish(Status.DEAD, now)
+    else:
+        fields = {"status": Status.SCHEDULED, "suspect": True, "claimed_by": None, "claimed_at": None}
+    return fields | {"crashes": crashes}
+
+
+def lost_alone(
+    *, attempt: int, errors: Any, delivered_to: Any, worker: UUID | None, place: tuple[str, int] | None, now: datetime
+) -> dict[str, Any]:
+    """What a message that has died so tells of its death; a redrive calls again who gave up, as after a bury."""
+    where = f"on host {place[0]}, process {place[1]}" if place else f"the worker {worker}"
+    text = (
+        f"{MOST_CRASHES} workers were lost while each tried this message again as a suspect, at least "
+        f"{MOST_CRASHES - 1} of them with nothing else in hand, the last one {where}."
+    )
+    entry = {
+        "attempt": attempt + 1,
+        "at": now.isoformat(timespec="microseconds"),
+        "receiver": "",
+        "type": "WorkerLost",
+        "text": text,
+        "traceback": "",
+        "worker": str(worker or ""),
+    }
+    kept = delivered_to.items() if isinstance(delivered_to, dict) else ()
+    return {
+        "reason": text[:255],
+        "errors": capped([*(errors if isinstance(errors, list) else []), entry]),
+        "delivered_to": {receiver: kind for receiver, kind in kept if kind == "delivered"},
+    }
+
+
+def is_awaited(status: str, recurrence: UUID | None, verdict: Any) -> bool:
+    """Is a finished message to be read by a promoter? One of a recurrence is, unless it is delivered without a verdict:
+    that is what a promoter takes a message for that is gone."""
+    return recurrence is not None and (status != Status.DELIVERED or verdict is not None)
 
 
 def finish(status: Status, now: datetime, reason: str = "") -> dict[str, Any]:

@@ -60,6 +60,8 @@ class BulkVerbs:
         at: datetime | None = None,
         delay: Delay | None = None,
         shift: Delay | None = None,
+        at_local: datetime | None = None,
+        timezone: str | None = None,
         payload: Any = UNSET,
         metadata: Any = UNSET,
         priority: int = UNSET,
@@ -68,11 +70,10 @@ class BulkVerbs:
         **unknown: Any,
     ) -> int:
         """Move the pending ones to one time, or each by `shift`, or change their fields; returns how many changed."""
+        times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         store = self._store
-        return self._change(
-            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown)
-        )
+        return self._change(scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> int:
         """Keep the pending ones back until they are resumed."""

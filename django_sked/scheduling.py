@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
+from django.db.models.base import ModelState
+from django.db.models.signals import post_init, pre_init
 
-from django_sked import arguments, ids, payloads, verbs
+from django_sked import arguments, civil, dependencies, garbage, ids, payloads, verbs
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
 from django_sked.exceptions import InvalidMessage
@@ -27,6 +30,8 @@ ARGUMENTS = (
     "payload",
     "at",
     "delay",
+    "at_local",
+    "timezone",
     "key",
     "queue",
     "priority",
@@ -38,7 +43,11 @@ ARGUMENTS = (
     "expires_in",
     "id",
     "allow_past",
+    "on_success",
+    "on_failure",
+    "on_finish",
 )
+_KNOWN = frozenset(ARGUMENTS)
 #: ... and those that a call of `schedule()` has besides.
 CALL_ARGUMENTS = ("on_conflict", "backend")
 
@@ -52,6 +61,8 @@ def build(
     *,
     at: object = None,
     delay: object = None,
+    at_local: object = None,
+    timezone: object = None,
     key: object = None,
     queue: object = "default",
     priority: object = 0,
@@ -63,32 +74,100 @@ def build(
     expires_in: object = None,
     id: object = None,
     allow_past: bool = True,
+    on_success: object = None,
+    on_failure: object = None,
+    on_finish: object = None,
+    new_id: Callable[[], UUID] = ids.uuid7,
 ) -> ScheduledMessage:
     """An unsaved message from the arguments of `schedule()`; raises InvalidMessage for the first wrong one."""
     options = settings.options
-    due_at = arguments.moment(at=at, delay=delay, now=now) or now
+    local_time = None
+    if at_local is not None or timezone is not None:
+        at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
+    due_at = now if at is None and delay is None else arguments.moment(at=at, delay=delay, now=now) or now
     if not allow_past and due_at < now:
         raise InvalidMessage(f"at lies in the past: {shown(at)} (allow_past=False).")
-    checked_key = arguments.key(key)
-    message = model(
-        id=ids.uuid7() if id is None else ids.parse(id),
-        event=arguments.event(event),
-        queue=arguments.queue(queue),
-        priority=arguments.priority(priority),
-        payload=payloads.normalise(payload, max_bytes=options.max_payload_bytes),
-        metadata={} if metadata is None else payloads.normalise_metadata(metadata),
-        key=checked_key,
-        live_key=checked_key,
-        due_at=due_at,
-        next_at=due_at,
-        expires_at=expiry(due_at, expires_at, expires_in),
-        timeout=options.timeout if timeout is None else arguments.timeout(timeout),
-        created_at=now,
-        max_attempts=options.max_attempts if max_attempts is None else arguments.max_attempts(max_attempts),
-        retry_policy=None if retry is None else to_json(retry_policy(retry)),
-    )
-    message.has_own_id = id is not None
+    checked_key = None if key is None else arguments.key(key)
+    values = {
+        "id": new_id() if id is None else ids.parse(id),
+        "event": arguments.event(event),
+        "queue": arguments.queue(queue),
+        "priority": arguments.priority(priority),
+        "payload": payloads.normalise(payload, max_bytes=options.max_payload_bytes),
+        "metadata": {} if metadata is None else payloads.normalise_metadata(metadata),
+        "key": checked_key,
+        "live_key": checked_key,
+        "due_at": due_at,
+        "next_at": due_at,
+        "expires_at": None if expires_at is None and expires_in is None else expiry(due_at, expires_at, expires_in),
+        "timeout": options.timeout if timeout is None else arguments.timeout(timeout),
+        "created_at": now,
+        "max_attempts": options.max_attempts if max_attempts is None else arguments.max_attempts(max_attempts),
+        "retry_policy": None if retry is None else to_json(retry_policy(retry)),
+        # Fresh ones, as no two messages may share what can be changed.
+        "delivered_to": {},
+        "errors": [],
+    }
+    message = _new(model, values)
+    if local_time is not None:
+        message.local_time = local_time
+    if id is not None:
+        message.has_own_id = True
+    if on_success is not None or on_failure is not None or on_finish is not None:
+        waits_for = dependencies.conditions(
+            settings.alias, model, on_success=on_success, on_failure=on_failure, on_finish=on_finish
+        )
+        is_timed = at is not None
+        wait_for(message, waits_for, delay=None if is_timed else due_at - now, expires_in=expires_in)
     return message
+
+
+def wait_for(
+    message: ScheduledMessage, waits_for: Mapping[UUID, str], *, delay: timedelta | None, expires_in: object
+) -> None:
+    """It is blocked until its conditions hold; from then on its delay is counted, and after that `expires_in`."""
+    if not waits_for:
+        return
+    message.waits_for = waits_for
+    message.status = Status.BLOCKED
+    message.parents_left = len(waits_for)
+    message.release_delay = delay
+    if expires_in is not None:
+        message.release_expiry = arguments.duration(expires_in, "expires_in")
+        message.expires_at = None
+
+
+def wall_time(at_local: object, timezone: object, *, at: object, delay: object) -> tuple[datetime, str]:
+    """The instant that a wall time in a zone names, and both as they are kept."""
+    if at_local is None or timezone is None:
+        raise InvalidMessage("Give at_local= and timezone= together.")
+    if at is not None or delay is not None:
+        raise InvalidMessage("Give only one of at=, delay= and at_local=.")
+    wall, zone = civil.wall_time(at_local), civil.zone(timezone)
+    return civil.instant_of(wall, zone), civil.to_text(wall, zone)
+
+
+def _new(model: type[ScheduledMessage], values: dict[str, Any]) -> ScheduledMessage:
+    """An unsaved instance; without the work that `Model.__init__` does for models whose fields it has to look up."""
+    if _is_listened_to(model):
+        return model(**values)
+    message = model.__new__(model)
+    message.__dict__ = _blank(model) | values
+    message._state = ModelState()
+    return message
+
+
+def _is_listened_to(model: type[ScheduledMessage]) -> bool:
+    # Looked at first, as the search among them takes longer than all of this: mostly there are none, of any model.
+    return bool(
+        (pre_init.receivers and pre_init.has_listeners(model))
+        or (post_init.receivers and post_init.has_listeners(model))
+    )
+
+
+@cache
+def _blank(model: type[ScheduledMessage]) -> dict[str, Any]:
+    return {field.attname: field.get_default() for field in model._meta.concrete_fields}
 
 
 def expiry(due_at: datetime, expires_at: object, expires_in: object) -> datetime | None:
@@ -126,27 +205,62 @@ def build_many(
     """Unsaved messages from dictionaries of the arguments of `schedule()` or from unsaved instances."""
     if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
         raise InvalidMessage(f"schedule_many takes dictionaries or unsaved messages, not {shown(items)}.")
-    messages = []
-    for position, item in enumerate(items):
-        try:
-            messages.append(_one_of_many(model, settings, now, item))
-        except InvalidMessage as error:
-            raise type(error)(f"Message {position}: {error}") from None
+    items = list(items)
+    new_id = ids.many(len(items)).__next__
+    messages: list[ScheduledMessage] = []
+    last: dict[str, Any] | None = None
+    shared: frozenset[str] = frozenset() if _is_listened_to(model) else _SHARED
+    with garbage.left_alone():
+        for position, item in enumerate(items):
+            try:
+                if last is not None and type(item) is dict and _is_like(item, last):
+                    messages.append(_another(messages[-1], settings, item.get("payload"), new_id()))
+                elif isinstance(item, model):
+                    last = None
+                    messages.append(complete(item, settings, now))
+                else:
+                    known = _arguments(item)
+                    messages.append(build(model, settings, now, **known, new_id=new_id))
+                    last = dict(known) if shared.issuperset(known) else None
+            except InvalidMessage as error:
+                raise type(error)(f"Message {position}: {error}") from None
     return messages
 
 
-def _one_of_many(
-    model: type[ScheduledMessage], settings: BackendSettings, now: datetime, item: object
-) -> ScheduledMessage:
-    if isinstance(item, model):
-        return complete(item, settings, now)
+#: Arguments of which messages have either the very same, or, of the payload, each its own.
+_SHARED = frozenset({"event", "payload", "at", "delay", "queue", "priority", "max_attempts", "timeout", "expires_in"})
+
+
+def _is_like(item: dict[Any, Any], last: dict[str, Any]) -> bool:
+    """Are the arguments, but for the payload, the very ones of the last message, which have been checked?"""
+    if len(item) != len(last):
+        return False
+    for name, value in item.items():
+        if value is not last.get(name, _MISSING) and (name != "payload" or name not in last):
+            return False
+    return True
+
+
+_MISSING = object()
+
+
+def _another(like: ScheduledMessage, settings: BackendSettings, payload: object, id: UUID) -> ScheduledMessage:
+    """A message with another id and payload."""
+    checked = payloads.normalise(payload, max_bytes=settings.options.max_payload_bytes)
+    own = {"id": id, "payload": checked, "metadata": {}, "delivered_to": {}, "errors": [], "_state": ModelState()}
+    message = type(like).__new__(type(like))
+    message.__dict__ = vars(like) | own
+    return message
+
+
+def _arguments(item: object) -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
         raise InvalidMessage(f"expected a dictionary or an unsaved message, not {shown(item)}.")
-    if unknown := set(item) - set(ARGUMENTS):
+    if unknown := item.keys() - _KNOWN:
         raise arguments.unknown(map(str, unknown), ARGUMENTS, what="A message", values=dict(item))
     if "event" not in item:
         raise InvalidMessage("event is missing.")
-    return build(model, settings, now, **item)
+    return item
 
 
 def complete(message: ScheduledMessage, settings: BackendSettings, now: datetime) -> ScheduledMessage:
@@ -165,6 +279,8 @@ def complete(message: ScheduledMessage, settings: BackendSettings, now: datetime
     if message.retry_policy is not None:
         from_json(message.retry_policy)
     _complete_times(message, now)
+    if message.local_time is not None:
+        civil.from_text(message.local_time)
     _complete_state(message)
     _check_history(message)
     message.has_own_id = True
@@ -222,21 +338,28 @@ def reschedule(
     at: object = None,
     delay: object = None,
     shift: object = None,
+    at_local: object = None,
+    timezone: object = None,
     **fields: Any,
 ) -> verbs.Reschedule:
     """The verb from the arguments of `reschedule()`; raises InvalidMessage when it would change nothing."""
+    local_time = None
+    if at_local is not None or timezone is not None:
+        at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
     due_at = arguments.moment(at=at, delay=delay, now=now)
     if shift is not None and due_at is not None:
-        raise InvalidMessage("Give only one of at=, delay= and shift=.")
+        raise InvalidMessage("Give only one of at=, delay=, at_local= and shift=.")
     by = None if shift is None else arguments.duration(shift, "shift", least=-arguments.LONGEST_SHIFT)
     if by is not None and by > arguments.LONGEST_SHIFT:
         raise InvalidMessage(f"shift must be at most {arguments.LONGEST_SHIFT.days} days, not {shown(shift)}.")
     if unknown := set(fields) - set(_RESCHEDULE_FIELDS):
-        allowed = ("at", "delay", "shift", *_RESCHEDULE_FIELDS)
+        allowed = ("at", "delay", "shift", "at_local", "timezone", *_RESCHEDULE_FIELDS)
         raise arguments.unknown(unknown, allowed, what="reschedule()", values=fields)
     checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
     if due_at is None and by is None and not checked:
-        raise InvalidMessage("reschedule() needs a new time (at=, delay= or shift=) or a field to change.")
+        raise InvalidMessage("reschedule() needs a new time (at=, delay=, at_local= or shift=) or a field to change.")
+    if local_time is not None:
+        checked["local_time"] = local_time
     new_expiry = checked.get("expires_at")
     if new_expiry is not None and due_at is not None and new_expiry <= due_at:
         raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")

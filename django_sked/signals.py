@@ -43,6 +43,8 @@ class Receiver:
     name: str
     events: tuple[str, ...]
     is_async: bool
+    #: Is it called in one transaction with the settle?
+    atomic: bool
     _reference: Callable[[], Callable[..., Any] | None] = field(repr=False)
 
     @property
@@ -59,8 +61,9 @@ class MessageDueSignal(Signal):
 
     `@receiver(message_due, event="invoice.*")` takes a name, a glob (`*` crosses dots) or a list of them; without
     `event=` a receiver takes every event. A receiver is called with `sender=ScheduledMessage`, `message`, `signal`
-    and must accept `**kwargs`. It may be a coroutine function. Its name, under which a message remembers that it
-    succeeded, is its `dispatch_uid`, else `module.qualname`.
+    and must accept `**kwargs`. It may be a coroutine function. With `atomic=True` it runs in one transaction with the
+    settle, on the database of the messages: what it writes there and "delivered" are committed together. Its name,
+    under which a message remembers that it succeeded, is its `dispatch_uid`, else `module.qualname`.
     """
 
     def __init__(self) -> None:
@@ -77,11 +80,16 @@ class MessageDueSignal(Signal):
         dispatch_uid: Hashable | None = None,
         *,
         event: str | Iterable[str] | None = None,
+        atomic: bool = False,
         **options: Any,
     ) -> None:
         """Connect `receiver` to the messages of `event`; raises InvalidReceiver when it could never work."""
         name = _name_of(receiver, dispatch_uid)
         _check(receiver, sender, name, options)
+        if not isinstance(atomic, bool):
+            raise InvalidReceiver(f"The receiver {name!r}: atomic must be True or False, not {atomic!r}.")
+        if atomic and iscoroutinefunction(receiver):
+            raise InvalidReceiver(f"The receiver {name!r} is a coroutine function: a transaction needs a plain one.")
         events = _patterns(event, name)
         with self._guard:
             known = self._receivers.get(name)
@@ -91,11 +99,13 @@ class MessageDueSignal(Signal):
                         f"Two receivers are named {name!r}: give one of them a dispatch_uid of its own. "
                         "A message remembers by this name who has received it."
                     )
+                if known.atomic != atomic:
+                    raise InvalidReceiver(f"The receiver {name!r} is connected twice, with atomic=True and without.")
                 events = tuple(dict.fromkeys((*known.events, *events)))
             super().connect(receiver, sender=None, weak=weak, dispatch_uid=name)
             reference = _weak(receiver, self._forget_the_dead) if weak else _strong(receiver)
             is_async = iscoroutinefunction(receiver)
-            self._receivers[name] = Receiver(name, events, is_async, reference)
+            self._receivers[name] = Receiver(name, events, is_async, atomic, reference)
             self._by_event.clear()
 
     def disconnect(
@@ -113,11 +123,12 @@ class MessageDueSignal(Signal):
         return found is not None
 
     def receivers_of(self, event: str) -> tuple[Receiver, ...]:
-        """The receivers of this event, in the order in which they were connected."""
+        """The receivers of this event, in the order in which they were connected, the atomic ones last."""
         found = self._by_event.get(event)
         if found is None:
             with self._guard:
-                found = tuple(r for r in self._receivers.values() if r.takes(event) and r.function is not None)
+                takers = [r for r in self._receivers.values() if r.takes(event) and r.function is not None]
+                found = tuple(sorted(takers, key=lambda taker: taker.atomic))
                 if len(self._by_event) > 10_000:
                     self._by_event.clear()
                 self._by_event[event] = found
@@ -127,6 +138,11 @@ class MessageDueSignal(Signal):
         """Every event pattern that somebody receives, sorted."""
         with self._guard:
             return sorted({event for r in self._receivers.values() if r.function is not None for event in r.events})
+
+    def atomic_receivers(self) -> list[str]:
+        """The names of the receivers that were connected with `atomic=True`, sorted."""
+        with self._guard:
+            return sorted(r.name for r in self._receivers.values() if r.atomic and r.function is not None)
 
     def _forget_the_dead(self, _reference: object = None) -> None:
         # May run in the middle of any code, under the garbage collector: no waiting for a lock here.
@@ -191,6 +207,9 @@ message_failed = Signal()
 message_dead = Signal()
 message_expired = Signal()
 
+#: A write that was to follow a commit has failed: `backend`, the `step`, and the `error`.
+store_error = Signal()
+
 worker_started = Signal()
 worker_stopped = Signal()
 worker_error = Signal()
@@ -198,7 +217,7 @@ worker_error = Signal()
 
 def tell(fact: Signal, messages: Sequence[ScheduledMessage], backend: str) -> None:
     """Send a fact about these messages, if somebody listens; a failing listener is logged by Django, no more."""
-    if messages and fact.has_listeners():
+    if messages and fact.receivers and fact.has_listeners():
         send_safely(fact, sender=type(messages[0]), messages=list(messages), backend=backend)
 
 

@@ -9,22 +9,23 @@ def test_an_unpaid_invoice_is_reminded(self):
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from django_sked import clock
+from django_sked import clock, failpoints
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.signals import message_due
 from django_sked.worker.dispatcher import Dispatcher
+from django_sked.worker.promoter import Promoter
 from django_sked.worker.settler import settle
 
-__all__ = ["TickedWorker", "connected", "deliver_due"]
+__all__ = ["TickedWorker", "connected", "deliver_due", "failpoints"]
 
 #: Rounds of messages that schedule messages that are due at once.
 ROUNDS = 1000
@@ -42,32 +43,40 @@ class TickedWorker:
         self.id = uuid.uuid4()
         self.process = WorkerProcess(id=self.id, backend=backend, host="test", pid=0, version="test", lease=lease)
         self._dispatcher = Dispatcher(
-            alias=backend,
-            clock=self.backend.now,
-            default_retry=self.backend.options.retry,
-            run_async=_run_async,
-            worker=str(self.id),
+            self.backend, clock=self.backend.now, run_async=_run_async, worker=str(self.id), lease=lease
         )
+        self._promoter = Promoter(self.backend)
 
     def beat(self, now: datetime | None = None) -> set[uuid.UUID]:
         """Renew the lease; returns which of its messages shall be cancelled."""
-        return self.backend.beat(self.process, now=now)
+        return set(self.backend.beat(self.process, now=now))
+
+    def promote(self, now: datetime | None = None) -> list[ScheduledMessage]:
+        """Turn the ticks of recurrences into messages; returns those."""
+        with clock.pretend(now):
+            return self._promoter.step(now)
 
     def claim(
         self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
     ) -> list[ScheduledMessage]:
         """Claim what is due, in all queues or one."""
         queues = self.backend.queues() if queue is None else [queue]
-        return [message for name in queues for message in self.backend.claim(self.id, name, limit, now=now)]
+        messages = [message for name in queues for message in self.backend.claim(self.id, name, limit, now=now)]
+        if not messages and (suspect := self.backend.claim_suspect(self.id, queues, now=now)) is not None:
+            return [suspect]
+        return messages
 
-    def dispatch(self, message: ScheduledMessage, now: datetime | None = None) -> Outcome:
-        """Call the receivers of a claimed message; nothing is written yet."""
+    def dispatch(self, message: ScheduledMessage, now: datetime | None = None) -> Outcome | None:
+        """Call the receivers of a claimed message; nothing is written yet, save by atomic ones."""
         with clock.pretend(now):
             return self._dispatcher.dispatch(message)
 
-    def settle(self, outcomes: list[Outcome], messages: list[ScheduledMessage], now: datetime | None = None) -> Any:
+    def settle(
+        self, outcomes: Sequence[Outcome | None], messages: list[ScheduledMessage], now: datetime | None = None
+    ) -> Any:
         """Write outcomes, and bring the messages up to date."""
-        return settle(self.backend, outcomes, {message.pk: message for message in messages}, now=now)
+        written = [outcome for outcome in outcomes if outcome is not None]
+        return settle(self.backend, written, {message.pk: message for message in messages}, now=now)
 
     def tick(
         self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
@@ -84,11 +93,17 @@ def deliver_due(
 ) -> list[ScheduledMessage]:
     """Deliver everything that is due at `now` (default: the present), also what receivers schedule meanwhile.
 
+    Ticks of recurrences become messages first, where messages are rows; else see `TickedWorker.promote()`.
+
     Returns the messages in the order of their dispatch, with their new status. Works inside a TestCase.
     """
     worker = TickedWorker(backend)
     delivered: list[ScheduledMessage] = []
     for _ in range(ROUNDS):
+        if worker.backend.database is not None:
+            worker.promote(now)
+        # A message that waits for others and was scheduled in the transaction of a TestCase, whose commit never comes.
+        worker.backend.unblock(now=now)
         messages = worker.tick(now, queue=queue)
         if not messages:
             return delivered
@@ -106,5 +121,5 @@ def connected(receiver: Callable[..., Any], event: str | list[str] | None = None
         message_due.disconnect(receiver, dispatch_uid=options.get("dispatch_uid"))
 
 
-def _run_async(function: Callable[..., Any], **kwargs: Any) -> Any:
-    return async_to_sync(function)(**kwargs)
+def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> None:
+    async_to_sync(function)(**kwargs)

@@ -12,10 +12,12 @@ from django.db import connections
 
 def pytest_configure(config: pytest.Config) -> None:
     missing = [alias for alias in getattr(settings, "SKED_TEST_ALIASES", ()) if alias not in settings.DATABASES]
+    missing += [alias for alias in getattr(settings, "SKED_TEST_STORES", ()) if alias not in settings.SKED]
     if missing and os.environ.get("CI") == "true":
-        raise pytest.UsageError(f"CI tests every database, but no server is installed for: {', '.join(missing)}")
+        raise pytest.UsageError(f"CI tests every store, but no server is installed for: {', '.join(missing)}")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     aliases = ", ".join(f"{alias}={connections[alias].vendor}" for alias in connections)
-    return [f"django: {django.get_version()}, databases: {aliases}"]
+    stores = ", ".join(alias for alias in settings.SKED if alias not in settings.DATABASES)
+    return [f"django: {django.get_version()}, databases: {aliases}, other stores: {stores}"]

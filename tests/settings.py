@@ -1,7 +1,9 @@
-"""Settings for the tests: one database per vendor, `default` being SQLite unless SKED_TEST_DB names another.
+"""Settings for the tests: one database per vendor, `default` being SQLite unless SKED_TEST_DB names another, and the
+stores of messages that are no databases.
 
 SKED_TEST_DB    the vendor of `default`: sqlite, postgresql or mariadb; the others are aliases named like themselves
-SKED_TEST_ONLY  the vendors to have at all, with commas; without it, all of them (MariaDB where it is installed)
+SKED_TEST_ONLY  the vendors to have at all, with commas; without it, all of them (MariaDB and Redis where they are
+                installed); redis, valkey and valkey_cluster are aliases of SKED only
 
 pytest-django reads this module before any fixture exists, so the servers are started from here.
 """
@@ -16,12 +18,15 @@ import django
 from tests import servers
 
 _MAKERS = {"sqlite": servers.sqlite, "postgresql": servers.postgresql, "mariadb": servers.mariadb}
+_STORES = {"redis": servers.redis, "valkey": servers.valkey, "valkey_cluster": servers.valkey_cluster}
 _DEFAULT = os.environ.get("SKED_TEST_DB", "sqlite")
 #: The vendors this run was asked for, in contrast to those it could find.
 SKED_TEST_VENDORS = [_DEFAULT] + [
-    vendor for vendor in os.environ.get("SKED_TEST_ONLY", ",".join(_MAKERS)).split(",") if vendor != _DEFAULT
+    vendor
+    for vendor in os.environ.get("SKED_TEST_ONLY", ",".join([*_MAKERS, *_STORES])).split(",")
+    if vendor != _DEFAULT
 ]
-_ENTRIES = {vendor: _MAKERS[vendor]() for vendor in SKED_TEST_VENDORS}
+_ENTRIES = {vendor: _MAKERS[vendor]() for vendor in SKED_TEST_VENDORS if vendor in _MAKERS}
 
 DATABASES: dict[str, dict[str, Any]] = {
     "default" if vendor == _DEFAULT else vendor: entry for vendor, entry in _ENTRIES.items() if entry is not None
@@ -30,7 +35,7 @@ DATABASES: dict[str, dict[str, Any]] = {
 for _entry in DATABASES.values():
     _entry.setdefault("TEST", {})["DEPENDENCIES"] = []
 #: What each alias claims to be; tests/unit/test_settings.py asks the servers.
-SKED_TEST_ALIASES = {"default" if vendor == _DEFAULT else vendor: vendor for vendor in SKED_TEST_VENDORS}
+SKED_TEST_ALIASES = {"default" if vendor == _DEFAULT else vendor: vendor for vendor in _ENTRIES}
 # The models of contrib apps live in `default` only: nothing but our own tables is tested elsewhere.
 DATABASE_ROUTERS = ["tests.routers.OnlyOurs"]
 
@@ -43,6 +48,9 @@ SKED: dict[str, dict[str, Any]] = {
     for alias in DATABASES
 }
 SKED["memory"] = {"BACKEND": "django_sked.backends.memory.MemoryBackend"}
+#: The aliases whose messages are on a server that is no database, with their entries; None where it is not installed.
+SKED_TEST_STORES = {vendor: _STORES[vendor]() for vendor in SKED_TEST_VENDORS if vendor not in _MAKERS}
+SKED |= {alias: store for alias, store in SKED_TEST_STORES.items() if store is not None}
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -1,14 +1,23 @@
-"""The admin of messages and workers: to look, to search, and to use the verbs; nothing is edited by a form."""
+"""The admin of messages, recurrences and workers: to look, to search, and to use the verbs."""
 
 from __future__ import annotations
 
 from django.contrib import admin
 
 from django_sked.admin.messages import ScheduledMessageAdmin, ScheduledMessageAdminMixin
+from django_sked.admin.recurrences import RecurrenceAdmin, RecurrenceAdminMixin
 from django_sked.admin.workers import WorkerProcessAdmin, WorkerProcessAdminMixin
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
 
-__all__ = ["ScheduledMessageAdmin", "ScheduledMessageAdminMixin", "WorkerProcessAdmin", "WorkerProcessAdminMixin"]
+__all__ = [
+    "RecurrenceAdmin",
+    "RecurrenceAdminMixin",
+    "ScheduledMessageAdmin",
+    "ScheduledMessageAdminMixin",
+    "WorkerProcessAdmin",
+    "WorkerProcessAdminMixin",
+]
 
 admin.site.register(ScheduledMessage, ScheduledMessageAdmin)
+admin.site.register(Recurrence, RecurrenceAdmin)
 admin.site.register(WorkerProcess, WorkerProcessAdmin)

@@ -17,6 +17,8 @@ from django_sked.admin import times
 from django_sked.admin.actions import Action
 from django_sked.admin.forms import VerbForm
 from django_sked.admin.lists import CAP, capped_count
+from django_sked.admin.stored import StoredMessages, backend_of
+from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
@@ -27,6 +29,8 @@ MOST_ENTRIES = 100
 _CHANGED = ("due_at", "held_at", "finished_at", "cancel_requested")
 _READ = ("id", "event", "status", *_CHANGED)
 
+Messages = ScheduledMessageQuerySet | StoredMessages
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
@@ -34,9 +38,18 @@ class Applied:
     changed: int
     #: None where there were too many to count.
     unchanged: int | None
+    #: Is it done after the commit of this request, which knows no more than how many messages it is tried on?
+    follows: bool = False
 
     def __str__(self) -> str:
         """One sentence."""
+        if self.follows:
+            sentence = ngettext(
+                "%(action)s: tried on %(count)d message as soon as this request is committed; see its history.",
+                "%(action)s: tried on %(count)d messages as soon as this request is committed; see their history.",
+                self.changed,
+            )
+            return sentence % {"action": self.action.label, "count": self.changed}
         sentence = str(self.action.done % {"count": self.changed})
         if self.unchanged is None:
             sentence += _("; any others were not: %(reason)s") % {"reason": self.action.otherwise}
@@ -46,25 +59,47 @@ class Applied:
         return f"{sentence}."
 
 
-def apply(request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action, form: VerbForm) -> Applied:
-    """Use the verb on all of these; up to `MOST_ENTRIES` of them change in one transaction, more in chunks."""
+def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbForm) -> Applied:
+    """Use the verb on all of these; up to `MOST_ENTRIES` of them change in one transaction, more in chunks.
+
+    Where there is none, or no one transaction, an entry is written before anything is changed.
+    """
     selected = capped_count(queryset)
-    before = list(queryset.order_by("pk").defer(None).only(*_READ)[: MOST_ENTRIES + 1])
+    before = _first(queryset, MOST_ENTRIES + 1)
     is_batch = len(before) > MOST_ENTRIES
+    backend = backend_of(queryset)
+    together = backend.joins_transactions and not is_batch
     # Together or not at all: no change is without its entries.
-    with nullcontext() if is_batch else transaction.atomic(using=queryset.db):
-        entry = _start_batch(request, action, form) if is_batch else None
+    with transaction.atomic(using=backend.database) if together else nullcontext():
+        entry = None if together else _start_batch(request, action, form)
         changed: int = getattr(queryset, action.name)(**form.arguments())
-        if entry is not None:
-            _finish_batch(entry, action, form, changed)
-        else:
-            _log_each(request, before, action, form)
-    return Applied(action=action, changed=changed, unchanged=None if selected > CAP else max(0, selected - changed))
+
+        def log(follows: bool) -> None:
+            if entry is not None and is_batch:
+                _finish_batch(entry, action, form, changed, follows)
+                return
+            _log_each(request, backend, before, action, form)
+            if entry is not None:
+                entry.delete()
+
+        # After the changes: where these follow the commit, nothing differs until then.
+        follows = backend.postpone(action.name, lambda: log(True))
+        if not follows:
+            log(False)
+    unchanged = None if selected > CAP else max(0, selected - changed)
+    return Applied(action=action, changed=changed, unchanged=unchanged, follows=follows)
 
 
-def _log_each(request: HttpRequest, before: list[ScheduledMessage], action: Action, form: VerbForm) -> None:
-    rows = ScheduledMessage.objects.using(before[0]._state.db) if before else ScheduledMessage.objects
-    after = rows.filter(pk__in=[message.pk for message in before]).only(*_READ).in_bulk()
+def _first(queryset: Messages, count: int) -> list[ScheduledMessage]:
+    if isinstance(queryset, StoredMessages):
+        return list(queryset[:count])
+    return list(queryset.order_by("pk").defer(None).only(*_READ)[:count])
+
+
+def _log_each(
+    request: HttpRequest, backend: BaseBackend, before: list[ScheduledMessage], action: Action, form: VerbForm
+) -> None:
+    after = backend.find_many([message.pk for message in before])
     texts: dict[str, list[ScheduledMessage]] = {}
     for old in before:
         new = after.get(old.pk)
@@ -104,12 +139,14 @@ def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEnt
         content_type=ContentType.objects.get_for_model(ScheduledMessage),
         object_repr=_("Scheduled messages: %(filter)s") % {"filter": request.GET.urlencode()[:150] or _("all")},
         action_flag=CHANGE,
-        change_message=_("%(action)s of many messages began.") % {"action": action.label} + _reason(form),
+        change_message=_("%(action)s of selected messages began.") % {"action": action.label} + _reason(form),
     )
 
 
-def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int) -> None:
+def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
     text = f"{action.done % {'count': changed}}."
+    if follows:
+        text = _("%(action)s: tried on %(count)d messages.") % {"action": action.label, "count": changed}
     arguments = {name: value for name, value in form.arguments().items() if name != "reason"}
     if "at" in arguments:
         text += " " + _("Now due: %(at)s.") % {"at": times.absolute(arguments["at"])}

@@ -12,20 +12,18 @@ from django.db.models import QuerySet
 from django.forms import BooleanField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
 from django_sked.admin.actions import ACTIONS, Action
-from django_sked.admin.applying import apply
+from django_sked.admin.applying import Messages, apply
 from django_sked.admin.forms import VerbForm
 from django_sked.admin.lists import CAP, capped_count
-from django_sked.admin.readonly import BaseAdmin
-from django_sked.backends import message_backends
+from django_sked.admin.places import Places
+from django_sked.admin.stored import backend_of
 from django_sked.exceptions import InvalidMessage, SkedError
-from django_sked.models import ScheduledMessage
-from django_sked.queries import ScheduledMessageQuerySet
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"
@@ -33,7 +31,7 @@ ANSWERED = "_answered"
 NAMED = 10
 
 
-class Verbs(BaseAdmin[ScheduledMessage]):
+class Verbs(Places):
     """Mixed into the admin of messages."""
 
     verb_template = "admin/django_sked/verb.html"
@@ -58,27 +56,27 @@ class Verbs(BaseAdmin[ScheduledMessage]):
         return ACTIONS["redrive"].is_allowed(request)
 
     @admin.action(permissions=["cancel"], description=gettext_lazy("Cancel selected %(verbose_name_plural)s"))
-    def cancel(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def cancel(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["cancel"])
 
     @admin.action(permissions=["reschedule"], description=gettext_lazy("Reschedule selected %(verbose_name_plural)s"))
-    def reschedule(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def reschedule(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["reschedule"])
 
     @admin.action(permissions=["make_due"], description=gettext_lazy("Make selected %(verbose_name_plural)s due"))
-    def make_due(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def make_due(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["make_due"])
 
     @admin.action(permissions=["hold"], description=gettext_lazy("Hold selected %(verbose_name_plural)s"))
-    def hold(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def hold(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["hold"])
 
     @admin.action(permissions=["resume"], description=gettext_lazy("Resume selected %(verbose_name_plural)s"))
-    def resume(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def resume(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["resume"])
 
     @admin.action(permissions=["redrive"], description=gettext_lazy("Redrive selected %(verbose_name_plural)s"))
-    def redrive(self, request: HttpRequest, queryset: ScheduledMessageQuerySet) -> HttpResponse | None:
+    def redrive(self, request: HttpRequest, queryset: Messages) -> HttpResponse | None:
         return self._use(request, queryset, ACTIONS["redrive"])
 
     def response_action(
@@ -95,10 +93,7 @@ class Verbs(BaseAdmin[ScheduledMessage]):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.verb_view)
-        return [path("<uuid:id>/verb/<slug:name>/", view, name=self._url_name("verb")), *super().get_urls()]
-
-    def _url_name(self, view: str) -> str:
-        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+        return [path("<uuid:id>/verb/<slug:name>/", view, name=self.url_name("verb")), *super().get_urls()]
 
     def verb_view(self, request: HttpRequest, id: UUID, name: str) -> HttpResponse:
         """A verb on the one message of this page."""
@@ -111,15 +106,10 @@ class Verbs(BaseAdmin[ScheduledMessage]):
             raise PermissionDenied
         queryset: Any = self.get_queryset(request).filter(pk=id)
         response = self._use(request, queryset, action) if queryset.exists() else None
-        return response or self._back(id)
+        return response or HttpResponseRedirect(self.url("change", id, backend=backend_of(queryset)))
 
-    def _back(self, id: UUID) -> HttpResponseRedirect:
-        return HttpResponseRedirect(
-            reverse(f"admin:{self._url_name('change')}", args=[id], current_app=self.admin_site.name)
-        )
-
-    def _use(self, request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action) -> HttpResponse | None:
-        backend = message_backends.of_database(queryset.db)
+    def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
+        backend = backend_of(queryset)
         asks = action.asks or _is_across(request)
         if asks and ANSWERED not in request.POST:
             return self._ask(request, queryset, action, action.form(backend=backend))
@@ -134,10 +124,8 @@ class Verbs(BaseAdmin[ScheduledMessage]):
             self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
-    def _ask(
-        self, request: HttpRequest, queryset: ScheduledMessageQuerySet, action: Action, form: VerbForm
-    ) -> TemplateResponse:
-        count = capped_count(queryset)
+    def _ask(self, request: HttpRequest, queryset: Messages, action: Action, form: VerbForm) -> TemplateResponse:
+        backend, count = backend_of(queryset), capped_count(queryset)
         title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
         if count == 1:
             title = f"{action.label}: {queryset.first()}"
@@ -153,7 +141,8 @@ class Verbs(BaseAdmin[ScheduledMessage]):
             "original": title,
             "action": action,
             "form": form,
-            "named": queryset[:NAMED],
+            "named": [(message, self.url("change", message.pk, backend=backend)) for message in queryset[:NAMED]],
+            "list_url": self.url("changelist", backend=backend),
             "unnamed": count - NAMED,
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "is_across": _is_across(request),

@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin import AdminSite
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -14,14 +16,14 @@ from django.utils.translation import gettext_lazy
 
 from django_sked.admin import times
 from django_sked.admin.columns import Columns
-from django_sked.models import ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
 
 SUMMARY = ("event", "queue", "state", "key", "priority")
 TIMES = ("due", "next", "held", "expires", "created", "finished", "timeout")
 PROGRESS = ("attempts", "crashes", "unroutable", "progress")
 HOLDER = ("claimed_by", "claimed", "token", "cancel_requested", "suspect")
-RELATIONS = ("subject_type", "subject_id", "origin", "recurrence_id")
+RELATIONS = ("subject_type", "subject_id", "origin", "recurrence")
 CONTENT = ("payload_text", "metadata_text", "result_text", "receivers", "error_history")
 
 
@@ -66,6 +68,23 @@ class Details(Columns):
     @admin.display(description=gettext_lazy("claimed"))
     def claimed(self, message: ScheduledMessage) -> str:
         return times.shown(message.claimed_at, message.backend.now())
+
+    @admin.display(description=gettext_lazy("recurrence"))
+    def recurrence(self, message: ScheduledMessage) -> str:
+        """Its name, with the way to its page, and the tick; the id where it is gone."""
+        if message.recurrence_id is None:
+            return "-"
+        found = Recurrence.objects.filter(pk=message.recurrence_id).first()
+        if found is None:
+            return str(message.recurrence_id)
+        site: AdminSite = self.admin_site  # type: ignore[attr-defined]
+        name: str = found.name
+        if site.is_registered(Recurrence):
+            url = reverse("admin:django_sked_recurrence_change", args=[found.pk], current_app=site.name)
+            name = format_html('<a href="{}">{}</a>', url, name)
+        if message.tick_at is None:
+            return name
+        return format_html(_("{}, tick {}"), name, times.absolute(message.tick_at))
 
     @admin.display(description=gettext_lazy("payload"))
     def payload_text(self, message: ScheduledMessage) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from django.contrib import admin
@@ -15,9 +15,16 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django_admin_listfilter_dropdown.filters import ChoiceDropdownFilter, SimpleDropdownFilter
 
-from django_sked.backends import message_backends
-from django_sked.models import ScheduledMessage
+from django_sked import ids
+from django_sked.admin.stored import backend_of, is_stored
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import InvalidMessage
+from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.queries import BulkVerbs
 from django_sked.states import FINISHED, PENDING
+
+#: Recurrences of which the names are offered.
+MOST_RECURRENCES = 200
 
 
 class Dropdown:
@@ -39,11 +46,32 @@ class Dropdown:
             yield {**choice, "value": value}
 
 
+class BackendFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
+    """Which backend's messages are listed: one at a time, and so no choice where there is only one."""
+
+    title = _("backend")
+    parameter_name = "backend"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        aliases = list(message_backends)
+        return [(alias, alias) for alias in aliases] if len(aliases) > 1 else []
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        _everything, *choices = super().choices(changelist)
+        for choice in choices:
+            yield {**choice, "selected": choice["value"] == (self.value() or DEFAULT_ALIAS)}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+        """It was chosen before there was a query."""
+        return queryset
+
+
 class StatusFilter(Dropdown, ChoiceDropdownFilter):  # type: ignore[misc]
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
         found: QuerySet[ScheduledMessage] = super().queryset(request, queryset)
         # Says what is true anyway, to make the index sked_message_finished usable.
-        finished = self.lookup_val and set(self.lookup_val) <= FINISHED
+        has_index = not is_stored(found)
+        finished = has_index and self.lookup_val and set(self.lookup_val) <= FINISHED
         return found.filter(finished_at__isnull=False) if finished else found
 
 
@@ -53,12 +81,42 @@ class QueueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
         """The queues of the setting and those in which something is scheduled: no look at every row."""
-        backend = message_backends.of_database(model_admin.get_queryset(request).db)
+        backend = backend_of(cast(BulkVerbs, model_admin.get_queryset(request)))
         names = {"default", *backend.settings.queues, *backend.queues()}
         return [(name, name) for name in sorted(names | ({self.value()} - {None}))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
         return queryset if self.value() is None else queryset.filter(queue=self.value())
+
+
+class RecurrenceFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
+    """The messages of one recurrence: those of its event that name it; where messages are no rows, all of its event."""
+
+    title = _("recurrence")
+    parameter_name = "recurrence"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """Names, for those who may see recurrences. What was chosen is always there, for it narrows what is listed."""
+        chosen = self.value()
+        names = {} if chosen is None else {str(chosen): str(chosen)}
+        if request.user.has_perm("django_sked.view_recurrence"):
+            backend = backend_of(cast(BulkVerbs, model_admin.get_queryset(request)))
+            rows = Recurrence.objects.of(backend).order_by("name").values_list("pk", "name")
+            names |= {str(id): name for id, name in rows[:MOST_RECURRENCES]}
+        return list(names.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+        if self.value() is None:
+            return queryset
+        try:
+            id = ids.parse(self.value())
+            found = Recurrence.objects.of(backend_of(cast(BulkVerbs, queryset))).get(pk=id)
+        except (InvalidMessage, Recurrence.DoesNotExist):
+            # Not "everything": an action may be about to be applied to it.
+            raise IncorrectLookupParameters(f"There is no recurrence {self.value()!r}.") from None
+        # The event has an index.
+        of_event: QuerySet[ScheduledMessage] = queryset.filter(event=found.event)
+        return of_event.filter(recurrence_id=found.pk) if not is_stored(queryset) else of_event
 
 
 class DueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
@@ -80,7 +138,7 @@ class DueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
         if self.value() is None:
             return queryset
-        condition = ranges(message_backends.of_database(queryset.db).now()).get(self.value())
+        condition = ranges(backend_of(cast(BulkVerbs, queryset)).now()).get(self.value())
         if condition is None:
             # Not "everything": an action may be about to be applied to it.
             raise IncorrectLookupParameters(f"There is no range {self.value()!r}.")

@@ -13,7 +13,9 @@ from django.db import DataError
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 
+from django_sked.admin.stored import StoredMessages, is_stored
 from django_sked.models import ScheduledMessage
 
 #: Rows that a total counts at most ...
@@ -24,8 +26,8 @@ FURTHEST = 100_000
 LONG = ("payload", "metadata", "retry_policy", "delivered_to", "errors", "result")
 
 
-def capped_count(queryset: QuerySet[Any], cap: int = CAP) -> int:
-    """How many rows, or `cap` + 1 for more than `cap`: reads no more than that."""
+def capped_count(queryset: QuerySet[Any] | StoredMessages, cap: int = CAP) -> int:
+    """How many messages, or `cap` + 1 for more than `cap`: reads no more than that."""
     return queryset.order_by()[: cap + 1].count()
 
 
@@ -52,6 +54,12 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class MessageList(ChangeList):
+    def url_for_result(self, result: Any) -> str:
+        """The page of a message, which says in which backend it is."""
+        ours: Any = self.model_admin
+        url: str = ours.url("change", result.pk, backend=result.backend)
+        return url
+
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> QuerySet[ScheduledMessage]:
@@ -69,6 +77,8 @@ class MessageList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         try:
             super().get_results(request)
+            if is_stored(self.root_queryset):
+                self.search_help_text = _("An id, a key or an event.")
         except (DataError, OverflowError, ValueError) as error:
             # A value of a filter that only the database can see is none: NUL in a text, a time before the year 1.
             raise IncorrectLookupParameters(error) from error

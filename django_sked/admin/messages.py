@@ -9,7 +9,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -17,9 +16,10 @@ from django_sked import ids
 from django_sked.admin import details
 from django_sked.admin.actions import offered
 from django_sked.admin.asking import Verbs
-from django_sked.admin.filters import DueFilter, QueueFilter, StatusFilter
+from django_sked.admin.filters import BackendFilter, DueFilter, QueueFilter, RecurrenceFilter, StatusFilter
 from django_sked.admin.lists import CappedPaginator, MessageList
 from django_sked.admin.readonly import ReadOnlyAdmin
+from django_sked.admin.stored import is_stored
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 
@@ -37,7 +37,9 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
 
     change_form_template = "admin/django_sked/message.html"
     list_display: tuple[Any, ...] = ("event", "queue", "state", "due", "attempts", "key")
-    list_filter: ClassVar[tuple[Any, ...]] = (("status", StatusFilter), QueueFilter, DueFilter)
+    list_filter: ClassVar[tuple[Any, ...]] = (
+        *(BackendFilter, ("status", StatusFilter), QueueFilter, RecurrenceFilter, DueFilter),
+    )
     list_per_page = 100
     sortable_by: ClassVar[tuple[str, ...]] = ("due",)
     ordering: ClassVar[tuple[str, ...]] = ("-due_at", "-id")
@@ -75,6 +77,9 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)
             return queryset.none(), False
+        if is_stored(queryset):
+            found: Any = queryset.search(term) if term else queryset
+            return found, False
         return (queryset.filter(_search(term)) if term else queryset), False
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
@@ -94,13 +99,14 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
     ) -> HttpResponse:
         message: ScheduledMessage = context["original"]
         context["verbs"] = [
-            {"name": action.name, "label": action.label, "url": self._verb_url(message, action.name)}
+            {
+                "name": action.name,
+                "label": action.label,
+                "url": self.url("verb", message.pk, action.name, backend=message.backend),
+            }
             for action in offered(request, message)
         ]
         return super().render_change_form(request, context, *args, **kwargs)
-
-    def _verb_url(self, message: ScheduledMessage, name: str) -> str:
-        return reverse(f"admin:{self._url_name('verb')}", args=[message.pk, name], current_app=self.admin_site.name)
 
 
 def _search(term: str) -> Q:

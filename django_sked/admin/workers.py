@@ -19,7 +19,9 @@ from django_sked.models import WorkerProcess
 class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
     """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
 
-    list_display: tuple[Any, ...] = ("host", "pid", "version", "queue_names", "in_flight", "beat", "has_lease")
+    list_display: tuple[Any, ...] = (
+        *("host", "pid", "version", "backend", "queue_names", "in_flight", "busy", "beat", "has_lease"),
+    )
     fields: ClassVar[tuple[Any, ...]] = (
         "host",
         "pid",
@@ -27,6 +29,8 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
         "backend",
         "queue_names",
         "in_flight",
+        "busy",
+        "busy_with",
         "started",
         "beat",
         "has_lease",
@@ -43,6 +47,12 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
     def queue_names(self, worker: WorkerProcess) -> str:
         return ", ".join(sorted(map(str, worker.queues or ())))
 
+    @admin.display(description=_("longest running receiver"))
+    def busy(self, worker: WorkerProcess) -> str:
+        if worker.busy_since is None:
+            return "-"
+        return f"{worker.busy_event}, {times.shown(worker.busy_since, _backend(worker).now())}"
+
     @admin.display(description=_("started"))
     def started(self, worker: WorkerProcess) -> str:
         return times.shown(worker.started_at, _backend(worker).now())
@@ -57,6 +67,9 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
 
 
 def _backend(worker: WorkerProcess) -> BaseBackend:
+    """Whose clock its times are of: that of its messages, also where these are no rows beside it."""
+    if worker.backend in message_backends:
+        return message_backends[worker.backend]
     return message_backends.of_database(worker._state.db)
 
 

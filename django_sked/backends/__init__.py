@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -80,3 +81,6 @@ def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:
 
 
 setting_changed.connect(_on_setting_changed, dispatch_uid="django_sked.reset_backends")
+# After a fork a lock may be held by a thread that is not there any more, and what listens or waits is the parent's.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=message_backends.reset)

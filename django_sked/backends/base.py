@@ -7,13 +7,15 @@ only tests and `django_sked.testing` pass another.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.core.checks import CheckMessage
+from django.core.exceptions import ObjectDoesNotExist
 from django.dispatch import Signal
 
 from django_sked import clock, signals
@@ -21,7 +23,7 @@ from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
-from django_sked.states import Answer
+from django_sked.states import PENDING, Answer
 from django_sked.verbs import Verb
 
 if TYPE_CHECKING:
@@ -30,14 +32,35 @@ if TYPE_CHECKING:
     from django_sked.queries import ScheduledMessageQuerySet
 
 
+#: The fields that are told of a message that was settled before.
+STORED = (
+    "status",
+    "attempt",
+    "next_at",
+    "finished_at",
+    "live_key",
+    "reason",
+    "cancel_requested",
+    "unroutable",
+    "suspect",
+    "claimed_by",
+    "claimed_at",
+)
+
+
 @dataclass(slots=True, kw_only=True)
 class Settled:
     """What a settle did with each outcome."""
 
     #: Message id -> the fields that were written.
     written: dict[UUID, dict[str, Any]] = field(default_factory=dict)
-    #: Refused by the fence: the message is somebody else's by now, or finished.
+    #: Refused by the fence: the message is somebody else's by now, or gone. With a retention of 0 it may have been our
+    #: own write, whose answer was lost, that deleted it; a message that is gone does not tell whose it was last.
     lost: list[Outcome] = field(default_factory=list)
+    #: Written already: message id -> `STORED` as they are stored now, perhaps changed by people since. Only the holder
+    #: of a token takes a message out of `claimed` without raising it, so it was this claim that was settled before: by
+    #: the same outcome whose answer was lost, or by another one.
+    repeated: dict[UUID, dict[str, Any]] = field(default_factory=dict)
     #: Not written because another transaction has the message locked: to be settled again.
     busy: list[Outcome] = field(default_factory=list)
 
@@ -51,8 +74,17 @@ class BaseBackend(ABC):
     joins_transactions: ClassVar[bool] = False
     #: Do workers in other processes see its messages?
     reaches_other_processes: ClassVar[bool] = True
-    #: Can it tell an idle worker that a message arrived?
+    #: Can what a receiver writes and what becomes of its message be one transaction?
+    supports_atomic_receivers: ClassVar[bool] = False
+    #: Can a message wait for others?
+    supports_workflows: ClassVar[bool] = False
+    #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
+
+    @property
+    def has_one_writer(self) -> bool:
+        """Does a transaction that writes keep everybody else from writing until it ends?"""
+        return False
 
     def __init__(self, settings: BackendSettings) -> None:
         self.settings = settings
@@ -71,12 +103,23 @@ class BaseBackend(ABC):
     # Time
 
     def now(self) -> datetime:
-        """The store's time."""
+        """The store's time, as it is known here."""
         return clock.now()
+
+    def read_now(self) -> datetime:
+        """The store's time, asked of it just now."""
+        return self.now()
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once what was written just now cannot be undone any more."""
         action()
+
+    def postpone(self, step: str, action: Callable[[], object]) -> bool:
+        """Inside a transaction that writes cannot join, do this after its commit, after what was postponed before.
+
+        False when there is nothing to wait for. What goes wrong by then is told by `store_error`.
+        """
+        return False
 
     # Schedule
 
@@ -91,14 +134,33 @@ class BaseBackend(ABC):
         """Store checked, unsaved messages: all of them or none.
 
         Returns, in the same order, each message as stored, or in its place the one that holds its key or id already
-        (`ignore`); sets `was_created` on each. Raises IdInUse or KeyInUse (`error`).
+        (`ignore`); sets `was_created` on each. Raises IdInUse or KeyInUse (`error`), and BackendFull.
         """
+
+    def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
+        """Store the messages of ticks of a recurrence, each at most once: their ids are made of recurrence and tick.
+
+        Where writes join transactions, the caller moves the recurrence on in the same one, and only if nobody else has.
+        Elsewhere it does so after this, and a message may be added, delivered and pruned before that: such a backend
+        remembers ticks for longer than their messages. Returns what `add` returns with `ignore`.
+        """
+        return self.add(messages, on_conflict="ignore")
 
     # Read
 
     @abstractmethod
     def find(self, *, id: UUID | None = None, key: str | None = None) -> ScheduledMessage:
         """By id; or the live message that holds the key, else the newest that held it. Raises DoesNotExist."""
+
+    def find_many(self, ids: Collection[UUID]) -> dict[UUID, ScheduledMessage]:
+        """By id; those that are not there are left out."""
+        found = {}
+        for id in ids:
+            try:
+                found[id] = self.find(id=id)
+            except ObjectDoesNotExist:
+                pass
+        return found
 
     @abstractmethod
     def search(self, criteria: Criteria) -> ScheduledMessageQuerySet | MessageQuery:
@@ -108,7 +170,22 @@ class BaseBackend(ABC):
         """Messages `start` to `stop` of a search; what a `MessageQuery` is made of."""
         return list(self.search(criteria)[start:stop])
 
-    def count(self, criteria: Criteria) -> int:
+    def by_wall_time(self) -> Iterable[ScheduledMessage]:
+        """The pending messages whose due time was given as a wall time."""
+        pending = self.search(Criteria(statuses=PENDING))
+        return [message for message in pending if message.local_time is not None]
+
+    def ids(self, criteria: Criteria, start: int, stop: int | None) -> Iterator[UUID]:
+        """The ids of the same messages as those of `page`. Which these are is found at the call: a caller who goes on
+        to change them meets none twice."""
+        return iter([message.pk for message in self.page(criteria, start, stop)])
+
+    def parents_of(self, id: UUID) -> list[ScheduledMessage]:
+        """The messages that this one waits for, or has waited for, as far as they have not been pruned."""
+        return []
+
+    def count(self, criteria: Criteria, *, most: int | None = None) -> int:
+        """How many there are; a backend that has to look at each need not go on beyond `most`."""
         return self.search(criteria).count()
 
     @abstractmethod
@@ -117,7 +194,7 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None) -> datetime | None:
-        """When the next scheduled message may be claimed; None when none is scheduled."""
+        """When the next scheduled message may be claimed by `claim`; None when there is none."""
 
     # Change
 
@@ -139,8 +216,11 @@ class BaseBackend(ABC):
         """Make this worker known, with a lease of `worker.lease` seconds from now."""
 
     @abstractmethod
-    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> set[UUID]:
-        """Renew its lease (register it again if need be); returns which messages it holds that shall be cancelled."""
+    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> dict[UUID, int]:
+        """Renew its lease (register it again if need be); returns the messages it holds that shall be cancelled.
+
+        Each with the token under which it is held: that of an earlier claim says nothing of a later one.
+        """
 
     @abstractmethod
     def retire(self, worker: WorkerProcess) -> None:
@@ -150,22 +230,64 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def queues(self) -> list[str]:
-        """The queues in which messages are scheduled, due or not."""
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted."""
 
     @abstractmethod
     def claim(
-        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+        self,
+        worker: UUID,
+        queue: str,
+        limit: int,
+        *,
+        ahead: float = 0.0,
+        quick: bool = False,
+        now: datetime | None = None,
     ) -> list[ScheduledMessage]:
-        """At most `limit` due messages, now claimed by this worker with a new token each.
+        """At most `limit` messages that are due within `ahead` seconds, now claimed by this worker with a new token
+        each. One that is not due yet is to be held until it is.
 
         Higher priority first, then by next_at, then by id. No two claims ever return the same message and token. A
         `quick` claim may overlook, for a second at most, messages that came to be due before others that this process
         has claimed already, or the first ones of a priority.
         """
 
+    def look_back(self, at: datetime, *, queue: str | None = None, priority: int | None = None) -> None:
+        """A message with this next_at, and as far as it is known this queue and priority, has been committed
+        somewhere: quick claims that begin from now on do not overlook it. Asks nobody; for any thread."""
+
+    @abstractmethod
+    def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
+        """Is a suspect due in any of these queues? Cheap enough to be asked each second.
+
+        A suspect is a scheduled message that a lost worker held: perhaps what it died of. `claim` does not return it,
+        and `next_due_at` does not count it.
+        """
+
+    @abstractmethod
+    def claim_suspect(
+        self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
+    ) -> ScheduledMessage | None:
+        """One due suspect of these queues, the first by priority, next_at and id, claimed as by `claim`; or None.
+
+        Only for a worker that holds nothing else, so that what dies with it is this message alone.
+        """
+
     @abstractmethod
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         """Write what became of claimed messages, each only if its token still matches."""
+
+    def receiver_transaction(self, seconds: float) -> AbstractContextManager[None]:
+        """A transaction for one receiver and the settle of its message, ended by the store, where it can, when it has
+        been idle for so many seconds. Only where `supports_atomic_receivers`. Raises RuntimeError inside another."""
+        raise NotImplementedError
+
+    def settle_now(self, outcome: Outcome, *, now: datetime | None = None) -> dict[str, Any] | None:
+        """Settle one outcome as the last step of a `receiver_transaction`: one conditional write, which waits for who
+        has the message locked, and is as durable as that transaction.
+
+        Returns the fields that were written; None when the fence refuses, so that the caller rolls back.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def held_by(self, worker: UUID) -> dict[UUID, int]:
@@ -175,7 +297,12 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
-        """Take back what workers without a lease hold, raising the token; returns the ids."""
+        """Take back what workers without a lease hold, raising the token; returns the ids.
+
+        Each message is suspect from then on, until any settle but the release of what was not started. A worker that
+        is lost while it holds a suspect is counted in `crashes`; the third time the message is dead. One whose cancel
+        was requested ends cancelled.
+        """
 
     @abstractmethod
     def has_lapsed(self, *, now: datetime | None = None) -> bool:
@@ -185,21 +312,38 @@ class BaseBackend(ABC):
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         """End pending messages whose `expires_at` has passed; returns them."""
 
+    def unblock(self, *, now: datetime | None = None) -> None:
+        """Decide what late children wait for, and whatever else was left over. Called each second by every worker."""
+
     @abstractmethod
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         """Delete at most `limit` finished messages that are past their retention; returns how many."""
 
+    @abstractmethod
+    def forget(self, ids: Sequence[UUID]) -> int:
+        """Delete those of these messages that are finished, whatever their retention; returns how many."""
+
     # Threads and wake-ups
 
-    def prepare_thread(self) -> None:
-        """Called by each thread of a worker before its first use of this backend."""
+    def prepare_thread(self, *, apart: bool = False) -> None:
+        """Called by each thread of a worker before its first use of this backend, and of a new connection.
+
+        With `apart` the thread has its connection to itself: it never waits until others give one back to a pool.
+        """
+
+    def interrupt_thread(self, ident: int) -> bool:
+        """Make a call to the store fail that this prepared thread has been waiting in; false when there is no way."""
+        return False
 
     def is_expected(self, error: BaseException) -> bool:
         """Is this error part of a normal day (a deadlock, a lost connection), so that trying again is the answer?"""
         return False
 
-    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` whenever a message may have become due earlier than known; returns how to stop that."""
+    def listen(self, wake: Callable[[str | None], bool]) -> Callable[[], None]:
+        """Call `wake` with the queue, or None for any, in which a message may have become due earlier than known.
+
+        From whatever thread. `wake` answers whether that queue is served; `listen` returns how to stop it.
+        """
         return lambda: None
 
     # Facts

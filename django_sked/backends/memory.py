@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django_sked import arguments
-from django_sked.backends.base import BaseBackend, Settled
+from django_sked.backends.base import STORED, BaseBackend, Settled
+from django_sked.backends.changes import assignments
+from django_sked.backends.due import Due
 from django_sked.backends.query import MessageQuery
+from django_sked.backends.remembered import Families
+from django_sked.backends.ticks import Ticks
 from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Decision, prepare
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess
-from django_sked.outcomes import REDRIVEN, Outcome, Row, finish, stop, written
+from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
-from django_sked.signals import message_cancelled, message_rescheduled, message_scheduled
+from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, LIVE, PENDING, Answer, Status
-from django_sked.verbs import Cancel, Hold, MakeDue, Redrive, Reschedule, Resume, Verb
+from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
 
-_JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy")
-_Entry = tuple[datetime, UUID]
+_JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
+_NONE = timedelta(0)
 
 
 class MemoryBackend(BaseBackend):
@@ -36,16 +41,21 @@ class MemoryBackend(BaseBackend):
 
     reaches_other_processes: ClassVar[bool] = False
     supports_wakeup: ClassVar[bool] = True
+    supports_workflows: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
         self._lock = threading.RLock()
         self._messages: dict[UUID, ScheduledMessage] = {}
         self._holders: dict[str, UUID] = {}
-        # Queue -> priority -> heap of (next_at, id). Entries that are no longer true are dropped when met.
-        self._due: dict[str, dict[int, list[_Entry]]] = {}
+        self._due = Due(self._messages)
+        self._suspects: set[UUID] = set()
         self._leases: dict[UUID, datetime] = {}
-        self._wakers: list[Callable[[], None]] = []
+        # Where the workers with a lease are, or were.
+        self._places: dict[UUID | None, tuple[str, int]] = {}
+        self._ticks = Ticks()
+        self._families = Families(self._messages, self._write)
+        self._wakers: list[Callable[[str | None], bool]] = []
 
     # Schedule
 
@@ -58,12 +68,34 @@ class MemoryBackend(BaseBackend):
     ) -> list[ScheduledMessage]:
         with self._lock:
             self._refuse_conflicts(messages, on_conflict)
+            self._families.refuse_unknown(messages)
+            prepare(messages)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
+            replaced += self._followed(self._families.join(messages, stored, self.now))
         self._wake()
         self.tell(message_scheduled, (message for message in stored if message.was_created))
         self.tell(message_cancelled, replaced)
         return stored
+
+    def _end(self, message: ScheduledMessage, fields: dict[str, Any], now: datetime) -> list[ScheduledMessage]:
+        """Write this; if the message has ended, its children follow. Returns those that are cancelled by that."""
+        self._write(message, fields)
+        if not message.has_children or message.status not in FINISHED:
+            return []
+        return self._followed(self._families.ended({message.pk: Status(message.status)}, now))
+
+    def _followed(self, decision: Decision) -> list[ScheduledMessage]:
+        if decision.released:
+            self._wake()
+        return self._copies(decision.cancelled)
+
+    def _copies(self, ids: Iterable[UUID]) -> list[ScheduledMessage]:
+        return [self._copy(self._messages[id]) for id in ids]
+
+    def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
+        with self._lock:
+            return self.add(self._ticks.new(messages), on_conflict="ignore")
 
     def _refuse_conflicts(self, messages: Sequence[ScheduledMessage], on_conflict: OnConflict) -> None:
         """All or nothing: whatever could be refused is refused before the first message is stored."""
@@ -89,24 +121,26 @@ class MemoryBackend(BaseBackend):
         if holder is not None and on_conflict == "ignore":
             return self._copy(holder)
         if holder is not None:
-            self._take_key(holder, message)
-            if holder.status == Status.CANCELLED:
-                replaced.append(self._copy(holder))
+            replaced += self._take_key(holder, message)
         message.backend_alias = self.alias
         message._state.adding = False
-        self._put(self._copy(message))
+        self._messages[message.pk] = stored = self._copy(message)
+        self._write(stored, {})
         message.was_created = True
         return message
 
     def _holder(self, key: str | None) -> ScheduledMessage | None:
         return self._messages[self._holders[key]] if key in self._holders else None
 
-    def _take_key(self, holder: ScheduledMessage, message: ScheduledMessage) -> None:
-        if holder.status in PENDING:
-            self._write(holder, finish(Status.CANCELLED, self.now(), f"replaced by {message.pk}"))
-        else:
-            reason = f"replaced by {message.pk}"
+    def _take_key(self, holder: ScheduledMessage, message: ScheduledMessage) -> list[ScheduledMessage]:
+        """Returns what is cancelled by that: a pending holder, and what waited for it."""
+        reason = f"replaced by {message.pk}"
+        if holder.status not in PENDING:
             self._write(holder, {"cancel_requested": True, "live_key": None, "reason": reason})
+            return []
+        now = self.now()
+        others = self._end(holder, finish(Status.CANCELLED, now, reason), now)
+        return [self._copy(holder), *others]
 
     # Read
 
@@ -126,10 +160,14 @@ class MemoryBackend(BaseBackend):
 
     def page(self, criteria: Criteria, start: int, stop: int | None) -> list[ScheduledMessage]:
         with self._lock:
-            found = sorted(self._matching(criteria), key=lambda message: (message.due_at, message.pk))
+            found = sorted(self._matching(criteria), key=lambda m: (m.due_at, m.pk), reverse=criteria.descending)
             return [self._copy(message) for message in found[start:stop]]
 
-    def count(self, criteria: Criteria) -> int:
+    def parents_of(self, id: UUID) -> list[ScheduledMessage]:
+        with self._lock:
+            return self._copies(parent for parent in self._families.parents(id) if parent in self._messages)
+
+    def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         with self._lock:
             return sum(1 for _ in self._matching(criteria))
 
@@ -144,29 +182,27 @@ class MemoryBackend(BaseBackend):
 
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         with self._lock:
-            times = [
-                message.next_at
-                for message in self._messages.values()
-                if message.status == Status.SCHEDULED and (queue is None or message.queue == queue)
-            ]
-            return min(times, default=None)
+            scheduled = (m for m in self._messages.values() if m.status == Status.SCHEDULED and not m.suspect)
+            return min((m.next_at for m in scheduled if queue in (None, m.queue)), default=None)
 
     # Change
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         with self._lock:
             self._refuse_shift([id], verb)
-            answer = self._change(id, verb, now or self.now())
+            others: list[ScheduledMessage] = []
+            answer = self._change(id, verb, now or self.now(), others)
             changed = [self._copy(self._messages[id])] if answer is verb.done else []
-        self._tell_changed(changed, verb)
+        self._tell_changed(changed + others, verb)
         return answer
 
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         at = now or self.now()
         with self._lock:
             self._refuse_shift(ids, verb)
-            changed = [self._copy(self._messages[id]) for id in ids if self._change(id, verb, at) is verb.done]
-        self._tell_changed(changed, verb)
+            others: list[ScheduledMessage] = []
+            changed = self._copies([id for id in ids if self._change(id, verb, at, others) is verb.done])
+        self._tell_changed(changed + others, verb)
         return len(changed)
 
     def _refuse_shift(self, ids: Sequence[UUID], verb: Verb) -> None:
@@ -175,7 +211,8 @@ class MemoryBackend(BaseBackend):
                 if message.status in verb.starts:
                     arguments.later(message.due_at, verb.shift, "shift")
 
-    def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
+    def _change(self, id: UUID, verb: Verb, now: datetime, others: list[ScheduledMessage]) -> Answer:
+        """Adds to `others` what waited for this message, and is cancelled with it."""
         message = self._messages.get(id)
         status = message.status if message else None
         refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
@@ -185,13 +222,14 @@ class MemoryBackend(BaseBackend):
             return Answer.NOT_FOUND if refusal is None else refusal
         if isinstance(verb, Redrive) and message.key in self._holders:
             return Answer.KEY_IN_USE
-        self._write(message, _assignments(verb, message, now))
+        others += self._end(message, assignments(verb, message, now), now)
+        if isinstance(verb, Redrive) and message.has_children:
+            self._families.redriven([id], now, self._holders.__contains__)
         return verb.done
 
     def _tell_changed(self, changed: Sequence[ScheduledMessage], verb: Verb) -> None:
-        if not changed:
-            return
-        self._wake()
+        if changed:
+            self._wake()
         if isinstance(verb, Cancel | Reschedule):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
 
@@ -201,16 +239,19 @@ class MemoryBackend(BaseBackend):
         worker.started_at = now or self.now()
         self.beat(worker, now=now)
 
-    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> set[UUID]:
+    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> dict[UUID, int]:
         worker.beat_at = now or self.now()
         worker.lease_until = worker.beat_at + timedelta(seconds=worker.lease)
         with self._lock:
             self._leases[worker.pk] = worker.lease_until
-            return {id for id in self.held_by(worker.pk) if self._messages[id].cancel_requested}
+            self._places[worker.pk] = (worker.host, worker.pid)
+            held = self.held_by(worker.pk).items()
+            return {id: token for id, token in held if self._messages[id].cancel_requested}
 
     def retire(self, worker: WorkerProcess) -> None:
         with self._lock:
             self._leases.pop(worker.pk, None)
+            self._places.pop(worker.pk, None)
 
     # Claim and settle
 
@@ -219,40 +260,60 @@ class MemoryBackend(BaseBackend):
             return sorted({message.queue for message in self._messages.values() if message.status == Status.SCHEDULED})
 
     def claim(
-        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+        self,
+        worker: UUID,
+        queue: str,
+        limit: int,
+        *,
+        ahead: float = 0.0,
+        quick: bool = False,
+        now: datetime | None = None,
     ) -> list[ScheduledMessage]:
         at = now or self.now()
+        until = at + timedelta(seconds=ahead)
         with self._lock:
-            found: list[ScheduledMessage] = []
-            bands = self._due.get(queue, {})
-            for band in sorted(bands, reverse=True):
-                while len(found) < limit and (message := self._pop(bands[band], band, queue, at)) is not None:
-                    claimed = {"status": Status.CLAIMED, "claimed_by": worker, "claimed_at": at}
-                    self._write(message, claimed | {"token": message.token + 1})
-                    found.append(self._copy(message))
-            return found
+            # Not one more than asked for: it would be taken out of its heap.
+            return [self._hold(message, worker, at) for message in islice(self._due.pop(queue, until), limit)]
 
-    def _pop(self, heap: list[_Entry], band: int, queue: str, at: datetime) -> ScheduledMessage | None:
-        while heap and heap[0][0] <= at:
-            entry = heappop(heap)
-            if self._is_true(entry, queue, band):
-                return self._messages[entry[1]]
-        return None
+    def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
+        with self._lock:
+            return bool(self._due_suspects(queues, now or self.now()))
+
+    def claim_suspect(
+        self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
+    ) -> ScheduledMessage | None:
+        at = now or self.now()
+        with self._lock:
+            due = sorted(self._due_suspects(queues, at), key=lambda m: (-m.priority, m.next_at, m.pk))
+            return self._hold(due[0], worker, at) if due else None
+
+    def _due_suspects(self, queues: Collection[str], at: datetime) -> list[ScheduledMessage]:
+        suspects = map(self._messages.__getitem__, self._suspects)
+        return [message for message in suspects if message.queue in queues and message.next_at <= at]
+
+    def _hold(self, message: ScheduledMessage, worker: UUID, at: datetime) -> ScheduledMessage:
+        claimed = {"status": Status.CLAIMED, "claimed_by": worker, "claimed_at": at, "token": message.token + 1}
+        self._write(message, claimed)
+        return self._copy(message)
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         settled = Settled()
         at = now or self.now()
+        others: list[ScheduledMessage] = []
         with self._lock:
             for outcome in outcomes:
                 message = self._messages.get(outcome.id)
-                if message is None or message.status != Status.CLAIMED or message.token != outcome.token:
+                if message is None or message.token != outcome.token:
                     settled.lost.append(outcome)
+                    continue
+                if message.status != Status.CLAIMED:
+                    settled.repeated[outcome.id] = {name: getattr(message, name) for name in STORED}
                     continue
                 row = Row(**{name: getattr(message, name) for name in Row.__slots__})
                 settled.written[outcome.id] = fields = written(outcome, row, at)
-                self._write(message, fields)
-                if fields["status"] in FINISHED and self.options.retention[fields["status"]] == timedelta(0):
-                    del self._messages[outcome.id]
+                others += self._end(message, fields, at)
+                self._delete_at_once([message])
+        self.tell(message_cancelled, others)
         return settled
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
@@ -273,15 +334,36 @@ class MemoryBackend(BaseBackend):
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
         at = now or self.now()
         with self._lock:
-            lapsed = self._lapsed(at)
-            for message in lapsed[:limit]:
-                freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
-                ended = stop(at) if message.cancel_requested else freed
-                self._write(message, ended | {"token": message.token + 1})
-            rescued = lapsed[:limit]
-            cancelled = [self._copy(message) for message in rescued if message.status == Status.CANCELLED]
-        self.tell(message_cancelled, cancelled)
-        return [message.pk for message in rescued]
+            lapsed = self._lapsed(at)[:limit]
+            others = [child for message in lapsed for child in self._rescue(message, at)]
+            ended = [self._copy(message) for message in lapsed if message.status in FINISHED]
+            self._delete_at_once(ended)
+        self.tell(message_cancelled, others)
+        for status, fact in ((Status.CANCELLED, message_cancelled), (Status.DEAD, message_dead)):
+            self.tell(fact, [message for message in ended if message.status == status])
+        return [message.pk for message in lapsed]
+
+    def _rescue(self, message: ScheduledMessage, at: datetime) -> list[ScheduledMessage]:
+        state = {name: getattr(message, name) for name in ("cancel_requested", "suspect", "crashes")}
+        fields = rescued(**state, now=at) | {"token": message.token + 1}
+        if fields["status"] == Status.DEAD:
+            known = {name: getattr(message, name) for name in ("attempt", "errors", "delivered_to")}
+            place = self._places.get(message.claimed_by)
+            fields |= lost_alone(**known, worker=message.claimed_by, place=place, now=at)
+        return self._end(message, fields, at)
+
+    def _delete_at_once(self, ended: Iterable[ScheduledMessage]) -> None:
+        """A retention of 0: what has just ended in such a status is not kept."""
+        for message in ended:
+            awaited = is_awaited(message.status, message.recurrence_id, message.verdict)
+            kept = message.has_children or awaited
+            if message.status in FINISHED and not kept and self.options.retention[Status(message.status)] == _NONE:
+                self._delete([message.pk])
+
+    def _delete(self, ids: Iterable[UUID]) -> None:
+        for id in ids:
+            del self._messages[id]
+            self._families.forget(id)
 
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         at = now or self.now()
@@ -289,39 +371,49 @@ class MemoryBackend(BaseBackend):
             pending = (m for m in self._messages.values() if m.status in PENDING)
             passed = [(m.expires_at, m.pk) for m in pending if m.expires_at is not None and m.expires_at <= at]
             ended = [self._messages[id] for _, id in sorted(passed)[:limit]]
-            for message in ended:
-                self._write(message, finish(Status.EXPIRED, at))
-            return [self._copy(message) for message in ended]
+            others = [child for m in ended for child in self._end(m, finish(Status.EXPIRED, at), at)]
+            found = [self._copy(message) for message in ended]
+        self.tell(message_cancelled, others)
+        return found
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         at = now or self.now()
         with self._lock:
             old = [message.pk for message in self._messages.values() if self._is_old(message, at)][:limit]
-            for id in old:
-                del self._messages[id]
+            self._delete(old)
             return len(old)
 
+    def forget(self, ids: Sequence[UUID]) -> int:
+        with self._lock:
+            finished = [id for id in ids if id in self._messages and self._messages[id].status in FINISHED]
+            self._delete(finished)
+            return len(finished)
+
     def _is_old(self, message: ScheduledMessage, at: datetime) -> bool:
-        if message.status not in FINISHED or message.finished_at is None:
+        """Past its retention, waited for by nobody, and no part of a workflow that is not past it as a whole."""
+        if not self._is_past(message, at) or self._families.is_waited_for(message.pk):
             return False
-        kept = self.options.retention[Status(message.status)]
-        return kept is not None and message.finished_at < at - kept
+        workflow = message.workflow_id
+        beside = (m for m in self._messages.values() if workflow is not None and m.workflow_id == workflow)
+        return all(self._is_past(other, at) for other in beside)
+
+    def _is_past(self, message: ScheduledMessage, at: datetime) -> bool:
+        kept = self.options.retention.get(Status(message.status)) if message.status in FINISHED else None
+        awaited = is_awaited(message.status, message.recurrence_id, message.verdict)
+        kept = max(kept, VERDICT_KEPT) if kept is not None and awaited else kept
+        return kept is not None and message.finished_at is not None and message.finished_at < at - kept
 
     # Wake-ups
 
-    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, wake: Callable[[str | None], bool]) -> Callable[[], None]:
         self._wakers.append(wake)
         return lambda: self._wakers.remove(wake)
 
     def _wake(self) -> None:
         for wake in list(self._wakers):
-            wake()
+            wake(None)
 
     # Rows
-
-    def _put(self, message: ScheduledMessage) -> None:
-        self._messages[message.pk] = message
-        self._write(message, {})
 
     def _write(self, message: ScheduledMessage, fields: dict[str, Any]) -> None:
         """Set fields, and keep the key table and the due heaps in step with them."""
@@ -332,23 +424,11 @@ class MemoryBackend(BaseBackend):
             del self._holders[old_key]
         if message.live_key is not None and message.status in LIVE:
             self._holders[message.live_key] = message.pk
-        if message.status == Status.SCHEDULED:
-            self._push(message)
-
-    def _push(self, message: ScheduledMessage) -> None:
-        heap = self._due.setdefault(message.queue, {}).setdefault(message.priority, [])
-        if len(heap) > 2 * len(self._messages) + 100:
-            # Mostly entries that are no longer true, as when messages are put off again and again.
-            heap[:] = [entry for entry in set(heap) if self._is_true(entry, message.queue, message.priority)]
-            heapify(heap)
-        heappush(heap, (message.next_at, message.pk))
-
-    def _is_true(self, entry: _Entry, queue: str, band: int) -> bool:
-        next_at, id = entry
-        message = self._messages.get(id)
-        if message is None or message.status != Status.SCHEDULED:
-            return False
-        return (message.queue, message.priority, message.next_at) == (queue, band, next_at)
+        self._suspects.discard(message.pk)
+        if message.status == Status.SCHEDULED and message.suspect:
+            self._suspects.add(message.pk)
+        elif message.status == Status.SCHEDULED:
+            self._due.push(message)
 
     def _copy(self, message: ScheduledMessage) -> ScheduledMessage:
         twin = copy.copy(message)
@@ -356,39 +436,3 @@ class MemoryBackend(BaseBackend):
         for name in _JSON:
             setattr(twin, name, copy.deepcopy(getattr(message, name)))
         return twin
-
-
-def _assignments(verb: Verb, message: ScheduledMessage, now: datetime) -> dict[str, Any]:
-    """What a verb writes to this message."""
-    if isinstance(verb, Cancel):
-        return finish(Status.CANCELLED, now, verb.reason)
-    if isinstance(verb, Reschedule):
-        return _rescheduled(verb, message)
-    if isinstance(verb, Hold):
-        return {"status": Status.BLOCKED, "held_at": now, "reason": verb.reason[:255]}
-    if isinstance(verb, Resume):
-        status = Status.BLOCKED if message.parents_left else Status.SCHEDULED
-        return {"status": status, "held_at": None, "reason": ""}
-    if isinstance(verb, MakeDue):
-        return {"due_at": now, "next_at": now}
-    assert isinstance(verb, Redrive)
-    return _redriven(verb.due_at or now, message)
-
-
-def _rescheduled(verb: Reschedule, message: ScheduledMessage) -> dict[str, Any]:
-    if verb.due_at is None and verb.shift is None:
-        return dict(verb.fields)
-    due_at = verb.due_at if verb.due_at is not None else message.due_at + (verb.shift or timedelta(0))
-    expires_at = message.expires_at and message.expires_at + (due_at - message.due_at)
-    return {"due_at": due_at, "next_at": due_at, "expires_at": expires_at, **verb.fields}
-
-
-def _redriven(due_at: datetime, message: ScheduledMessage) -> dict[str, Any]:
-    still_ahead = message.expires_at is not None and message.expires_at > due_at
-    return {
-        **REDRIVEN,
-        "due_at": due_at,
-        "next_at": due_at,
-        "live_key": message.key,
-        "expires_at": message.expires_at if still_ahead else None,
-    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from asgiref.sync import sync_to_async
@@ -29,26 +30,41 @@ class MessageQuery(BulkVerbs):
         self._criteria = criteria
         self._start = start
         self._stop = stop
+        self._known: list[ScheduledMessage] | None = None
+
+    def _clone(self, **changes: Any) -> MessageQuery:
+        """Another one, with what is given in place of what this one has."""
+        mine: dict[str, Any] = {"criteria": self._criteria, "start": self._start, "stop": self._stop}
+        return type(self)(self._backend, **mine | changes)
 
     def __iter__(self) -> Iterator[ScheduledMessage]:
-        return iter(self._backend.page(self._criteria, self._start, self._stop))
+        return iter(self._fetched())
 
     async def __aiter__(self) -> AsyncIterator[ScheduledMessage]:
-        for message in await sync_to_async(lambda: list(self))():
+        for message in await sync_to_async(self._fetched)():
             yield message
+
+    def _fetched(self) -> list[ScheduledMessage]:
+        """Asked for once, as by a QuerySet: `list()` alone takes the length and then the messages."""
+        if self._known is None:
+            self._known = self._page()
+        return self._known
+
+    def _page(self) -> list[ScheduledMessage]:
+        return self._backend.page(self._criteria, self._start, self._stop)
 
     def __repr__(self) -> str:
         return f"<MessageQuery {list(self[:20])!r}>"
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self._fetched())
 
     def count(self) -> int:
-        found = self._backend.count(self._criteria) - self._start
+        found = self._backend.count(self._criteria, most=self._stop) - self._start
         return max(0, found if self._stop is None else min(found, self._stop - self._start))
 
     def exists(self) -> bool:
-        return bool(self[:1].count())
+        return self.first() is not None
 
     def first(self) -> ScheduledMessage | None:
         return next(iter(self[:1]), None)
@@ -70,7 +86,11 @@ class MessageQuery(BulkVerbs):
         stop = self._stop if stop is None else self._start + stop
         if self._stop is not None and stop is not None:
             stop = min(stop, self._stop)
-        return MessageQuery(self._backend, self._criteria, self._start + start, stop)
+        return self._clone(start=self._start + start, stop=stop)
+
+    def reverse(self) -> MessageQuery:
+        """The same messages, the last due time first."""
+        return self._with(descending=not self._criteria.descending)
 
     def due(self) -> MessageQuery:
         """Scheduled, and its due time has come."""
@@ -92,19 +112,21 @@ class MessageQuery(BulkVerbs):
     def _with(self, **changes: Any) -> MessageQuery:
         if self._start or self._stop is not None:
             raise TypeError("Cannot filter a query once a slice has been taken.")
-        statuses = self._criteria.statuses
-        if statuses is not None:
-            changes["statuses"] &= statuses
-        return MessageQuery(self._backend, replace(self._criteria, **changes), self._start, self._stop)
+        if self._criteria.statuses is not None and "statuses" in changes:
+            changes["statuses"] &= self._criteria.statuses
+        return self._clone(criteria=replace(self._criteria, **changes))
 
     @property
     def _store(self) -> BaseBackend:
         return self._backend
 
+    def _matching(self) -> Iterator[UUID]:
+        return self._backend.ids(self._criteria, self._start, self._stop)
+
     def _chunks(self, size: int) -> Iterator[list[UUID]]:
-        ids = [message.pk for message in self]
-        for start in range(0, len(ids), size):
-            yield ids[start : start + size]
+        ids = self._matching()
+        while chunk := list(islice(ids, size)):
+            yield chunk
 
     acount = twin(count)
     aexists = twin(exists)

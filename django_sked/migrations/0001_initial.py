@@ -6,28 +6,38 @@ from django.db import migrations, models
 
 
 class AddIndex(migrations.AddIndex):
-    """An index whose condition asks for a status, by a column where conditional indexes do not exist.
+    """An index whose condition asks for columns that are the same in all its rows.
 
-    MySQL, MariaDB and Oracle leave the condition out: there `status` leads, so that the same queries are served.
+    MySQL, MariaDB and Oracle leave the condition out: there those columns lead, so that the same queries are served,
+    by the index of `instead` where it is given.
     """
 
+    def __init__(self, model_name, index, leading=("status",), instead=None):
+        super().__init__(model_name, index)
+        self.leading = leading
+        self.instead = instead
+
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
-        model = to_state.apps.get_model(app_label, self.model_name)
-        if schema_editor.connection.features.supports_partial_indexes or not self.allow_migrate_model(
-            schema_editor.connection.alias, model
-        ):
+        if schema_editor.connection.features.supports_partial_indexes:
             return super().database_forwards(app_label, schema_editor, from_state, to_state)
-        schema_editor.add_index(model, models.Index(fields=["status", *self.index.fields], name=self.index.name))
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.instead is None and self.allow_migrate_model(schema_editor.connection.alias, model):
+            index = models.Index(fields=[*self.leading, *self.index.fields], name=self.index.name)
+            schema_editor.add_index(model, index)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        if self.instead is None or schema_editor.connection.features.supports_partial_indexes:
+            super().database_backwards(app_label, schema_editor, from_state, to_state)
 
 
-def keep_text_exactly(apps, schema_editor):
+def keep_text_exactly(apps, schema_editor, names=("ScheduledMessage", "WorkerProcess")):
     """On MySQL and MariaDB text would be kept in the database's default character set, which may know few characters,
     and be equal without regard to case or trailing spaces: "Mail" and "mail" are two queues."""
     connection = schema_editor.connection
     if connection.vendor != "mysql":
         return
     collation = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
-    for name in ("ScheduledMessage", "WorkerProcess"):
+    for name in names:
         model = apps.get_model("django_sked", name)
         changes = [f"CONVERT TO CHARACTER SET utf8mb4 COLLATE {collation}"]
         if connection.mysql_is_mariadb:
@@ -58,6 +68,9 @@ class Migration(migrations.Migration):
                 ("queues", models.JSONField(default=dict, verbose_name="queues")),
                 ("lease", models.FloatField(default=30.0, verbose_name="lease in seconds")),
                 ("in_flight", models.PositiveIntegerField(default=0, verbose_name="in flight")),
+                ("busy_with", models.UUIDField(blank=True, null=True, verbose_name="busy with")),
+                ("busy_event", models.CharField(blank=True, default="", max_length=255, verbose_name="busy with event")),
+                ("busy_since", models.DateTimeField(blank=True, null=True, verbose_name="busy since")),
                 ("started_at", models.DateTimeField(verbose_name="started at")),
                 ("beat_at", models.DateTimeField(verbose_name="last beat")),
                 ("lease_until", models.DateTimeField(db_index=True, verbose_name="lease until")),
@@ -170,10 +183,20 @@ class Migration(migrations.Migration):
         AddIndex(
             model_name="scheduledmessage",
             index=models.Index(
-                condition=models.Q(("status", "scheduled")),
+                condition=models.Q(("status", "scheduled"), ("suspect__in", [False])),
                 fields=["queue", "priority", "next_at", "id"],
                 name="sked_message_claim",
             ),
+            leading=("status", "suspect"),
+        ),
+        AddIndex(
+            model_name="scheduledmessage",
+            index=models.Index(
+                condition=models.Q(("status", "scheduled"), ("suspect__in", [True])),
+                fields=["-priority", "next_at", "id", "queue"],
+                name="sked_message_suspect",
+            ),
+            instead="sked_message_claim",
         ),
         AddIndex(
             model_name="scheduledmessage",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from django_sked.models.message import ScheduledMessage
+from django_sked.models.recurrence import Recurrence
 from django_sked.models.worker import WorkerProcess
+from django_sked.models.workflow import Dependency, Workflow
 
-__all__ = ["ScheduledMessage", "WorkerProcess"]
+__all__ = ["Dependency", "Recurrence", "ScheduledMessage", "WorkerProcess", "Workflow"]

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import ids, scheduling, verbs
+from django_sked import civil, ids, scheduling, signals, verbs
 from django_sked.backends import message_backends
-from django_sked.exceptions import StoredMessage
+from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
 from django_sked.queries import UNSET, Delay, given
 from django_sked.states import FINISHED, LIVE, Answer, Status
@@ -51,6 +55,11 @@ class ScheduledMessage(models.Model):
     held_at = models.DateTimeField(_("held at"), null=True, blank=True)
     parents_left = models.PositiveSmallIntegerField(_("parents left"), default=0)
     has_children = models.BooleanField(_("has children"), default=False)
+    # Of a child: how long after its release it is due, and after that expires; None once it is released, or has a time
+    # of its own.
+    release_delay = models.DurationField(_("delay after release"), null=True, blank=True, editable=False)
+    release_expiry = models.DurationField(_("expires after release"), null=True, blank=True, editable=False)
+    workflow_id = models.UUIDField(_("workflow"), null=True, blank=True)
     cancel_requested = models.BooleanField(_("cancel requested"), default=False)
     suspect = models.BooleanField(_("suspect"), default=False)
     reason = models.CharField(_("reason"), max_length=255, default="", blank=True)
@@ -77,6 +86,10 @@ class ScheduledMessage(models.Model):
     progress = models.PositiveSmallIntegerField(_("progress"), null=True, blank=True)
     recurrence_id = models.UUIDField(_("recurrence"), null=True, blank=True)
     tick_at = models.DateTimeField(_("tick at"), null=True, blank=True)
+    # What its receivers said of its recurrence: {"next_payload": ...}, {"end": "reason"}, or both.
+    verdict: models.JSONField[Any, Any] = models.JSONField(_("verdict"), null=True, blank=True)
+    # The wall time and zone that were asked for, as in 2027-03-28T09:00:00[Europe/Berlin].
+    local_time = models.CharField(_("local time"), max_length=100, null=True, blank=True)
 
     objects: ClassVar[ScheduledMessageManager] = ScheduledMessageManager()
 
@@ -86,6 +99,16 @@ class ScheduledMessage(models.Model):
     has_own_id = False
     #: The alias of the backend that holds it, where that is not told by the database it was loaded from.
     backend_alias: str | None = None
+    #: Set by a receiver: the payload of the next occurrence of its recurrence.
+    next_payload: Any = UNSET
+    #: In a receiver, its name.
+    receiver: str | None = None
+    #: Of an unsaved one, what it is to wait for: parent -> condition.
+    waits_for: Mapping[uuid.UUID, str] = MappingProxyType({})
+    #: Of a message that `Worker.messages()` handed over, where to say what became of it.
+    _delivery: Any = None
+    #: In which term of its lease a worker claimed it: see `worker/leases.py`.
+    _term: int = 0
 
     class Meta:
         verbose_name = _("scheduled message")
@@ -102,13 +125,25 @@ class ScheduledMessage(models.Model):
             ("redrive_scheduledmessage", _("Can redrive dead messages")),
             ("view_payload", _("Can see payload, metadata and errors")),
         ]
-        constraints = [models.UniqueConstraint(fields=["live_key"], name="sked_message_live_key")]
-        # Databases without partial indexes get theirs in migration 0001, led by `status`.
+        # Without partial indexes it is over all rows (migration 0004): the same to whoever reads or writes them.
+        constraints = [
+            models.UniqueConstraint(
+                fields=["live_key"], condition=models.Q(live_key__isnull=False), name="sked_message_live_key"
+            )
+        ]
+        # Databases without partial indexes get theirs in migration 0001, led by what the conditions ask for. SQLite
+        # takes a partial index only for a query in the very same words, and Django's for `suspect=False` are others in
+        # 6.1 than before: those for `in` are not.
         indexes = [
             models.Index(
                 fields=["queue", "priority", "next_at", "id"],
-                condition=models.Q(status="scheduled"),
+                condition=models.Q(status="scheduled", suspect__in=[False]),
                 name="sked_message_claim",
+            ),
+            models.Index(
+                fields=["-priority", "next_at", "id", "queue"],
+                condition=models.Q(status="scheduled", suspect__in=[True]),
+                name="sked_message_suspect",
             ),
             models.Index(fields=["claimed_by"], condition=models.Q(status="claimed"), name="sked_message_holder"),
             models.Index(
@@ -128,6 +163,18 @@ class ScheduledMessage(models.Model):
                 name="sked_message_subject",
             ),
             models.Index(fields=["due_at", "id"], name="sked_message_due"),
+            # Not unique, as it need not be: the id of a tick's message is made of both.
+            models.Index(
+                fields=["recurrence_id", "tick_at"],
+                condition=models.Q(recurrence_id__isnull=False),
+                name="sked_message_recurrence",
+            ),
+            models.Index(
+                fields=["workflow_id"], condition=models.Q(workflow_id__isnull=False), name="sked_message_workflow"
+            ),
+            models.Index(
+                fields=["local_time"], condition=models.Q(local_time__isnull=False), name="sked_message_local_time"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -156,6 +203,65 @@ class ScheduledMessage(models.Model):
     def is_live(self) -> bool:
         """Blocked, scheduled or claimed: something may still happen to it."""
         return self.status not in FINISHED
+
+    @property
+    def parents(self) -> list[ScheduledMessage]:
+        """The messages that it waits for, or has waited for, with what became of them; asked of the backend now."""
+        return self.backend.parents_of(self.pk)
+
+    @property
+    def at_local(self) -> datetime | None:
+        """The wall time that was asked for with `at_local=`, without a time zone; None of other messages."""
+        return None if self.local_time is None else civil.from_text(self.local_time)[0]
+
+    @property
+    def timezone(self) -> str | None:
+        """... and the name of its time zone."""
+        return None if self.local_time is None else civil.from_text(self.local_time)[1].key
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for services that carry out what they are asked with one key only once.
+
+        The same at every attempt at this message by the receiver that asks, and another one for every other receiver.
+        """
+        return str(uuid.uuid5(self.pk, self.receiver or ""))
+
+    @contextmanager
+    def delivery(self) -> Iterator[Self]:
+        """Of a message from `Worker.messages()`: a clean exit delivers it, an exception means what it means in a
+        receiver, and goes no further. One that ends the program, such as KeyboardInterrupt, gives the message back."""
+        handed_over = self._handed_over()
+        context = signals._current.set(self)
+        try:
+            yield self
+        except Exception as error:
+            handed_over.answer(error)
+        except BaseException:
+            handed_over.give_back()
+            raise
+        else:
+            handed_over.answer()
+        finally:
+            signals._current.reset(context)
+
+    def deliver(self) -> None:
+        """Of a message from `Worker.messages()`: it has been delivered."""
+        self._handed_over().answer()
+
+    def retry(self, *, at: datetime | None = None, delay: Delay | None = None) -> None:
+        """Of a message from `Worker.messages()`: this attempt has failed; without a time, again by the policy."""
+        again = Retry(at=at, delay=delay) if at is not None or delay is not None else SkedError("To be tried again.")
+        self._handed_over().answer(again)
+
+    def bury(self, reason: str = "") -> None:
+        """Of a message from `Worker.messages()`: give up at once."""
+        self._handed_over().answer(Bury(reason))
+
+    def _handed_over(self) -> Any:
+        if self._delivery is None:
+            raise SkedError(f"Message {self.pk} was not handed over by Worker.messages().")
+        return self._delivery
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete a finished message; raises StoredMessage for a live one, which is to be cancelled."""
@@ -187,6 +293,8 @@ class ScheduledMessage(models.Model):
         at: datetime | None = None,
         delay: Delay | None = None,
         shift: Delay | None = None,
+        at_local: datetime | None = None,
+        timezone: str | None = None,
         payload: Any = UNSET,
         metadata: Any = UNSET,
         priority: int = UNSET,
@@ -196,10 +304,9 @@ class ScheduledMessage(models.Model):
     ) -> Answer:
         """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
+        times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         store = self.backend
-        return self._change(
-            scheduling.reschedule(store.settings, store.now(), at=at, delay=delay, shift=shift, **fields, **unknown)
-        )
+        return self._change(scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> Answer:
         """Keep it back until it is resumed."""

@@ -22,6 +22,10 @@ class WorkerProcess(models.Model):
     queues: models.JSONField[Any, Any] = models.JSONField(_("queues"), default=dict)
     lease = models.FloatField(_("lease in seconds"), default=30.0)
     in_flight = models.PositiveIntegerField(_("in flight"), default=0)
+    # The message whose receiver has been running longest, as of the last beat.
+    busy_with = models.UUIDField(_("busy with"), null=True, blank=True)
+    busy_event = models.CharField(_("busy with event"), max_length=255, default="", blank=True)
+    busy_since = models.DateTimeField(_("busy since"), null=True, blank=True)
     started_at = models.DateTimeField(_("started at"))
     beat_at = models.DateTimeField(_("last beat"))
     lease_until = models.DateTimeField(_("lease until"), db_index=True)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from django_sked.worker.worker import EXIT_ABANDONED, Worker
+from django_sked.worker.worker import EXIT_ABANDONED, EXIT_STUCK, Worker
 
-__all__ = ["EXIT_ABANDONED", "Worker"]
+__all__ = ["EXIT_ABANDONED", "EXIT_STUCK", "Worker"]

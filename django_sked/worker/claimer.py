@@ -1,4 +1,4 @@
-"""STEP claim: due messages are fetched for each pool that has room, and handed to it."""
+"""STEP claim: due messages are fetched for each pool that has room, a little ahead of their time, and handed to it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from uuid import UUID
 
-from django_sked import clock
+from django_sked import clock, failpoints
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.worker.options import WorkerOptions
-from django_sked.worker.pool import Pool
+from django_sked.worker.pool import Pool, Room
 
 #: Seconds after which the queues in the store are looked up again, by a worker that serves all of them.
 LOOK_AGAIN = 1.0
@@ -25,15 +25,22 @@ class Claimer:
         worker: UUID,
         options: WorkerOptions,
         holding: dict[UUID, ScheduledMessage],
+        store_clock: clock.StoreClock,
         make_pool: Callable[[str, int], Pool],
+        *,
+        term: Callable[[], int] = lambda: 0,
     ) -> None:
         self._backend = backend
         self._worker = worker
         self._options = options
         self._holding = holding
+        self._clock = store_clock
         self._make_pool = make_pool
+        self._term = term
         self._left = options.max_messages
         self._looked_at = float("-inf")
+        #: How often somebody wanted the queues to be looked up, and the last of these wishes that came true.
+        self._wishes = self._granted = 0
         #: Held while a claim is under way: whoever compares the store with `holding` must not see half of one.
         self._lock = threading.Lock()
         self.pools: dict[str, Pool] = {
@@ -46,35 +53,74 @@ class Claimer:
         claimed, more = 0, False
         failure: Exception | None = None
         for pool in list(self.pools.values()):
-            wanted = self._wanted(pool)
-            if wanted <= 0:
+            room = self._room(pool)
+            if room.limit <= 0:
                 continue
             try:
-                messages = self._claim(pool.queue, wanted)
+                count = self._claim(pool, room)
             except Exception as error:
                 if self._backend.is_expected(error):
                     raise
                 failure = error  # perhaps a row that cannot be read: it must not hold up the other queues
                 continue
-            pool.put(messages)
-            claimed += len(messages)
-            more = more or len(messages) == wanted
+            claimed += count
+            more = more or count == room.limit
         if failure is not None:
             raise failure
         return claimed, more
 
-    def _wanted(self, pool: Pool) -> int:
+    def _room(self, pool: Pool) -> Room:
         room = pool.room(self._options.batch_size)
-        return room if self._left is None else min(room, self._left)
+        if self._left is None or room.limit <= self._left:
+            return room
+        return Room(self._left, ahead=room.ahead)
 
-    def _claim(self, queue: str, limit: int) -> list[ScheduledMessage]:
+    def _claim(self, pool: Pool, room: Room) -> int:
+        ahead = self._options.lookahead_of(pool.queue) if room.ahead else 0.0
+        # Known before the claim, so that what is not after it is surely due.
+        now = self._clock.now()
+        failpoints.hit("claim.before")
         with self._lock:
-            messages = self._backend.claim(self._worker, queue, limit, quick=True)
+            term = self._term()
+            messages = self._backend.claim(self._worker, pool.queue, room.limit, ahead=ahead, quick=True)
+            failpoints.hit("claim.after")
             for message in messages:
-                self._holding[message.pk] = message
+                message._term = term
+                self._holding[message.id] = message
         if self._left is not None:
             self._left -= len(messages)
-        return messages
+        if ahead and messages and any(message.next_at > now for message in messages):
+            instant = self._clock.monotonic_at
+            early = [(instant(message.next_at), message) for message in messages if message.next_at > now]
+            pool.put([message for message in messages if message.next_at <= now], early)
+        else:
+            pool.put(messages)
+        return len(messages)
+
+    def claim_suspect(self) -> ScheduledMessage | None:
+        """Claim one suspect, for a worker that holds nothing else; None when there was none."""
+        if self.is_spent:
+            return None
+        self._look_for_queues()
+        failpoints.hit("claim.before")
+        with self._lock:
+            term = self._term()
+            message = self._backend.claim_suspect(self._worker, list(self.pools))
+            failpoints.hit("claim.after")
+            if message is not None:
+                message._term = term
+                self._holding[message.id] = message
+        if message is None:
+            return None
+        if self._left is not None:
+            self._left -= 1
+        self.pools[message.queue].put([message])
+        return message
+
+    def has_suspects(self) -> bool:
+        """Is a suspect due in a queue that is served here?"""
+        queues = self._queues_now() if self._looks_again else list(self.pools)
+        return bool(queues) and self._backend.has_suspects(queues)
 
     @property
     def is_spent(self) -> bool:
@@ -82,13 +128,19 @@ class Claimer:
         return self._left is not None and self._left <= 0
 
     def seconds_until_next(self, longest: float) -> float:
-        """How long nothing can become due for a pool with room, as far as the store knows now; at most `longest`."""
+        """How long nothing need be claimed for a pool with room, as far as the store knows now; at most `longest`.
+
+        What comes is claimed by half of the lookahead before it is due, so that claims come in batches.
+        """
         self._look_for_queues()
-        queues = [pool.queue for pool in list(self.pools.values()) if self._wanted(pool) > 0]
-        times = [at for queue in queues if (at := self._backend.next_due_at(queue)) is not None]
-        if not times:
-            return longest
-        return max(0.0, min(longest, (min(times) - self._backend.now()).total_seconds()))
+        shortest = longest
+        for pool in list(self.pools.values()):
+            room = self._room(pool)
+            if room.limit <= 0 or (at := self._backend.next_due_at(pool.queue)) is None:
+                continue
+            ahead = self._options.lookahead_of(pool.queue) / 2 if room.ahead else 0.0
+            shortest = min(shortest, (at - self._clock.now()).total_seconds() - ahead)
+        return max(0.0, shortest)
 
     def unknown(self) -> dict[UUID, int]:
         """Messages that the store says this worker holds, and it does not know of: claims whose reply was lost."""
@@ -100,14 +152,25 @@ class Claimer:
 
     def look_again(self) -> None:
         """Look for queues at the next round: a message came, perhaps the first of its queue."""
-        self._looked_at = float("-inf")
+        self._wishes += 1
+
+    @property
+    def _looks_again(self) -> bool:
+        """Is it time to look for queues?"""
+        is_stale = self._wishes != self._granted or clock.monotonic() - self._looked_at >= LOOK_AGAIN
+        return is_stale and self._options.queues is None
+
+    def _queues_now(self) -> list[str]:
+        return sorted(set(self._backend.queues()) - self._options.exclude_queues)
 
     def _look_for_queues(self) -> None:
-        if self._options.queues is not None or clock.monotonic() - self._looked_at < LOOK_AGAIN:
+        if not self._looks_again:
             return
-        self._looked_at = clock.monotonic()
-        found = set(self._backend.queues()) - self._options.exclude_queues
+        now, wishes = clock.monotonic(), self._wishes
+        found = set(self._queues_now())
         for queue in [name for name, pool in self.pools.items() if name not in found and pool.is_unused]:
             del self.pools[queue]
         for queue in sorted(found - self.pools.keys()):
             self.pools[queue] = self._make_pool(queue, self._options.size_of(queue))
+        # Last, because until the pools are there whoever asks for suspects asks for the queues, too.
+        self._looked_at, self._granted = now, wishes

@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 from uuid import UUID
 
-from django_sked import arguments, signals
-from django_sked.exceptions import Bury, Reschedule, Retry, SkedError
+from django.db.models.base import ModelState
+
+from django_sked import failpoints, payloads, signals
+from django_sked.backends.base import BaseBackend
+from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError
 from django_sked.models import ScheduledMessage
-from django_sked.outcomes import Outcome, Step
-from django_sked.retry import Exponential, RetryPolicy, from_json
+from django_sked.outcomes import Outcome
 from django_sked.signals import Receiver, message_due, message_started
-from django_sked.worker import failures
+from django_sked.worker import failures, hygiene, transactions
+from django_sked.worker.answers import Answers, Attempt
+from django_sked.worker.deadlines import Abandoned, Deadlines
+from django_sked.worker.watchdog import Guard
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -26,176 +30,209 @@ logger = logging.getLogger("django_sked.worker")
 UNROUTABLE_DELAYS = (5.0, 300.0)
 #: Events for which that was said, so that it is said once.
 MOST_WARNED = 10_000
-#: A postponed message comes back after so long at the soonest: a Reschedule is not counted, and must not spin.
-SOONEST = timedelta(seconds=0.1)
-#: Seconds until a message is tried again that could not even be dispatched, because what is stored cannot be read.
-SET_ASIDE = 60.0
 
 _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """How one receiver took the message."""
-
-    receiver: str
-    kind: Literal["delivered", "failed", "postponed", "buried"]
-    at: datetime | None = None
-    error: dict[str, Any] | None = None
-
-
 class Dispatcher:
-    """Calls receivers in the calling thread. It never raises, whatever they do, and `clock` must not either."""
+    """Calls receivers in the calling thread. It never raises, whatever they do, and `clock` must not either.
+
+    `may_start` is asked before each receiver, and told whether the attempt has begun. Without `deadlines` no timeout is
+    kept, save those of coroutines. `write_off` is told of a thread that is lost, because its receiver ignored its
+    timeout or its connection is silent beyond help, and of what is to be written. `guard` watches over the latter.
+    """
 
     def __init__(
         self,
+        backend: BaseBackend,
         *,
-        alias: str,
         clock: Callable[[], datetime],
-        default_retry: RetryPolicy,
         run_async: Callable[..., Any],
         worker: str = "",
+        lease: float = 30.0,
+        may_start: Callable[[ScheduledMessage, bool], bool] = lambda message, has_begun: True,
+        deadlines: Deadlines | None = None,
+        write_off: Callable[[int, Outcome], None] = lambda thread, outcome: None,
+        guard: Callable[[Callable[[int], None]], Guard] = lambda abandon: Guard({}, abandon),
+        receivers_of: Callable[[str], tuple[Receiver, ...]] = message_due.receivers_of,
     ) -> None:
-        self._alias = alias
+        self._backend = backend
         self._clock = clock
-        self._default_retry = default_retry
         self._run_async = run_async
-        self._worker = worker
+        self._lease = timedelta(seconds=lease)
+        self._may_start = may_start
+        self._deadlines = deadlines
+        self._write_off = write_off
+        self._guard = guard
+        self.receivers_of = receivers_of
+        self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
         self._warned: set[str] = set()
-        #: What the receivers running now were given.
-        self._shown: dict[UUID, ScheduledMessage] = {}
+        #: What the receivers running now were given, by id and token.
+        self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
 
-    def dispatch(self, message: ScheduledMessage) -> Outcome:
-        """Call every receiver that has not been satisfied yet; the outcome says what is to be written."""
+    def dispatch(self, message: ScheduledMessage) -> Outcome | None:
+        """Call every receiver that has not been satisfied yet; the outcome says what is to be written.
+
+        None when there is nothing to write any more: the message is not ours.
+        """
+        attempt = Attempt(message, {}, verdict=message.verdict)
         try:
-            receivers = message_due.receivers_of(message.event)
-            return self._dispatch(message, receivers) if receivers else self._unroutable(message)
+            receivers = self.receivers_of(message.event)
+            return self._dispatch(attempt, receivers) if receivers else self._unroutable(message)
+        except (Abandoned, transactions.Lost):
+            logger.warning("lease_lost id=%s token=%s", message.id, message.token)
+            return None
         except BaseException as error:
-            if _is_from_the_keyboard(error):
+            if failures.is_from_the_keyboard(error):
                 raise
-            logger.exception("set_aside event=%s id=%s", message.event, message.pk)
-            return self._set_aside(message, error)
+            logger.exception("set_aside event=%s id=%s", message.event, message.id)
+            return self._answers.set_aside(attempt, error)
 
-    def request_cancel(self, ids: Iterable[UUID]) -> None:
-        """Let receivers that run now see that their message shall be cancelled."""
-        for id in ids:
-            if (shown := self._shown.get(id)) is not None:
+    def request_cancel(self, tokens: Mapping[UUID, int]) -> None:
+        """Let receivers that run now, under these tokens, see that their message shall be cancelled."""
+        for claim in tokens.items():
+            if (shown := self._shown.get(claim)) is not None:
                 shown.cancel_requested = True
 
-    def _dispatch(self, message: ScheduledMessage, receivers: tuple[Receiver, ...]) -> Outcome:
-        satisfied = dict(message.delivered_to)
-        wanted = [receiver for receiver in receivers if receiver.name not in satisfied]
-        replies: list[Reply] = []
+    def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
+        message = attempt.message
+        attempt.satisfied = dict(message.delivered_to)
+        wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         for receiver in wanted:
-            if message.expires_at is not None and message.expires_at <= self._clock():
-                return self._expired(message, satisfied, replies)
-            shown = _shown(message, alone=len(wanted) == 1)
-            if not replies:
-                signals.tell(message_started, [shown], self._alias)
-            replies.append(self._call(receiver, shown, message))
-        return self._conclude(message, satisfied, replies)
-
-    def _call(self, receiver: Receiver, shown: ScheduledMessage, message: ScheduledMessage) -> Reply:
-        context = signals._current.set(shown)
-        self._shown[message.pk] = shown
-        try:
-            self._invoke(receiver, shown)
-        except Bury as bury:
-            return Reply(receiver=receiver.name, kind="buried", error=self._error(receiver.name, bury, message))
-        except Reschedule as later:
-            return self._postponed(receiver, later, message)
-        except BaseException as error:
-            if _is_from_the_keyboard(error):
+            if (instead := self._instead_of(attempt, receiver)) is not None:
+                return instead
+            shown = _shown(message, receiver.name, alone=len(wanted) == 1)
+            if not attempt.has_begun:
+                signals.tell(message_started, [shown], self._backend.alias)
+            try:
+                if receiver.atomic:
+                    outcome = self._call_atomic(attempt, receiver, is_last=receiver is wanted[-1])
+                    if outcome.step != "keep":
+                        return outcome
+                else:
+                    self._call(attempt, receiver, shown, message.timeout)
+                attempt.satisfied[receiver.name] = "delivered"
+            except (Abandoned, transactions.Lost):
                 raise
-            return self._failed(receiver, error, message)
-        finally:
-            self._shown.pop(message.pk, None)
-            signals._current.reset(context)
-        return Reply(receiver=receiver.name, kind="delivered")
+            except BaseException as error:
+                if failures.is_from_the_keyboard(error):
+                    raise
+                attempt.replies.append(self._answers.reply(receiver.name, error, message))
+                hygiene.note_all()
+            finally:
+                if attempt.was_interrupted:
+                    # Perhaps between a question and its answer, which would be taken for that to the next one.
+                    hygiene.clean(closing=True)
+                    attempt.was_interrupted = False
+        return self._answers.conclude(attempt)
 
-    def _invoke(self, receiver: Receiver, shown: ScheduledMessage) -> None:
+    def _instead_of(self, attempt: Attempt, receiver: Receiver) -> Outcome | None:
+        """What is to be written when this receiver may not be started any more."""
+        message = attempt.message
+        if message.expires_at is not None and message.expires_at <= self._clock():
+            return self._answers.expired(attempt)
+        if not self._may_start(message, attempt.has_begun):
+            return self._answers.not_started(attempt, receiver.name)
+        return None
+
+    def _call_atomic(self, attempt: Attempt, receiver: Receiver, *, is_last: bool) -> Outcome:
+        """Call it in one transaction with the settle, which only takes a note while others are still to be called."""
+        timeout = attempt.message.timeout or self._lease
+        if self._backend.has_one_writer:
+            # The beat of this very worker waits until the transaction ends.
+            timeout = min(timeout, self._lease / 2)
+        before = attempt.verdict
+
+        def call() -> None:
+            # It may have waited long for this transaction: for a connection, or where one writes at a time.
+            if (instead := self._instead_of(attempt, receiver)) is not None:
+                raise transactions.NotStarted(instead)
+            # Each try gets the message as it is stored, whatever the one before it did to its own.
+            shown = _shown(attempt.message, receiver.name, alone=False)
+            attempt.verdict = before
+            try:
+                self._call(attempt, receiver, shown, timeout)
+            except Exception as error:
+                if attempt.was_interrupted and self._backend.is_expected(error):
+                    raise AttemptTimedOut(_had(timeout)) from error
+                raise
+            if attempt.was_interrupted:
+                # It swallowed that; but whether its connection still says the truth, nobody knows.
+                raise AttemptTimedOut(_had(timeout))
+            outcome.verdict = attempt.verdict
+
+        after = attempt.and_satisfied(receiver.name)
+        outcome = self._answers.conclude(after) if is_last else self._answers.keep(after)
+        seconds = (timeout + self._lease).total_seconds()
+
+        def in_doubt() -> Outcome:
+            attempt.verdict = before
+            return self._answers.in_doubt(attempt, receiver.name)
+
+        guard = self._guard(lambda thread: self._write_off(thread, in_doubt()))
+        try:
+            return transactions.run(self._backend, call, outcome, seconds=seconds, guard=guard)
+        except transactions.NotStarted as error:
+            return error.instead
+        except transactions.InDoubt:
+            return in_doubt()
+
+    def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> None:
+        attempt.has_begun = True
         function = receiver.function
         if function is None:
             raise SkedError(f"The receiver {receiver.name} is gone: it was garbage-collected.")
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
-        if receiver.is_async:
-            self._run_async(function, **kwargs)
-        else:
-            function(**kwargs)
-
-    def _postponed(self, receiver: Receiver, later: Reschedule, message: ScheduledMessage) -> Reply:
-        now = self._clock()
+        context = signals._current.set(shown)
+        claim = (attempt.message.id, attempt.message.token)
+        self._shown[claim] = shown
         try:
-            at = arguments.moment(at=later.at, delay=later.delay, now=now)
-        except SkedError as error:
-            return self._failed(receiver, error, message)
-        return Reply(receiver=receiver.name, kind="postponed", at=max(at or now, now + SOONEST))
+            failpoints.hit("dispatch.during")
+            if receiver.is_async:
+                self._run_async(function, kwargs, None if timeout is None else timeout.total_seconds())
+            elif timeout is None or self._deadlines is None:
+                function(**kwargs)
+            else:
+                write_off = partial(self._not_ended, attempt, receiver.name, timeout)
+                called = partial(function, **kwargs)
+                self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
+            if attempt.message.recurrence_id is not None:
+                self._note(attempt, shown)
+        except EndRecurrence as end:
+            if attempt.message.recurrence_id is not None:
+                self._note(attempt, shown, end=end.reason)
+        except AttemptTimedOut as error:
+            if not error.args and timeout is not None:
+                error.args = (_had(timeout),)
+            raise
+        finally:
+            self._shown.pop(claim, None)
+            signals._current.reset(context)
 
-    def _failed(self, receiver: Receiver, error: BaseException, message: ScheduledMessage) -> Reply:
-        """A failed attempt of this receiver: tried again when it asked for it, else by the policy, or never."""
-        entry = self._error(receiver.name, error, message)
-        at = None
-        if message.attempt + 1 < message.max_attempts:
-            try:
-                at = self._next_attempt(message, error)
-            except Exception as wrong:
-                # Neither a receiver's wrong argument nor a policy that this worker cannot read ends a message.
-                entry["text"] += f" [{failures.text_of(wrong)}]"
-                at = self._after(Exponential().delay_after(message.attempt + 1))
-        return Reply(receiver=receiver.name, kind="failed", at=at, error=entry)
+    def _note(self, attempt: Attempt, shown: ScheduledMessage, **said: Any) -> None:
+        """Keep what a receiver said of the recurrence of the message, for the promoter to read."""
+        if "next_payload" in shown.__dict__:
+            said["next_payload"] = shown.next_payload
+        if said:
+            most = self._backend.options.max_payload_bytes
+            checked = {name: payloads.normalise(value, what=name, max_bytes=most) for name, value in said.items()}
+            attempt.verdict = {**(attempt.verdict or {}), **checked}
 
-    def _next_attempt(self, message: ScheduledMessage, error: BaseException) -> datetime | None:
-        if isinstance(error, Retry):
-            return arguments.moment(at=error.at, delay=error.delay, now=self._clock())
-        policy = from_json(message.retry_policy) if message.retry_policy else self._default_retry
-        return self._after(policy.delay_after(message.attempt + 1))
-
-    def _after(self, delay: float | None) -> datetime | None:
-        return None if delay is None else arguments.moment(at=None, delay=delay, now=self._clock())
-
-    def _conclude(self, message: ScheduledMessage, satisfied: dict[str, str], replies: list[Reply]) -> Outcome:
-        """One outcome from all replies: again at the earliest time asked; at the end dead if anyone gave up."""
-        again = [reply.at for reply in replies if reply.at is not None]
-        errors = [reply.error for reply in replies if reply.error is not None]
-        for reply in replies:
-            if reply.at is None:
-                satisfied[reply.receiver] = "delivered" if reply.kind == "delivered" else "buried"
-        step: Step = "retry" if again else "bury" if "buried" in satisfied.values() else "deliver"
-        if step == "bury":
-            # A dead message that is redriven calls those again that gave up, and no others.
-            satisfied = {name: kind for name, kind in satisfied.items() if kind == "delivered"}
-        return Outcome(
-            id=message.pk,
-            token=message.token,
-            step=step,
-            at=min(again, default=None),
-            counted=not again or any(reply.kind == "failed" for reply in replies),
-            delivered_to=satisfied,
-            errors=errors,
-            reason=_last_text([*message.errors, *errors]) if step == "bury" else "",
-        )
-
-    def _expired(self, message: ScheduledMessage, satisfied: dict[str, str], replies: list[Reply]) -> Outcome:
-        """Its time ran out before the next receiver; what those before it answered is kept."""
-        satisfied |= {reply.receiver: reply.kind for reply in replies if reply.kind == "delivered"}
-        return Outcome(
-            id=message.pk,
-            token=message.token,
-            step="expire",
-            counted=bool(replies),
-            delivered_to=satisfied,
-            errors=[reply.error for reply in replies if reply.error is not None],
-        )
+    def _not_ended(self, attempt: Attempt, receiver: str, timeout: timedelta, thread: int) -> None:
+        """A receiver ignores its timeout: its attempt has failed, whatever it will return."""
+        error = AttemptTimedOut(f"{_had(timeout)[:-1]}, and did not end when it was told to.")
+        reply = self._answers.reply(receiver, error, attempt.message)
+        self._write_off(thread, self._answers.conclude(attempt.and_said(reply)))
 
     def _unroutable(self, message: ScheduledMessage) -> Outcome:
         if message.event not in self._warned and len(self._warned) < MOST_WARNED:
             self._warned.add(message.event)
             near = difflib.get_close_matches(message.event, message_due.events(), n=1)
             hint = f" nearest={near[0]}" if near else ""
-            logger.warning("unroutable event=%s id=%s%s", message.event, message.pk, hint)
+            logger.warning("unroutable event=%s id=%s%s", message.event, message.id, hint)
         first, last = UNROUTABLE_DELAYS
         return Outcome(
-            id=message.pk,
+            id=message.id,
             token=message.token,
             step="release",
             delay=min(last, first * 2.0 ** min(message.unroutable, 10)),
@@ -203,49 +240,24 @@ class Dispatcher:
             unroutable=True,
         )
 
-    def _set_aside(self, message: ScheduledMessage, error: BaseException) -> Outcome:
-        """A failed attempt that reached no receiver: this must not stop the worker, nor come back at once."""
-        is_last = message.attempt + 1 >= message.max_attempts
-        entry = self._error("", error, message)
-        return Outcome(
-            id=message.pk,
-            token=message.token,
-            step="bury" if is_last else "retry",
-            delay=SET_ASIDE,
-            errors=[entry],
-            reason=entry["text"] if is_last else "",
-        )
 
-    def _error(self, receiver: str, error: BaseException, message: ScheduledMessage) -> dict[str, Any]:
-        return {
-            "attempt": message.attempt + 1,
-            "at": self._clock().isoformat(timespec="microseconds"),
-            "receiver": receiver,
-            "type": type(error).__name__,
-            "text": failures.text_of(error),
-            "traceback": failures.traceback_of(error),
-            "worker": self._worker,
-        }
+def _had(timeout: timedelta) -> str:
+    return f"It had {timeout.total_seconds():g} s."
 
 
-def _shown(message: ScheduledMessage, *, alone: bool) -> ScheduledMessage:
+def _shown(message: ScheduledMessage, receiver: str, *, alone: bool) -> ScheduledMessage:
     """What a receiver gets: the message with the number of this attempt; setting its fields changes nothing of ours.
 
     A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told.
     """
-    shown = copy.copy(message)
-    shown._state = copy.copy(message._state)
-    shown.attempt = message.attempt + 1
+    shown = ScheduledMessage.__new__(ScheduledMessage)
+    values = shown.__dict__
+    values.update(message.__dict__)
+    values["_state"] = state = ModelState()
+    state.adding, state.db = message._state.adding, message._state.db
+    values["attempt"] = message.attempt + 1
+    values["receiver"] = receiver
     if not alone:
         for name in _JSON:
-            setattr(shown, name, copy.deepcopy(getattr(message, name)))
+            values[name] = copy.deepcopy(values[name])
     return shown
-
-
-def _last_text(errors: list[dict[str, Any]]) -> str:
-    return str(errors[-1].get("text", "")) if errors else ""
-
-
-def _is_from_the_keyboard(error: BaseException) -> bool:
-    """Ctrl-C in a test or a shell, where receivers run in the main thread; in a pool nobody can mean the worker."""
-    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -10,9 +11,13 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
+from django_sked.exceptions import AttemptTimedOut
 from django_sked.worker import hygiene
 
 logger = logging.getLogger("django_sked.worker")
+
+#: Seconds that a receiver has to end after it was cancelled.
+GRACE = 2.0
 
 
 class EventLoop:
@@ -23,12 +28,40 @@ class EventLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
+        #: Loops that were written off because some receiver blocked them.
+        self.blocked = 0
 
-    def run(self, function: Callable[..., Coroutine[Any, Any, Any]], **kwargs: Any) -> None:
-        """Call the coroutine function, wait for its end, and raise what it raised. Keeps the context variables."""
-        error = asyncio.run_coroutine_threadsafe(_isolated(function, kwargs), self._started()).result()
+    def run(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], kwargs: dict[str, Any], seconds: float | None = None
+    ) -> None:
+        """Call the coroutine function, wait for its end, and raise what it raised. Keeps the context variables.
+
+        After so many seconds it is cancelled, and AttemptTimedOut is raised; the same for one that does not end then.
+        """
+        loop = self._started()
+        future = asyncio.run_coroutine_threadsafe(_isolated(function, kwargs, seconds), loop)
+        try:
+            error = future.result(None if seconds is None else seconds + GRACE)
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise  # the receiver's own
+            future.cancel()
+            self._replace_if_blocked(loop)
+            raise AttemptTimedOut(f"It had {seconds} s, and did not end when it was cancelled.") from None
         if error is not None:
             raise error
+
+    def _replace_if_blocked(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A receiver that blocks the loop blocks all others: those to come get another one."""
+        answered = threading.Event()
+        loop.call_soon_threadsafe(answered.set)
+        if answered.wait(GRACE):
+            return
+        with self._lock:
+            if self._loop is loop:
+                self._loop = self._thread = None
+                self.blocked += 1
+        logger.error("event_loop_blocked")
 
     def stop(self, timeout: float = 1.0) -> None:
         """Cancel what still runs, and end."""
@@ -65,14 +98,21 @@ class EventLoop:
         loop.close()
 
 
-async def _isolated(function: Callable[..., Coroutine[Any, Any, Any]], kwargs: dict[str, Any]) -> BaseException | None:
+async def _isolated(
+    function: Callable[..., Coroutine[Any, Any, Any]], kwargs: dict[str, Any], seconds: float | None
+) -> BaseException | None:
     # Synchronous code below one receiver shares a thread; it never waits for that of another receiver.
     context = ThreadSensitiveContext()
     async with context:
         try:
-            await function(**kwargs)
+            async with asyncio.timeout(seconds) as limit:
+                await function(**kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             return error  # raised out of a task, either would end the loop
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            return AttemptTimedOut(f"It had {seconds} s.").with_traceback(error.__traceback__)
         finally:
             if context in SyncToAsync.context_to_thread_executor:
                 await sync_to_async(hygiene.clean)(closing=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 
 from django_sked.exceptions import Retry
@@ -9,6 +10,11 @@ from django_sked.exceptions import Retry
 LONGEST_TEXT = 2_000
 LONGEST_TRACEBACK = 8_000
 MOST_FRAMES = 20
+
+
+def is_from_the_keyboard(error: BaseException) -> bool:
+    """Ctrl-C in a test or a shell, where receivers run in the main thread; in a pool nobody can mean the worker."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def text_of(error: BaseException) -> str:

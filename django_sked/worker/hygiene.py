@@ -3,23 +3,93 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connections
+from django.db.backends.signals import connection_created
 
 #: ACTIVE, INTRANS, INERROR; not UNKNOWN, which is a connection that broke.
 _PSYCOPG_OPEN = (1, 2, 3)
 
+#: Statements, as they begin, and functions after which a session is another one for whoever comes next; such as end
+#: with the transaction; and those of a receiver's transaction, which are put back (`backends/database/mariadb.py`).
+_CHANGES = ("set ", "use ", "pragma ", "create temp")
+_CALLS = ("set_config(", "advisory_lock(", "get_lock(")
+_PASSING = ("set local ", "set transaction ", "set constraints ")
+_OURS = "sked_idle"
+#: Characters of a statement that are looked at.
+_BEGIN = 300
+
 logger = logging.getLogger("django_sked.worker")
 
 
-def clean(*, closing: bool = False) -> None:
+class _Opened(threading.local):
+    """The connections that this thread has opened, and not dropped: asking Django for them takes ten times longer."""
+
+    def __init__(self) -> None:
+        self.connections: list[Any] = []
+        #: Does this thread call receivers?
+        self.is_watched = False
+        #: Those whose session a receiver has changed.
+        self.changed: list[Any] = []
+
+
+_opened = _Opened()
+
+
+def _on_connection_created(connection: Any, **kwargs: Any) -> None:
+    # Not the copies that some code makes for itself.
+    if connection in connections.all(initialized_only=True):
+        if connection not in _opened.connections:
+            _opened.connections.append(connection)
+        if _opened.is_watched and _note_changes not in connection.execute_wrappers:
+            connection.execute_wrappers.insert(0, _note_changes)
+    # What Django itself has set on a new one is as it is to be.
+    _opened.changed[:] = [other for other in _opened.changed if other is not connection]
+
+
+connection_created.connect(_on_connection_created, dispatch_uid="django_sked.note_connection")
+
+
+def watch() -> None:
+    """From now on note what receivers in this thread change in the sessions of the connections that it opens."""
+    _opened.is_watched = True
+
+
+def _note_changes(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    connection = context["connection"]
+    # psycopg also takes statements that are put together from parts.
+    text = sql if isinstance(sql, str) else sql.as_string(connection.connection)
+    if changes_session(text):
+        _opened.changed.append(connection)
+    return execute(sql, params, many, context)
+
+
+def changes_session(statement: str) -> bool:
+    """Does it leave the session another one, for whoever comes next on the connection? Judged by its beginning."""
+    begin = statement[:_BEGIN].lstrip().lower()
+    if begin.startswith(_CHANGES):
+        return not begin.startswith(_PASSING) and _OURS not in begin
+    return any(call in begin for call in _CALLS)
+
+
+def note_all() -> None:
+    """Note also the connections that Django did not tell of. One that is lost in its very first queries, before it
+    counts as created, stays where it is and would fail for ever."""
+    _opened.connections[:] = connections.all(initialized_only=True)
+
+
+def clean(*, closing: bool = False, thoroughly: bool = False) -> None:
     """Leave this thread's connections as the next receiver may expect them; with `closing`, close them.
 
     They are kept whatever CONN_MAX_AGE says: a message is not a request. It is the backends' and the receivers'
-    connections alike, also those of a worker whose messages are in no database.
+    connections alike, also those of a worker whose messages are in no database. `thoroughly` is for after an error.
     """
-    for connection in connections.all(initialized_only=True):
+    if closing or thoroughly:
+        note_all()
+    for connection in tuple(_opened.connections):
         if closing or not _is_fit(connection):
             _drop(connection)
         connection.errors_occurred = False
@@ -27,6 +97,9 @@ def clean(*, closing: bool = False) -> None:
 
 def _is_fit(connection: Any) -> bool:
     try:
+        if connection in _opened.changed:
+            logger.info("session_changed database=%s", connection.alias)
+            return False
         if _is_in_transaction(connection):
             logger.warning("transaction_left_open database=%s", connection.alias)
             return False
@@ -43,10 +116,10 @@ def _is_in_transaction(connection: Any) -> bool:
     if raw is None:
         return False
     # psycopg and sqlite3 know; the MySQL drivers do not say.
-    psycopg_status = getattr(getattr(raw, "info", None), "transaction_status", 0)
+    libpq = getattr(raw, "pgconn", None)
     return (
         connection.autocommit != connection.settings_dict["AUTOCOMMIT"]
-        or psycopg_status in _PSYCOPG_OPEN
+        or (libpq is not None and libpq.transaction_status in _PSYCOPG_OPEN)
         or bool(getattr(raw, "in_transaction", False))
     )
 
@@ -57,4 +130,7 @@ def _drop(connection: Any) -> None:
         connection.close()
     except Exception as error:
         logger.warning("connection_not_closed database=%s error=%s", connection.alias, type(error).__name__)
-    del connections[connection.alias]
+    _opened.connections.remove(connection)
+    _opened.changed[:] = [other for other in _opened.changed if other is not connection]
+    if connection in connections.all(initialized_only=True):
+        del connections[connection.alias]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
-from django_sked import clock
+from django_sked import clock, failpoints
 from django_sked.backends.base import BaseBackend
 from django_sked.models import WorkerProcess
 
@@ -21,8 +22,11 @@ class Leases:
         self._good_until = float("-inf")
         self._unbroken_since: float | None = None
         self._asked = False
-        #: Messages held here whose cancel was requested, as of the last beat.
-        self.cancel_requested: frozenset[UUID] = frozenset()
+        #: Raised whenever the lease is there again after it may have run out. What was claimed in an earlier term may
+        #: have been rescued since: nothing of it is started any more.
+        self.term = 0
+        #: Messages held here whose cancel was requested, as of the last beat, and the tokens of those claims.
+        self.cancel_requested: Mapping[UUID, int] = {}
 
     @property
     def interval(self) -> float:
@@ -41,15 +45,19 @@ class Leases:
     def beat(self) -> None:
         """Renew the lease; a failure leaves it to run out, and starts the whole-lease wait of `may_rescue` again."""
         sent = clock.monotonic()
+        failpoints.hit("beat")
         try:
-            self.cancel_requested = frozenset(self._backend.beat(self._process))
+            self.cancel_requested = self._backend.beat(self._process)
         except Exception:
             self._unbroken_since = None
             raise
         self._renewed(sent)
 
     def _renewed(self, sent: float) -> None:
-        if self._unbroken_since is None or not self.may_start():
+        if not self.may_start():
+            self.term += 1  # first, because who looks at the lease looks at the term after that
+            self._unbroken_since = sent
+        elif self._unbroken_since is None:
             self._unbroken_since = sent
         self._good_until = sent + TRUSTED * self._process.lease
 

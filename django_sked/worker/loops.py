@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from django_sked import clock
@@ -11,24 +12,28 @@ from django_sked.backends.base import BaseBackend
 from django_sked.signals import send_safely, worker_error
 from django_sked.worker import hygiene
 
-#: Seconds between two reports of one step that keeps failing.
+#: Seconds between two reports of one step that keeps failing, or of a store that is away.
 QUIET = 10.0
+#: A step that rests for so many seconds keeps no connection meanwhile.
+SELDOM = 30.0
 
 
 class Reporter:
-    """Tells `worker_error`, at most once in ten seconds per step: an outage is not a flood of log lines."""
+    """Tells `worker_error`, at most once in ten seconds per step, and of what is expected for all steps together: an
+    outage meets every one of them, and is not a flood of log lines."""
 
     def __init__(self, worker: object, backend: BaseBackend) -> None:
         self._worker = worker
         self._backend = backend
-        self._last: dict[str, float] = {}
+        self._last: dict[str | None, float] = {}
 
     def report(self, step: str, error: BaseException) -> None:
         now = clock.monotonic()
-        if now - self._last.get(step, float("-inf")) < QUIET:
-            return
-        self._last[step] = now
         expected = self._backend.is_expected(error)
+        kind = None if expected else step
+        if now - self._last.get(kind, float("-inf")) < QUIET:
+            return
+        self._last[kind] = now
         send_safely(
             worker_error, sender=type(self._worker), worker=self._worker, error=error, step=step, expected=expected
         )
@@ -50,13 +55,36 @@ class Backoff:
         self._tries = 0
 
 
-class Loop(threading.Thread):
+class Part(threading.Thread, ABC):
+    """A thread of the worker's own, without which that is none: `work` ends when it is told to, and never else."""
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        #: Has it ended although it was not to?
+        self.is_lost = False
+
+    @abstractmethod
+    def work(self) -> None:
+        """What it does."""
+
+    @abstractmethod
+    def may_end(self) -> bool:
+        """Was it told to, or has it done everything?"""
+
+    def run(self) -> None:
+        try:
+            self.work()
+        finally:
+            self.is_lost = not self.may_end()
+
+
+class Loop(Part):
     """Calls `step` every `interval` seconds until stopped. A failing step is reported and tried again soon."""
 
     def __init__(
         self, name: str, interval: float, step: Callable[[], object], backend: BaseBackend, reporter: Reporter
     ) -> None:
-        super().__init__(name=f"sked-{name}", daemon=True)
+        super().__init__(name=f"sked-{name}")
         self._step_name = name
         self._interval = interval
         self._step = step
@@ -67,17 +95,20 @@ class Loop(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
 
-    def run(self) -> None:
+    def may_end(self) -> bool:
+        return self._stopped.is_set()
+
+    def work(self) -> None:
         backoff = Backoff(most=max(1.0, min(10.0, self._interval)))
         while not self._stopped.is_set():
             try:
-                self._backend.prepare_thread()
+                self._backend.prepare_thread(apart=True)
                 self._step()
                 backoff.reset()
                 delay = self._interval
             except BaseException as error:  # also SystemExit from somebody who listens to the facts
                 self._reporter.report(self._step_name, error)
                 delay = min(backoff.next(), self._interval)
-            hygiene.clean()
+            hygiene.clean(closing=delay >= SELDOM, thoroughly=True)
             self._stopped.wait(delay)
         hygiene.clean(closing=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from django_sked import arguments
-from django_sked.conf import BackendSettings
+from django_sked.conf import BackendSettings, QueueSettings
 from django_sked.exceptions import InvalidMessage, Misconfigured
 
 DEFAULT_CONCURRENCY = 4
+#: Seconds by which messages are claimed ahead of their time, where the SKED setting does not say.
+DEFAULT_LOOKAHEAD = 0.2
 MOST_CONCURRENCY = 1000
 
 Queues = Mapping[str, int | None] | Collection[str]
@@ -29,13 +31,29 @@ class WorkerOptions:
     lease: float
     burst: bool
     max_messages: int | None
-    #: Queue -> threads by the SKED setting.
-    configured: Mapping[str, int]
+    #: What the SKED setting says of each queue.
+    configured: Mapping[str, QueueSettings]
+
+    def serves(self, queue: str) -> bool:
+        return queue not in self.exclude_queues if self.queues is None else queue in self.queues
 
     def size_of(self, queue: str) -> int:
         """The threads of a queue: as asked for it by name, else for all, else as the setting has it."""
         asked = (self.queues or {}).get(queue)
-        return asked or self.concurrency or self.configured.get(queue) or DEFAULT_CONCURRENCY
+        return asked or self.concurrency or self._settings_of(queue).concurrency or DEFAULT_CONCURRENCY
+
+    @property
+    def most_abandoned(self) -> int:
+        """Threads, in all queues together, that receivers may keep for ever before a new process is needed."""
+        return self.concurrency or DEFAULT_CONCURRENCY
+
+    def lookahead_of(self, queue: str) -> float:
+        """Seconds by which messages of a queue are claimed ahead; none in a burst, which ends when nothing is due."""
+        configured = self._settings_of(queue).lookahead
+        return 0.0 if self.burst else DEFAULT_LOOKAHEAD if configured is None else configured
+
+    def _settings_of(self, queue: str) -> QueueSettings:
+        return self.configured.get(queue) or QueueSettings()
 
 
 def checked(
@@ -54,6 +72,8 @@ def checked(
     defaults = settings.options
     if queues is not None and exclude_queues:
         raise Misconfigured("Give either queues or exclude_queues, not both.")
+    if not isinstance(burst, bool):
+        raise Misconfigured(f"burst must be True or False, not {burst!r}.")
     if max_messages is not None:
         max_messages = _whole(max_messages, "max_messages", 1_000_000_000)
     return WorkerOptions(
@@ -65,9 +85,9 @@ def checked(
             defaults.poll_interval if poll_interval is None else poll_interval, "poll_interval", 0.01
         ),
         lease=_seconds(defaults.lease if lease is None else lease, "lease", 0.5),
-        burst=bool(burst),
+        burst=burst,
         max_messages=max_messages,
-        configured={name: queue.concurrency for name, queue in settings.queues.items() if queue.concurrency},
+        configured=settings.queues,
     )
 
 
@@ -84,7 +104,7 @@ def _queues(value: Queues) -> Mapping[str, int | None]:
 
 
 def _names(value: Collection[str], what: str) -> list[str]:
-    if isinstance(value, str):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         raise Misconfigured(f"{what} must be a list of names, not {value!r}.")
     try:
         return [arguments.queue(name) for name in value]

@@ -1,4 +1,4 @@
-"""What every worker does for all of them, each second: rescue, expire, and give back claims it does not know of."""
+"""What every worker does for all, each second: rescue, expire, unblock, and give back claims it does not know of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from django_sked import clock, signals
+from django_sked import clock, failpoints, signals
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
@@ -36,6 +36,7 @@ class Rescuer:
     def step(self) -> None:
         self.rescue()
         signals.tell(signals.message_expired, self._backend.expire(), self._backend.alias)
+        self._backend.unblock()
         if clock.monotonic() - self._compared_at >= self._leases.interval:
             self.release_unknown()
             self._compared_at = clock.monotonic()
@@ -45,9 +46,11 @@ class Rescuer:
         after an outage every lease has lapsed, and their owners are about to renew them."""
         if not self._leases.may_rescue():
             return
+        failpoints.hit("rescue")
         rescued = self._backend.rescue()
         if rescued:
             logger.warning("rescued messages=%s first=%s", len(rescued), rescued[0])
+            self._claimer.look_again()  # perhaps nothing else was in their queues
             self._on_freed()
 
     def release_unknown(self) -> None:

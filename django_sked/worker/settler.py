@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django_sked import clock, signals
+from django_sked import clock, failpoints, signals
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.states import Status
 from django_sked.worker import hygiene
-from django_sked.worker.loops import Backoff, Reporter
+from django_sked.worker.loops import Backoff, Part, Reporter
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -23,8 +25,9 @@ logger = logging.getLogger("django_sked.worker")
 #: everything this worker holds is in it.
 BATCH = 256
 LONGEST_WAIT = 0.010
-#: Outcomes waiting for a store that does not answer; beyond these, pool threads wait too.
-MOST_WAITING = 4096
+#: Outcomes waiting for a store that is slow or away; beyond these, pool threads wait too. What is in flight when a
+#: worker dies comes again, so it is one batch besides the one that is being written, in good times and in bad.
+MOST_WAITING = BATCH
 #: Seconds between two tries of what the store did not take, from the first to the last.
 AGAIN = (0.05, 2.0)
 
@@ -42,17 +45,42 @@ def settle(
     messages: Mapping[UUID, ScheduledMessage],
     *,
     now: datetime | None = None,
+    always: bool = True,
 ) -> Settled:
-    """Write outcomes and tell the facts; `messages` are the claimed ones by id, and are brought up to date."""
+    """Write outcomes and tell the facts; `messages` are the claimed ones by id.
+
+    They are brought up to date; unless `always`, plain deliveries only if somebody listens to that fact.
+    """
+    told = outcomes
+    if not always and not signals.message_delivered.receivers:
+        told = [outcome for outcome in outcomes if not outcome.is_plain_delivery]
     # Before the write: once it has committed, this worker may claim the same message again.
-    claimed = {outcome.id: messages[outcome.id] for outcome in outcomes if outcome.id in messages}
-    settled = backend.settle(outcomes, now=now)
+    claimed = {outcome.id: messages[outcome.id] for outcome in told if outcome.id in messages}
+    settled = _written(backend, outcomes, now)
     for outcome in settled.lost:
         logger.warning("lease_lost id=%s token=%s step=%s", outcome.id, outcome.token, outcome.step)
+    _tell(backend, told, claimed, settled)
+    return settled
+
+
+def _written(backend: BaseBackend, outcomes: Sequence[Outcome], now: datetime | None) -> Settled:
+    """Settle what no atomic receiver has settled already."""
+    already = {outcome.id: outcome.written for outcome in outcomes if outcome.written is not None}
+    if not already:
+        return backend.settle(outcomes, now=now)
+    rest = [outcome for outcome in outcomes if outcome.written is None]
+    settled = backend.settle(rest, now=now) if rest else Settled()
+    settled.written.update(already)
+    return settled
+
+
+def _tell(
+    backend: BaseBackend, outcomes: Sequence[Outcome], claimed: Mapping[UUID, ScheduledMessage], settled: Settled
+) -> None:
     failed: list[ScheduledMessage] = []
     ended: dict[Status, list[ScheduledMessage]] = {}
     for outcome in outcomes:
-        fields = settled.written.get(outcome.id)
+        fields = settled.written.get(outcome.id) or settled.repeated.get(outcome.id)
         message = claimed.get(outcome.id)
         if fields is None or message is None or message.token != outcome.token:
             continue
@@ -61,16 +89,22 @@ def settle(
             setattr(message, name, value)
         if outcome.errors:
             failed.append(message)
-        if fields["status"] in _ENDS:
-            ended.setdefault(Status(fields["status"]), []).append(message)
+        if outcome.id in settled.repeated and not _is_ours(fields):
+            continue
+        if (status := fields["status"]) in _ENDS:
+            ended.setdefault(Status(status), []).append(message)
     signals.tell(signals.message_failed, failed, backend.alias)
     for status, batch in ended.items():
         signals.tell(_ENDS[status], batch, backend.alias)
-    return settled
 
 
-class Settler(threading.Thread):
-    """Owns the thread that writes. `put` never fails; it waits when the store does not take what is there."""
+def _is_ours(fields: Mapping[str, Any]) -> bool:
+    """Of what had been written before: a cancel that nobody requested was a person's, who has told it."""
+    return fields["status"] != Status.CANCELLED or bool(fields.get("cancel_requested"))
+
+
+class Settler(Part):
+    """The thread that writes. `put` never fails."""
 
     def __init__(
         self,
@@ -79,7 +113,7 @@ class Settler(threading.Thread):
         reporter: Reporter,
         on_settled: Callable[[Settled], None],
     ) -> None:
-        super().__init__(name="sked-settler", daemon=True)
+        super().__init__(name="sked-settler")
         self._backend = backend
         self._holding = holding
         self._reporter = reporter
@@ -90,15 +124,18 @@ class Settler(threading.Thread):
         self._again: list[Outcome] = []
         self._again_at = 0.0
         self._backoff = Backoff(*AGAIN)
-        self._writing = 0
+        self._writing: list[Outcome] = []
         self._stopping = False
         self._ended = False
 
-    def put(self, outcome: Outcome) -> None:
-        """Have this written. Refused, as by the fence, when the worker has ended and its messages are given back."""
+    def put(self, outcome: Outcome, *, waits: bool = True) -> None:
+        """Have this written. Refused, as by the fence, when the worker has ended and its messages are given back.
+
+        Unless told otherwise it waits while the store does not take what is there.
+        """
         with self._condition:
-            while self._backlog >= MOST_WAITING and not self._stopping:
-                self._condition.wait(1.0)
+            while waits and self._backlog >= MOST_WAITING and not self._stopping:
+                self._condition.wait(0.1)
             if self._ended:
                 logger.warning("lease_lost id=%s token=%s step=%s", outcome.id, outcome.token, outcome.step)
                 return
@@ -106,7 +143,8 @@ class Settler(threading.Thread):
                 self._first_at = clock.monotonic()
             self._waiting.append(outcome)
             # The thread is woken to begin to wait for a full batch, and when it has one; not for each outcome.
-            if len(self._waiting) == 1 or self._is_full():
+            waiting = len(self._waiting)
+            if waiting == 1 or waiting == BATCH or self._stopping or self._backlog >= len(self._holding):
                 self._condition.notify_all()
 
     @property
@@ -116,7 +154,13 @@ class Settler(threading.Thread):
     @property
     def unsettled(self) -> int:
         with self._condition:
-            return self._backlog + self._writing
+            return self._backlog + len(self._writing)
+
+    def awaits(self, message: ScheduledMessage) -> bool:
+        """Is there an outcome of this claim that has not been written yet?"""
+        with self._condition:
+            outcomes = [*self._waiting, *self._again, *self._writing]
+        return any(outcome.id == message.id and outcome.token == message.token for outcome in outcomes)
 
     def _is_full(self) -> bool:
         return self._stopping or len(self._waiting) >= BATCH or self._backlog >= len(self._holding)
@@ -127,19 +171,48 @@ class Settler(threading.Thread):
             self._stopping = True
             self._condition.notify_all()
 
-    def run(self) -> None:
-        self._backend.prepare_thread()
+    def finish(self, seconds: Callable[[], float]) -> None:
+        """Write what is there, then end; waits for that, as long as `seconds` says by then."""
+        self.close()
+        begun = clock.monotonic()
+        while self.is_alive():
+            if clock.monotonic() - begun >= seconds():
+                # They stay claimed, and are rescued once the lease has run out.
+                logger.error("unsettled messages=%s", self.unsettled)
+                return
+            self.join(0.1)
+
+    def work(self) -> None:
+        is_prepared = False
         while batch := self._take():
-            again = self._write(batch)
-            hygiene.clean()
-            with self._condition:
-                self._writing = 0
-                if len(again) < len(batch):
-                    self._backoff.reset()
-                if again:
-                    self._again += again
-                    self._again_at = clock.monotonic() + self._backoff.next()
+            again = batch
+            try:
+                if not is_prepared:
+                    self._backend.prepare_thread(apart=True)
+                    is_prepared = True
+                again = self._write(batch)
+                hygiene.clean()
+            except BaseException as error:
+                # What has been written already is not written twice: the fence sees to that.
+                self._report(error)
+            self._put_back(batch, again)
         hygiene.clean(closing=True)
+
+    def may_end(self) -> bool:
+        return self._ended
+
+    def _report(self, error: BaseException) -> None:
+        with contextlib.suppress(BaseException):  # memory may have run out, or the project's own logging fail
+            self._reporter.report("settle", error)
+
+    def _put_back(self, batch: list[Outcome], again: list[Outcome]) -> None:
+        with self._condition:
+            self._writing = []
+            if len(again) < len(batch):
+                self._backoff.reset()
+            if again:
+                self._again += again
+                self._again_at = clock.monotonic() + self._backoff.next()
 
     def _take(self) -> list[Outcome]:
         """The next batch; empty when there is nothing left and the worker stops."""
@@ -154,7 +227,7 @@ class Settler(threading.Thread):
                 batch, self._again = self._again[:BATCH], self._again[BATCH:]
             while self._waiting and len(batch) < BATCH:
                 batch.append(self._waiting.popleft())
-            self._writing = len(batch)
+            self._writing = batch
             self._condition.notify_all()
             return batch
 
@@ -171,21 +244,27 @@ class Settler(threading.Thread):
     def _write(self, batch: list[Outcome]) -> list[Outcome]:
         """Settle a batch; returns what has to be settled again."""
         try:
-            settled = settle(self._backend, batch, self._holding)
+            failpoints.hit("settle.before")
+            settled = settle(self._backend, batch, self._holding, always=False)
+            failpoints.hit("settle.after")
         except BaseException as error:  # also SystemExit from somebody who listens to the facts
-            self._reporter.report("settle", error)
-            hygiene.clean()
+            self._report(error)
+            hygiene.clean(thoroughly=True)
             if len(batch) > 1 and not self._backend.is_expected(error):
                 # One outcome that the store cannot take must not keep the others waiting.
                 return [outcome for one in batch for outcome in self._write([one])]
             return batch
         self._confirm(batch, settled)
+        try:
+            self._on_settled(settled)
+        except BaseException as error:
+            self._report(error)
         return settled.busy
 
     def _confirm(self, batch: Sequence[Outcome], settled: Settled) -> None:
         busy = {(outcome.id, outcome.token) for outcome in settled.busy}
+        holding = self._holding
         for outcome in batch:
-            held = self._holding.get(outcome.id)
+            held = holding.get(outcome.id)
             if held is not None and held.token == outcome.token and (outcome.id, outcome.token) not in busy:
-                del self._holding[outcome.id]
-        self._on_settled(settled)
+                holding.pop(outcome.id, None)  # whose thread may forget it at the same time

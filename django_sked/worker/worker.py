@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Collection, Generator
 from uuid import UUID
 
-from django_sked import __version__, clock
+from django_sked import clock, failpoints
 from django_sked.backends import DEFAULT_ALIAS, message_backends
-from django_sked.backends.base import Settled
-from django_sked.exceptions import SkedError
-from django_sked.models import ScheduledMessage, WorkerProcess
-from django_sked.signals import current_message, send_safely, worker_started, worker_stopped
+from django_sked.backends.base import BaseBackend, Settled
+from django_sked.models import ScheduledMessage
+from django_sked.outcomes import Outcome
+from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
-from django_sked.worker import hygiene, options, pruner, rescuer
+from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
+from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
 from django_sked.worker.leases import Leases
+from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
+from django_sked.worker.promoter import Promoter
 from django_sked.worker.pruner import Pruner
+from django_sked.worker.pulling import Handover
+from django_sked.worker.quarantine import Quarantine
 from django_sked.worker.rescuer import Rescuer, released
+from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
-from django_sked.worker.waker import Waker
+from django_sked.worker.watchdog import Watchdog
 
 logger = logging.getLogger("django_sked.worker")
 
-#: Seconds before the next look when something is due that could not be claimed, as when somebody else has it locked:
-#: doubled each time, from the first to the second.
-DUE_BUT_LOCKED = (0.005, 1.0)
-#: Seconds that a worker which was asked twice to stop gives its last writes.
-LAST_WRITES = 2.0
+#: Seconds that a worker gives its last writes at the least, and when it was asked twice to stop.
+LAST_WRITES = (10.0, 2.0)
 EXIT_ABANDONED = 70
+#: ... and when so many threads were lost to receivers that ignore their timeout that a new process is needed.
+EXIT_STUCK = 75
+#: Seconds for which a call may wait for its turn where a database lets one write at a time.
+LONGEST_TURN = 30.0
+#: Event loops that receivers may block before that.
+MOST_BLOCKED = 4
 
 
-class Worker:
+class Worker(Life):
     """Delivers the due messages of one backend until it is stopped.
 
     `run()` blocks and returns the exit code: 0, or 70 when receivers had to be abandoned. `start()` and `stop()` do
@@ -64,6 +69,7 @@ class Worker:
         burst: bool = False,
         max_messages: int | None = None,
     ) -> None:
+        super().__init__()
         self.id: UUID = uuid.uuid4()
         self.backend = message_backends[backend]
         self.options = options.checked(
@@ -77,131 +83,118 @@ class Worker:
             burst=burst,
             max_messages=max_messages,
         )
-        #: Set once it is registered and claims, or has ended before that.
-        self.ready = threading.Event()
-        self.exit_code = 0
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._stopping = self._forced = False
+        self._handover: Handover | None = None
         self._make_parts()
 
     def _make_parts(self) -> None:
-        store = self.backend
+        self._watchdog = Watchdog(
+            self.backend,
+            # Where a whole database has one writer, others wait long for their turn without being stuck.
+            max(self.options.lease, LONGEST_TURN) if self.backend.has_one_writer else self.options.lease,
+            requests=lambda: self._forced + self._stopping,
+            on_cut=self._on_cut,
+            give_up=self._give_up,
+            parts=lambda: [self._settler, self._deadlines, *self._loops],
+        )
+        store = self._watchdog.store
         self._holding: dict[UUID, ScheduledMessage] = {}
         self._budget = ThreadBudget(MOST_THREADS)
-        self._waker = Waker()
         self._reporter = Reporter(self, store)
-        self._process = WorkerProcess(
-            id=self.id,
-            backend=store.alias,
-            host=socket.gethostname()[:255],
-            pid=os.getpid(),
-            version=__version__,
-            lease=self.options.lease,
-        )
+        self._process = presence.of(self.id, store.alias, lease=self.options.lease)
         self._leases = Leases(store, self._process)
-        # Told by each beat, and then without asking the store: a dispatch must not fail because the store is away.
-        self._clock = clock.StoreClock(store.now, refresh=float("inf"))
+        # Read each second, and between that without asking the store: a dispatch must not fail because it is away.
+        self._clock = clock.StoreClock(store.read_now, refresh=float("inf"))
+        self._make_delivery(store)
+        self._make_loops(store)
+
+    def _make_delivery(self, store: BaseBackend) -> None:
+        """What claims, calls receivers and settles."""
         self._event_loop = EventLoop()
+        self._deadlines = Deadlines()
         self._dispatcher = Dispatcher(
-            alias=store.alias,
+            self.backend,
             clock=self._clock.now,
-            default_retry=store.options.retry,
             run_async=self._event_loop.run,
             worker=str(self.id),
+            lease=self.options.lease,
+            may_start=self._may_start,
+            deadlines=self._deadlines,
+            write_off=self._write_off,
+            guard=self._watchdog.guard,
         )
         self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
-        self._claimer = Claimer(store, self.id, self.options, self._holding, self._make_pool)
+        self._claimer = Claimer(
+            store,
+            self.id,
+            self.options,
+            self._holding,
+            self._clock,
+            self._make_pool,
+            term=lambda: self._leases.term,
+        )
+        self._quarantine = Quarantine(self._claimer, self._holding)
+        self._rounds = Rounds(
+            store,
+            self._claimer,
+            self._quarantine,
+            options=self.options,
+            leases=self._leases,
+            holding=self._holding,
+            waker=self._waker,
+            reporter=self._reporter,
+            is_stopping=lambda: self._stopping,
+        )
+
+    def _make_loops(self, store: BaseBackend) -> None:
+        """What is done at intervals, each in a thread of its own."""
         self._rescuer = Rescuer(store, self.id, self._leases, self._claimer, self._waker.wake)
         self._pruner = Pruner(store)
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
             ("rescue", rescuer.INTERVAL, self._sweep),
+            ("promote", promoter.INTERVAL, Promoter(store, self._waker.wake, self._watchdog.watch).step),
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
+        size = 1 if self._handover is not None else size
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
-    # Life
+    def messages(self) -> Generator[ScheduledMessage, None, None]:
+        """The due messages one by one, for a loop of your own instead of receivers; starts the worker.
 
-    def run(self) -> int:
-        """Deliver until stopped; returns the exit code."""
-        if self._thread is not None:
-            raise SkedError("A worker runs once: make a new one.")
-        self._thread = threading.current_thread()
-        try:
-            return self._run()
-        finally:
-            self._finish()
+        for message in worker.messages():
+            with message.delivery():
+                ...
 
-    def start(self) -> Self:
-        """Run in a thread of this program; returns once the worker is registered, or raises why it cannot be."""
-        if self._thread is not None:
-            raise SkedError("A worker runs once: make a new one.")
-        self._thread = threading.Thread(target=self._run_in_thread, name="sked-worker", daemon=True)
-        self._thread.start()
-        self.ready.wait()
-        if self._error is not None and self._ended.wait():
-            raise self._error
-        return self
-
-    def stop(self, timeout: float | None = None) -> bool:
-        """Ask for a stop and wait for it: what runs is finished, what was not started is handed back.
-
-        True when it has ended within `timeout` seconds. May be called again, from any thread; in a receiver, which is
-        waited for itself, it only asks.
+        A clean exit of the block delivers the message, and an exception means what it means in a receiver. Or say it
+        by `message.deliver()`, `.retry(delay=)` or `.bury(reason)`. Leases, timeouts and order are those of
+        receivers. Leaving the loop stops the worker; what was not answered comes again.
         """
-        self._stopping = True
-        self._waker.wake()
-        if self._thread is None:
-            return True
-        if self._thread is threading.current_thread() or current_message() is not None:
-            return self._ended.is_set()
-        return self._ended.wait(timeout)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of a worker that ends by itself; true when it has ended."""
-        return self._ended.wait(timeout)
-
-    def request_stop(self) -> None:
-        """Stop in order; asked a second time, stop waiting for receivers. Takes no lock: for signal handlers."""
-        self._forced = self._stopping
-        self._stopping = True
-        self._waker.wake()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._refuse_a_second_run()
+        self._handover = handover = Handover()
+        self._waits_for = me = threading.current_thread()
+        self._dispatcher.receivers_of = lambda event: (handover.receiver,)
+        for pool in self._claimer.pools.values():
+            pool.resize(1)
+        try:
+            self.start()
+            yield from handover.messages()
+        finally:
+            self._waits_for = None
+            # The garbage collector may end a forgotten loop in any thread, also in one that the end waits for.
+            self.stop(None if threading.current_thread() is me else 0)
+        if self._error is not None:
+            raise self._error
 
     @property
     def in_flight(self) -> int:
         """Messages that this worker has claimed and not settled."""
         return len(self._holding)
 
-    def _run_in_thread(self) -> None:
-        try:
-            self._run()
-        except BaseException as error:
-            if self.ready.is_set():
-                logger.exception("worker_failed worker=%s", self.id)
-            self._error = error
-        finally:
-            hygiene.clean(closing=True)
-            self._finish()
-
-    def _finish(self) -> None:
-        self.ready.set()
-        self._ended.set()
-
     def _run(self) -> int:
-        with self._waker:
+        with self._waker, self._watchdog:
             stop_listening = self.backend.listen(self._on_arrival)
             try:
                 if self._register():
@@ -217,7 +210,7 @@ class Worker:
         send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
-            self._claim_until_stopped()
+            self._rounds.run()
         finally:
             self._end()
 
@@ -226,7 +219,7 @@ class Worker:
         backoff = Backoff()
         while not self._stopping:
             try:
-                self.backend.prepare_thread()
+                self.backend.prepare_thread(apart=True)
                 self._leases.register()
                 self._clock.read()
                 return True
@@ -234,91 +227,102 @@ class Worker:
                 if not self.backend.is_expected(error):
                     raise
                 self._reporter.report("register", error)
-                hygiene.clean()
+                hygiene.clean(thoroughly=True)
                 self._waker.wait(backoff.next())
         return False
 
-    # Claim
+    # Hints
 
-    def _claim_until_stopped(self) -> None:
-        backoff, locked = Backoff(), Backoff(*DUE_BUT_LOCKED)
-        look = True
-        while not self._stopping:
-            try:
-                # What the receivers schedule is stored before they are settled: idle before the claim, idle after it.
-                was_idle = not self._holding
-                look = look and self._leases.may_start()
-                claimed, more = self._claim(was_idle) if look else (0, False)
-                if self._claimer.is_spent or (look and was_idle and not claimed and self._is_burst_over()):
-                    return
-                idle = 0.0 if more else self._claimer.seconds_until_next(self.options.poll_interval)
-            except Exception as error:
-                self._reporter.report("claim", error)
-                hygiene.clean()
-                self._waker.wait(backoff.next())
-                look = True
-                continue
-            backoff.reset()
-            if claimed or idle:
-                locked.reset()
-            if more:
-                continue
-            woken = self._waker.wait(idle or locked.next())
-            # After a whole interval without a sign the store is only asked what is due next, which is cheap.
-            look = woken or self.options.burst or idle < self.options.poll_interval
-
-    def _is_burst_over(self) -> bool:
-        """Nothing is due; nor is anything held by a worker that is gone, which is due once it may be rescued."""
-        return self.options.burst and not self.backend.has_lapsed()
-
-    def _claim(self, was_idle: bool) -> tuple[int, bool]:
-        if self.options.burst and was_idle:
+    def _on_arrival(self, queue: str | None) -> bool:
+        if queue is not None and not self.options.serves(queue):
+            return False
+        if queue not in self._claimer.pools:
             self._claimer.look_again()
-        return self._claimer.round()
-
-    def _on_arrival(self) -> None:
-        self._claimer.look_again()
         self._waker.wake()
+        return True
 
     def _on_settled(self, settled: Settled) -> None:
         # A retry may be due before the claimer would look again.
-        again = any(fields["status"] == Status.SCHEDULED for fields in settled.written.values())
-        if again or self.options.burst or self._stopping:
+        again = any(fields.get("status") == Status.SCHEDULED for fields in settled.written.values())
+        if again or self.options.burst or self._stopping or self._quarantine.holds_up:
             self._waker.wake()
 
-    # Dispatch
+    # Start
 
     def _deliver(self, message: ScheduledMessage) -> None:
-        """One message, in a thread of a pool. It is not started after a stop, a cancel or a doubt of the lease."""
+        """One message, in a thread of a pool."""
         try:
-            # A claim that was under way when a stop was asked for still brings messages.
-            if self._stopping or not self._leases.may_start() or message.pk in self._leases.cancel_requested:
-                self._release([message])
+            if self._handover is None:
+                self._start_or_release(message)
             else:
-                self._settler.put(self._dispatcher.dispatch(message))
+                with self._handover.turn():
+                    self._start_or_release(message)
         except BaseException:
             # Ours to mend, as when memory has run out: forget it, and it is released as a claim we do not know of.
-            self._holding.pop(message.pk, None)
+            self._forget(message)
             raise
+
+    def _start_or_release(self, message: ScheduledMessage) -> None:
+        if not self._may_start(message):
+            self._release([message])
+            return
+        failpoints.hit("dispatch.before")
+        outcome = self._dispatcher.dispatch(message)
+        failpoints.hit("dispatch.after")
+        if outcome is None:
+            self._forget(message)
+        else:
+            self._settler.put(outcome)
+
+    def _may_start(self, message: ScheduledMessage, has_begun: bool = False) -> bool:
+        """Not without a sure lease since its claim; nor after a stop or a cancel, unless it has begun: what runs is
+        finished."""
+        leases = self._leases
+        if not leases.may_start() or message._term != leases.term:
+            return False
+        # A claim that was under way when a stop was asked for still brings messages.
+        return has_begun or not (self._stopping or leases.cancel_requested.get(message.id) == message.token)
+
+    def _forget(self, message: ScheduledMessage) -> None:
+        # What was lost may have been claimed here again, which is to be kept. And what is still to be settled is not
+        # forgotten, lest it be released as a claim that we do not know of.
+        if self._holding.get(message.id) is message and not self._settler.awaits(message):
+            self._holding.pop(message.id, None)
+        self._waker.wake()
+
+    def _write_off(self, thread: int, outcome: Outcome) -> None:
+        """A thread is lost in a receiver, or on the way to the store: it is replaced, and its message settled."""
+        logger.error("abandoned id=%s thread=%s", outcome.id, thread)
+        # Before the thread is no longer waited for: a worker that ends would not write it any more.
+        self._settler.put(outcome, waits=False)
+        for pool in list(self._claimer.pools.values()):
+            pool.abandon(thread)
+        most = min(self.options.most_abandoned, self._budget.most)
+        if self._budget.lost >= most or self._event_loop.blocked >= MOST_BLOCKED:
+            logger.error("too_many_abandoned worker=%s", self.id)
+            self.exit_code = EXIT_STUCK
+            self._stopping = True
+            self._waker.wake()
 
     def _release(self, messages: Collection[ScheduledMessage]) -> None:
         for message in messages:
-            self._settler.put(released(message.pk, message.token))
+            # What was not started is no duplicate to come, and a worker that stops waits for no store.
+            self._settler.put(released(message.id, message.token), waits=False)
 
     # Loops
 
     def _beat(self) -> None:
-        pools = dict(self._claimer.pools)
-        self._process.in_flight = self.in_flight
-        self._process.queues = {name: pool.size for name, pool in pools.items()}
+        presence.describe(self._process, self._claimer.pools, self.in_flight, self._clock.now())
         self._leases.beat()
         self._dispatcher.request_cancel(self._leases.cancel_requested)
-        self._clock.read()
 
     def _sweep(self) -> None:
+        self._clock.read()
         for pool in list(self._claimer.pools.values()):
             self._release(pool.stale())
         self._rescuer.step()
+        if self._quarantine.look():
+            self._waker.wake()
 
     # Stop
 
@@ -329,10 +333,12 @@ class Worker:
             self._wait_until(lambda: self._stopping or not any(pool.in_flight for pool in pools))
         for pool in pools:
             self._release(pool.stop())
+        if self._handover is not None:
+            self._handover.close()
         if not self._wait_until(lambda: not any(pool.running() for pool in pools)):
-            self._abandon([message for pool in pools for message in pool.running()])
-        self._settler.close()
-        self._write_the_rest()
+            self._abandon([message for pool in pools for message, _ in pool.running()])
+        in_order, at_once = LAST_WRITES
+        self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
         self._pruner.stop()
         for loop in self._loops:
             loop.stop()
@@ -340,6 +346,7 @@ class Worker:
             loop.join(1.0)
         self._retire()
         self._event_loop.stop()
+        self._deadlines.stop()
         send_safely(worker_stopped, sender=Worker, worker=self)
 
     def _wait_until(self, done: Callable[[], bool]) -> bool:
@@ -353,18 +360,30 @@ class Worker:
     def _abandon(self, running: list[ScheduledMessage]) -> None:
         """Hand back what still runs: whatever its receivers answer from now on is refused."""
         for message in running:
-            logger.error("abandoned event=%s id=%s", message.event, message.pk)
+            logger.error("abandoned event=%s id=%s", message.event, message.id)
             self.exit_code = EXIT_ABANDONED
         self._release(running)
 
-    def _write_the_rest(self) -> None:
-        begun = clock.monotonic()
-        while self._settler.is_alive():
-            if clock.monotonic() - begun >= (LAST_WRITES if self._forced else self.options.lease):
-                # They stay claimed, and are rescued once the lease has run out.
-                logger.error("unsettled messages=%s", self._settler.unsettled)
-                return
-            self._settler.join(0.1)
+    def _on_cut(self) -> None:
+        if self._forced:
+            self.exit_code = EXIT_ABANDONED
+
+    def _give_up(self, reason: str) -> None:
+        """Leave a thread behind that will never come back; what is held is rescued once the lease has run out."""
+        logger.error("given_up worker=%s reason=%r", self.id, reason)
+        self.exit_code = EXIT_ABANDONED if self._forced else EXIT_STUCK
+        self._stopping = self._forced = True
+        for loop in self._loops:
+            loop.stop()
+        if self._handover is not None:
+            self._handover.close()
+        # Somebody who listens may wait for the same store.
+        teller = threading.Thread(target=self._reporter.report, args=("watchdog", TimeoutError(reason)), daemon=True)
+        try:
+            teller.start()
+            teller.join(1.0)
+        finally:
+            self._finish()
 
     def _retire(self) -> None:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
+from django_sked.models import Recurrence
 from shop import services
 from shop.models import Customer, Invoice
 
@@ -42,6 +43,10 @@ def fill(messages: int) -> None:
     services.start_campaign("winter", first_at=now + timedelta(days=1), every=timedelta(minutes=1), count=200)
     services.postpone_campaign("winter", by=timedelta(hours=1))
     services.start_daily_digest()
+    ada = Customer.objects.get(email="ada@example.com")
+    if not Recurrence.objects.filter(name="offer.coffee").exists():
+        services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)
+    services.invite(ada, datetime(now.year + 1, 3, 28, 9), "Europe/Berlin")
 
 
 def _place_orders(customer: Customer) -> None:

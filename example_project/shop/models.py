@@ -13,6 +13,7 @@ class Customer(models.Model):
     email = models.EmailField(unique=True)
     country = models.CharField(max_length=50, default="Germany")
     newsletter = models.BooleanField(default=True)
+    points = models.PositiveIntegerField(default=0)
 
     def __str__(self) -> str:
         return self.name

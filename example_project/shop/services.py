@@ -10,15 +10,20 @@ from uuid import UUID, uuid5
 from django.db import transaction
 from django.utils import timezone
 
-from django_sked.models import ScheduledMessage
+from django_sked.backends import message_backends
+from django_sked.models import Recurrence, ScheduledMessage, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
+from django_sked.workflows import workflow
 from shop.models import Customer, Invoice, Order
 
 PAYMENT_TIME = timedelta(days=14)
 #: What the ids of messages that must come once and never again are made from.
 ONCE = UUID("6c0c5a0e-27a5-4b5e-9c2b-3f1c8f0a7d11")
 MOST_REMINDERS = 3
+
+#: Messages whose receivers are atomic, and so belong into the database, whatever keeps the others.
+BOOKS = "books" if "books" in message_backends else "default"
 
 OnConflict = Literal["error", "ignore", "replace"]
 
@@ -62,6 +67,7 @@ def pay(invoice: Invoice) -> bool:
         Order.objects.filter(pk=order.pk).update(status=Order.Status.PAID)
         ScheduledMessage.objects.cancel(key=invoice.reminder_key, reason="paid")
         ScheduledMessage.objects.cancel(key=order.expiry_key, reason="paid")
+        ScheduledMessage.objects.schedule("order.paid", {"order": order.pk}, backend=BOOKS)
         ScheduledMessage.objects.schedule_many(_after_payment(order))
     return True
 
@@ -69,7 +75,6 @@ def pay(invoice: Invoice) -> bool:
 def _after_payment(order: Order) -> list[dict[str, Any]]:
     payload = {"order": order.pk}
     return [
-        {"event": "order.paid", "payload": payload},
         {
             "event": "parcel.label",
             "payload": payload,
@@ -81,6 +86,18 @@ def _after_payment(order: Order) -> list[dict[str, Any]]:
         {"event": "parcel.pickup", "payload": payload, "delay": 2},
         {"event": "order.follow_up", "payload": payload, "delay": timedelta(seconds=10), "queue": "mail"},
     ]
+
+
+def sell_gift_card(order: Order) -> Workflow:
+    """Charge the card; then send the gift card, or give up the order; and write to the customer, whichever it was."""
+    payload = {"order": order.pk}
+    with workflow(f"gift-card-{order.pk}", metadata={"channel": "web"}) as flow:
+        charge = flow.schedule("gift_card.charge", payload, max_attempts=3, retry=Fixed([1, 5]))
+        ship = flow.schedule("gift_card.ship", payload, on_success=charge)
+        refund = flow.schedule("gift_card.refund", payload, on_failure=charge)
+        flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
+    assert flow.workflow is not None
+    return flow.workflow
 
 
 def give_more_time(invoice: Invoice, more: timedelta = timedelta(days=7)) -> bool:
@@ -148,6 +165,22 @@ def send_voucher(customer: Customer, *, at: datetime, valid_until: datetime) -> 
     )
 
 
+def carry_over_vouchers(days: dict[int, datetime]) -> int:
+    """Vouchers that another system had planned, by customer: instances, stored like everything that is scheduled."""
+    vouchers = [
+        ScheduledMessage(event="customer.voucher", payload={"customer": customer}, due_at=at, queue="mail")
+        for customer, at in days.items()
+    ]
+    return len(ScheduledMessage.objects.bulk_create(vouchers))
+
+
+def request_export(order: Order) -> ScheduledMessage:
+    """For the accountants: `manage.py export_orders` works this queue off, in a loop of its own."""
+    return ScheduledMessage.objects.schedule(
+        "export.order", {"order": order.pk}, queue="exports", key=f"export-{order.pk}", on_conflict="ignore"
+    )
+
+
 def write_no_more_mail() -> int:
     """Cancel whatever the queue of e-mails still holds."""
     return ScheduledMessage.objects.clear(queue="mail")
@@ -196,4 +229,18 @@ def schedule_digest(after: datetime, *, on_conflict: OnConflict) -> ScheduledMes
     morning = datetime.combine(timezone.localdate(after) + timedelta(days=1), time(6))
     return ScheduledMessage.objects.schedule(
         "digest.daily", at=timezone.make_aware(morning), key="digest", on_conflict=on_conflict, queue="reports"
+    )
+
+
+def repeat_offer(name: str, customer: Customer, *, every: timedelta, times: int) -> Recurrence:
+    """The same offer again and again, and so many times in all; not one on top of another that is still on its way."""
+    return Recurrence.objects.create(
+        f"offer.{name}", payload={"customer": customer.pk}, every=every, max_occurrences=times, overlap="skip"
+    )
+
+
+def invite(customer: Customer, at_local: datetime, timezone: str) -> ScheduledMessage:
+    """At that time by the clocks where the customer lives, whatever their rules will be by then."""
+    return ScheduledMessage.objects.schedule(
+        "offer.birthday", {"customer": customer.pk}, at_local=at_local, timezone=timezone
     )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 
 from django.core.exceptions import ValidationError
-from django.test import TestCase
+from django.core.management import call_command
+from django.test import TestCase, TransactionTestCase
 from django.urls import reverse
 from django.utils import timezone
 
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.states import Status
 from django_sked.testing import TickedWorker, deliver_due
-from shop import services
+from shop import carrier, services
 from shop.models import Customer, Email, Invoice, Order
 
 DAY = timedelta(days=1)
@@ -41,6 +44,31 @@ class ShopTestCase(TestCase):
     def after(self, days: float) -> list[str]:
         """Deliver what is due after so many days; the events, and what became of them."""
         return [f"{m.event} {m.status}" for m in deliver_due(now=timezone.now() + days * DAY)]
+
+
+class GiftCardTests(ShopTestCase):
+    """Both branches of a workflow: its messages follow each other, and `deliver_due()` delivers all of them."""
+
+    def test_a_card_that_is_good_brings_the_gift_card(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.assertEqual(
+            self.after(0),
+            ["gift_card.charge delivered", "gift_card.ship delivered", "gift_card.notify delivered"],
+        )
+        self.assertEqual(self.subjects(), ["Your gift card"])
+        self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
+        self.assertEqual(sold.state, "finished")
+
+    def test_a_card_that_is_refused_brings_the_refund(self) -> None:
+        Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.assertEqual(
+            self.after(0),
+            ["gift_card.charge dead", "gift_card.refund delivered", "gift_card.notify delivered"],
+        )
+        self.assertEqual(self.subjects(), ["Your card was refused"])
+        self.assertEqual(Order.objects.get().status, Order.Status.CANCELLED)
+        self.assertEqual(sold.state, "failed")
 
 
 class OrderTests(ShopTestCase):
@@ -186,6 +214,29 @@ class CampaignTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Our offer: spring"] * 3)
 
 
+class RecurrenceTests(ShopTestCase):
+    def test_the_week_is_reported_on_monday_at_nine(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        (tick,) = Recurrence.objects.get(name="report.weekly").next_ticks(1)
+        self.assertEqual((tick.weekday(), tick.hour), (0, 9))
+        deliver_due(now=tick)
+        self.assertEqual(self.subjects(), ["The week in the shop"])
+
+    def test_an_offer_is_repeated_so_many_times(self) -> None:
+        recurrence = services.repeat_offer("coffee", self.customer, every=DAY, times=2)
+        start = timezone.now()
+        for day in range(1, 5):
+            deliver_due(now=start + day * DAY + timedelta(seconds=5))
+        self.assertEqual(self.subjects(), ["Our offer: coffee"] * 2)
+        recurrence.refresh_from_db()
+        self.assertEqual((recurrence.status, recurrence.successes), ("ended", 2))
+
+    def test_an_invitation_comes_by_the_clocks_of_the_customer(self) -> None:
+        message = services.invite(self.customer, datetime(2030, 7, 1, 9), "Asia/Tokyo")
+        self.assertEqual(message.due_at, datetime(2030, 7, 1, tzinfo=UTC))
+        self.assertEqual((message.at_local, message.timezone), (datetime(2030, 7, 1, 9), "Asia/Tokyo"))
+
+
 class DigestTests(ShopTestCase):
     def test_there_is_one_digest_a_day(self) -> None:
         self.assertTrue(services.start_daily_digest())
@@ -247,3 +298,57 @@ class FactTests(ShopTestCase):
             self.order()
             deliver_due()
         self.assertIn("delivered  order.placed", log.output[0])
+
+
+class PointsTests(ShopTestCase):
+    def test_a_paid_order_earns_points_once(self) -> None:
+        order = self.order()
+        services.pay(order.invoice)
+
+        self.after(0)
+        self.after(1)
+
+        self.customer.refresh_from_db()
+        self.assertEqual(self.customer.points, 20)
+
+
+class LabelTests(ShopTestCase):
+    def test_the_carrier_prints_one_label_however_often_it_is_asked(self) -> None:
+        order = self.order()
+        keys = [str(order.pk)] * 2 + ["another message"]
+
+        labels = [carrier.print_label(order, attempt=2, idempotency_key=key) for key in keys]
+
+        self.assertEqual(labels[0], labels[1])
+        self.assertNotEqual(labels[0], labels[2])
+
+
+class CarryOverTests(ShopTestCase):
+    def test_vouchers_of_another_system_are_delivered_like_our_own(self) -> None:
+        services.carry_over_vouchers({self.customer.pk: timezone.now() + DAY})
+
+        self.assertEqual(self.after(0.5), [])
+        self.assertEqual(self.after(1.1), ["customer.voucher delivered"])
+
+
+class CommandTests(TransactionTestCase):
+    """With real workers, in threads of their own."""
+
+    def setUp(self) -> None:
+        customer = Customer.objects.create(name="Ada", email="ada@example.com")
+        self.order = services.place_order(customer, Decimal(20))
+
+    def test_a_loop_of_our_own_exports_what_was_asked_for(self) -> None:
+        services.request_export(self.order)
+        services.request_export(self.order)
+        out = StringIO()
+
+        call_command("export_orders", stdout=out)
+
+        self.assertEqual(out.getvalue(), f"{self.order.pk},ada@example.com,20.00,placed\n")
+        self.assertEqual(ScheduledMessage.objects.search(event="export.order", status="delivered").count(), 1)
+
+    def test_a_worker_inside_a_program_sends_the_mail_that_is_due(self) -> None:
+        call_command("send_mail_now", stdout=StringIO())
+
+        self.assertEqual(Email.objects.get().subject, f"Thank you for {self.order}")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from django.contrib import messages
-from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -33,9 +32,9 @@ def index(request: HttpRequest) -> HttpResponse:
     context = {
         "orders": Order.objects.select_related("customer", "invoice")[:12],
         "actions": [(name, label) for name, (label, _) in ACTIONS.items()],
-        "delivered": scheduled.filter(status=Status.DELIVERED).order_by("-finished_at")[:15],
+        "delivered": scheduled.search(status=Status.DELIVERED).reverse()[:15],
         "coming": scheduled.search(status=Status.SCHEDULED)[:15],
-        "counts": scheduled.order_by("status").values_list("status").annotate(Count("pk")),
+        "counts": [(status, count) for status in Status if (count := scheduled.search(status=status).count())],
         "keys": len(scheduled.keys()),
         "next_due_at": scheduled.next_due_at(),
     }

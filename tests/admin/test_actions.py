@@ -204,7 +204,7 @@ def test_a_batch_that_is_cut_short_is_in_the_history(boss: Client, use: Use, mon
     with pytest.raises(RuntimeError, match="power cut"):
         use(boss, "cancel", made[0], across=True, reason="flood")
 
-    assert LogEntry.objects.get().change_message == "Cancel of many messages began. Reason: flood"
+    assert LogEntry.objects.get().change_message == "Cancel of selected messages began. Reason: flood"
 
 
 def test_without_its_entries_a_change_does_not_happen(boss: Client, use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +229,7 @@ def test_a_redrive_into_a_taken_key_is_refused_with_the_reason(boss: Client, use
     assert statuses(dead) == ["dead"]
 
 
+@pytest.mark.django_db(databases="__all__")  # it may be in any of the backends
 def test_a_message_that_has_gone_meanwhile_is_no_error(boss: Client) -> None:
     message = make(status=Status.DEAD)
     url = verb_url(message, "redrive")

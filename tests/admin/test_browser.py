@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.models import ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
 from tests.admin.conftest import LIST, change_url, make
 
@@ -168,3 +168,34 @@ def test_every_page_is_accessible(page: Any, scheme: str, width: int) -> None:
     page.get_by_role("button", name="Reschedule").click()
     page.locator(".errornote").wait_for()
     assert_accessible(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_recurrence_is_backfilled_and_its_messages_lead_back_to_it(page: Any, scheme: str, width: int) -> None:
+    now = timezone.localtime().replace(microsecond=0)
+    recurrence = Recurrence.objects.create("hourly", every=timedelta(hours=1), start=now - timedelta(days=9))
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+
+    page.goto(reverse("admin:django_sked_recurrence_change", args=[recurrence.pk]))
+    assert_accessible(page)
+    page.get_by_role("link", name="Backfill").click()
+    page.get_by_label("Messages a second").wait_for()
+    assert_accessible(page)
+    page.get_by_role("button", name="Backfill").click()
+    page.locator(".errornote").wait_for()
+    assert_accessible(page)
+    page.get_by_label("From").fill(f"{now - timedelta(hours=2, minutes=30):%Y-%m-%dT%H:%M:%S}")
+    page.get_by_label("Until").fill(f"{now:%Y-%m-%dT%H:%M:%S}")
+    page.get_by_label("Messages a second").fill("0.5")
+    page.get_by_role("button", name="Backfill").click()
+    assert page.locator(".messagelist").inner_text().strip().endswith("3 messages were scheduled.")
+
+    page.locator(".object-tools").get_by_role("link", name="Messages").click()
+    page.locator("#result_list tbody tr").first.wait_for()
+    assert page.locator("#result_list tbody tr").count() == 3
+    assert page.get_by_label("By recurrence").input_value() == str(recurrence.pk)
+    page.get_by_role("link", name="hourly").first.click()
+    page.locator(".field-recurrence").get_by_role("link", name="hourly").click()
+    page.wait_for_url(f"**{reverse('admin:django_sked_recurrence_change', args=[recurrence.pk])}")

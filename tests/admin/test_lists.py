@@ -201,6 +201,7 @@ def test_whatever_the_address_says_the_answer_is_a_page(query: str, boss: Client
     assert "Database error" not in response.content.decode()
 
 
+@pytest.mark.django_db(databases="__all__")  # it may be in any of the backends
 @pytest.mark.parametrize("id", ["zzz", "1", "%00", "00000000-0000-0000-0000-000000000000", "x" * 500])
 @pytest.mark.parametrize("view", ["change/", "history/", "verb/cancel/", ""])
 def test_a_broken_id_leads_away_or_is_not_found(id: str, view: str, boss: Client) -> None:

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from model_bakery import baker
 
+from django_sked.backends import message_backends
 from django_sked.models import WorkerProcess
 from tests.admin.conftest import Login
 
@@ -47,8 +48,31 @@ def test_the_page_of_a_worker_is_there_to_look_at_only(login: Login) -> None:
     assert login("superuser").post(url, {"host": "x"}).status_code == 403
 
 
+def test_a_row_tells_what_has_been_running_longest(boss: Client) -> None:
+    make(host="a.example", busy_event="report.build", busy_since=timezone.now() - timedelta(hours=3, seconds=30))
+
+    html = boss.get(reverse(URL)).content.decode()
+
+    assert "report.build" in html
+    assert "3\xa0hours ago" in html
+
+
 @pytest.mark.parametrize("queues", [None, [], {}, ["mail"], "mail"])
 def test_queues_of_any_shape_are_shown(queues: object, boss: Client) -> None:
     make(queues=queues or {})
 
     assert boss.get(reverse(URL)).status_code == 200
+
+
+def test_a_lease_is_good_by_the_clock_of_the_messages_of_that_worker(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = timezone.now() + timedelta(days=1)
+    monkeypatch.setattr(message_backends["memory"], "now", lambda: later)
+    make(host="a.example", backend="default")
+    make(host="b.example", backend="memory")
+
+    html = boss.get(reverse(URL)).content.decode()
+
+    assert html.index("a.example") < html.index("icon-yes") < html.index("b.example") < html.index("icon-no")
+    assert '<td class="field-backend">memory</td>' in html

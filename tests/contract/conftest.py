@@ -16,6 +16,7 @@ from django.dispatch import Signal
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from tests.contract.store import Store
+from tests.servers import empty
 
 # Only our own tables are emptied after a test.
 _APPS = ["django_sked", "tests.testapp"]
@@ -42,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(params=_parameters())
 def backend(request: pytest.FixtureRequest) -> Iterator[BaseBackend]:
     message_backends.reset()
+    if store := settings.SKED_TEST_STORES.get(request.param):
+        empty(store)
     backend = message_backends[request.param]
     for marker in request.node.iter_markers("needs"):
         for flag in marker.args:

@@ -86,6 +86,23 @@ class Store:
         (message,) = self.claim(now=now, queue=queue, worker=worker)
         return message
 
+    def claim_suspect(self, *queues: str, now: datetime = T0, worker: UUID = WORKER) -> ScheduledMessage | None:
+        return self.backend.claim_suspect(worker, queues or ("default",), now=now)
+
+    def claim_one_suspect(self, *queues: str, now: datetime = T0, worker: UUID = WORKER) -> ScheduledMessage:
+        message = self.claim_suspect(*queues, now=now, worker=worker)
+        assert message is not None
+        return message
+
+    def suspect(self, *, now: datetime = T0, deaths: int = 1, **arguments: Any) -> ScheduledMessage:
+        """A new message that so many workers in turn did not survive, due now."""
+        message = self.schedule(**arguments)
+        assert self.claim(queue=message.queue, now=now) == [message]
+        for death in range(deaths):
+            assert not death or self.claim_one_suspect(message.queue, now=now) == message
+            assert self.backend.rescue(now=now) == [message.pk]
+        return self.find(message)
+
     def settle(
         self,
         message: ScheduledMessage,

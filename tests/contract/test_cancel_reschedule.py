@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from django_sked.backends.database import changing
 from django_sked.exceptions import InvalidMessage
+from django_sked.models import ScheduledMessage
 from django_sked.states import Answer, Status
 from tests.contract.store import T0, Store, after, ids
 
@@ -42,7 +44,28 @@ def test_cancelling_a_claimed_message_asks_its_worker(store: Store) -> None:
     assert message.cancel() is Answer.TOO_LATE
 
     assert message.cancel_requested
-    assert store.backend.beat(worker, now=T0) == {message.pk}
+    assert store.backend.beat(worker, now=T0) == {message.pk: message.token}
+
+
+@pytest.mark.needs("database")
+def test_a_cancel_that_its_worker_obeys_at_once_was_too_late_and_not_in_vain(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker settles between the request and the look at why the message was not cancelled."""
+    store.schedule()
+    message = store.claim_one()
+    refusal = changing._refusal
+
+    def settle_first(*args: Any) -> Any:
+        store.settle(message, "release", counted=False)
+        return refusal(*args)
+
+    monkeypatch.setattr(changing, "_refusal", settle_first)
+
+    answer = store.objects.cancel(id=message.pk, backend=store.alias)
+    store.settle(message, "release", counted=False)
+
+    assert (answer, store.status(message)) == (Answer.TOO_LATE, Status.CANCELLED)
 
 
 def test_half_of_the_messages_are_cancelled(store: Store) -> None:
@@ -210,7 +233,9 @@ def test_a_shift_out_of_the_calendar_is_refused_and_changes_nothing(store: Store
 
 
 def test_a_shift_does_not_look_at_messages_that_it_leaves_alone(store: Store) -> None:
-    finished = store.in_status(Status.DELIVERED, due_at=datetime(2999, 1, 1, tzinfo=UTC))
+    late = datetime(2999, 1, 1, tzinfo=UTC)
+    ended = ScheduledMessage(event="e", status=Status.DELIVERED, due_at=late, next_at=late, finished_at=T0)
+    (finished,) = ScheduledMessage.objects.schedule_many([ended], backend=store.backend.alias)
     message = store.schedule()
 
     assert store.search().reschedule(shift=timedelta(days=365 * 10)) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
 from django_sked.exceptions import InvalidMessage, KeyInUse
@@ -57,7 +59,7 @@ def test_a_claimed_holder_is_asked_to_stop_and_goes_on_without_its_key(store: St
 
     stored = store.find(holder)
     assert (stored.status, stored.cancel_requested, stored.live_key, stored.key) == (Status.CLAIMED, True, None, "k")
-    assert store.backend.beat(worker, now=T0) == {holder.pk}
+    assert store.backend.beat(worker, now=T0) == {holder.pk: holder.token}
     assert store.objects.find(key="k", backend=store.alias) == message
     # Its receiver may end as it likes; the successor keeps the key.
     store.settle(holder, "deliver")
@@ -167,6 +169,37 @@ def test_a_batch_that_names_one_key_twice_ignores_the_second(store: Store) -> No
     assert (first.event, first.was_created) == ("a", True)
     assert (second.pk, second.was_created) == (first.pk, False)
     assert store.search().count() == 1
+
+
+def test_a_message_that_was_ignored_is_in_nobodys_way(store: Store) -> None:
+    id, other = uuid4(), uuid4()
+    holder = store.schedule(id=other)
+
+    answers = store.schedule_many(
+        [
+            {"event": "a", "id": id, "key": "k"},
+            {"event": "c", "id": uuid4(), "key": "k"},
+            {"event": "d", "id": other, "key": "free"},
+            {"event": "b", "key": "free"},
+        ],
+        on_conflict="ignore",
+    )
+
+    assert [answer.event for answer in answers] == ["a", "a", holder.event, "b"]
+    assert [answer.was_created for answer in answers] == [True, False, False, True]
+    assert store.objects.keys(backend=store.alias) == ["free", "k"]
+
+
+def test_the_id_of_a_message_that_was_ignored_is_free(store: Store) -> None:
+    id = uuid4()
+
+    answers = store.schedule_many(
+        [{"event": "a", "key": "k"}, {"event": "ignored", "id": id, "key": "k"}, {"event": "b", "id": id}],
+        on_conflict="ignore",
+    )
+
+    assert [answer.event for answer in answers] == ["a", "a", "b"]
+    assert store.find(id).event == "b"
 
 
 @pytest.mark.parametrize("on_conflict", ["error", "replace"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Any
 from uuid import UUID
@@ -88,18 +89,27 @@ def test_ten_of_twenty_are_cancelled_while_others_schedule(store: Store) -> None
 
 
 def test_a_message_is_either_cancelled_or_claimed(store: Store) -> None:
-    messages = [store.schedule() for _ in range(40)]
+    """Half are claimed, from the first on; they are cancelled from the last on, the first one when a claim was made."""
+    first, *others = sorted(store.schedule().pk for _ in range(40))
+    claims_began = threading.Event()
 
     def cancel() -> dict[UUID, Answer]:
         store.backend.prepare_thread()
-        return {message.pk: store.objects.cancel(id=message.pk, backend=store.alias) for message in messages}
+        answers = {id: store.objects.cancel(id=id, backend=store.alias) for id in reversed(others)}
+        assert claims_began.wait(30)
+        return answers | {first: store.objects.cancel(id=first, backend=store.alias)}
 
     def claim() -> set[UUID]:
         store.backend.prepare_thread()
-        return {message.pk for _ in range(20) for message in store.claim(2)}
+        claimed = set()
+        for _ in range(10):
+            claimed |= {message.pk for message in store.claim(2)}
+            claims_began.set()
+        return claimed
 
     answers, claimed = works(together(cancel, claim))
 
+    assert set(answers.values()) == {Answer.CANCELLED, Answer.TOO_LATE}
     for id, answer in answers.items():
         assert answer is (Answer.TOO_LATE if id in claimed else Answer.CANCELLED)
         assert store.find(id).cancel_requested is (id in claimed)

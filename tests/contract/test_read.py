@@ -215,3 +215,23 @@ def test_the_next_due_time_of_a_retry_is_when_it_is_tried_again(store: Store) ->
     store.settle(store.claim_one(), "retry", at=after(minutes=5))
 
     assert store.objects.next_due_at(backend=store.alias) == after(minutes=5)
+
+
+def test_a_search_may_be_turned_round(store: Store) -> None:
+    messages = [store.schedule(at=after(seconds=second)) for second in (1, 1, 3, 2)]
+    first, second = sorted(messages[:2], key=lambda message: message.pk)
+
+    turned = store.search(due_until=after(seconds=2)).reverse()
+
+    assert ids(turned) == ids([messages[3], second, first])
+    assert ids(turned[1:2]) == ids([second])
+    assert ids(turned.reverse()) == ids([first, second, messages[3]])
+
+
+def test_a_slice_counts_no_more_than_it_holds(store: Store) -> None:
+    store.schedule_many({"event": f"e{n % 2}", "at": after(seconds=n)} for n in range(10))
+
+    for criteria, count in (({}, 10), ({"event": "e0"}, 5), ({"event": "e0", "due_from": after(seconds=1)}, 4)):
+        for start, stop in ((0, 3), (2, 4), (3, 100), (20, 30)):
+            found = store.search(status="scheduled", **criteria)[start:stop]
+            assert found.count() == len(list(found)) == max(0, min(count, stop) - start)

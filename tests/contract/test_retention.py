@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
@@ -12,7 +13,7 @@ from django.test import override_settings
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.states import FINISHED, LIVE, Status
-from tests.contract.store import Store, after
+from tests.contract.store import Store, after, ids
 
 OUTCOMES: list[tuple[str, dict[str, Any], str]] = [
     ("deliver", {}, Status.DELIVERED),
@@ -65,3 +66,12 @@ def test_a_retention_of_nothing_keeps_what_comes_again(keeps_nothing: Store) -> 
     store.settle(message, "retry", delay=1)
 
     assert store.status(message) in LIVE
+
+
+def test_a_finished_message_may_be_forgotten_at_once_and_a_live_one_may_not(store: Store) -> None:
+    messages = {status: store.in_status(status) for status in Status.values}
+
+    forgotten = store.backend.forget([uuid4(), *(message.pk for message in messages.values())])
+
+    assert forgotten == len(FINISHED)
+    assert set(ids(list(store.search()))) == {messages[status].pk for status in LIVE}

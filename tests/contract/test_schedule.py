@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import pytest
+from django.db import connections, transaction
+from django.db.models.signals import ModelSignal, post_init, pre_init
+from django.test.utils import CaptureQueriesContext
 
 from django_sked.exceptions import IdInUse, InvalidMessage, PayloadTooLarge
 from django_sked.models import ScheduledMessage
@@ -242,6 +246,47 @@ def test_an_id_that_is_taken_is_not_replaced(store: Store) -> None:
     assert store.status(holder) == Status.SCHEDULED
 
 
+@pytest.mark.needs("database")
+@pytest.mark.parametrize("atomic", [False, True], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("arguments", [{}, {"key": "k"}, {"key": "k", "on_conflict": "ignore"}, {"id": uuid4()}])
+def test_a_message_is_scheduled_by_one_statement(store: Store, arguments: dict[str, Any], atomic: bool) -> None:
+    store.backend.now()  # asked of the database once a minute
+    transaction_of_the_caller = transaction.atomic(using=store.database) if atomic else nullcontext()
+
+    with transaction_of_the_caller, CaptureQueriesContext(connections[store.database]) as captured:
+        message = store.schedule(**arguments)
+
+    assert len(captured) == 1
+    assert store.find(message).was_created is False
+
+
+def test_two_messages_share_nothing_that_can_be_changed(store: Store) -> None:
+    one, other = store.schedule_many([{"event": EVENT, "payload": {}}] * 2)
+
+    one.metadata["a"] = one.delivered_to["a"] = one.payload["a"] = "1"
+    one.errors.append({})
+
+    assert (other.metadata, other.delivered_to, other.payload, other.errors) == ({}, {}, {}, [])
+    assert store.schedule().metadata == {}
+
+
+@pytest.mark.parametrize("signal", [pre_init, post_init])
+def test_who_listens_for_new_instances_hears_of_each_message(store: Store, signal: ModelSignal) -> None:
+    heard: list[Any] = []
+
+    def listener(**kwargs: Any) -> None:
+        heard.append(kwargs["sender"])
+
+    signal.connect(listener, sender=ScheduledMessage)
+    try:
+        store.schedule()
+        store.schedule_many([{"event": EVENT}] * 2)
+    finally:
+        signal.disconnect(listener, sender=ScheduledMessage)
+
+    assert heard[:3] == [ScheduledMessage] * 3
+
+
 @pytest.mark.parametrize("size", [0, 1, 5, 100, 1_000])
 def test_a_batch_is_stored_and_returned_in_its_order(store: Store, size: int) -> None:
     messages = store.schedule_many({"event": EVENT, "payload": n, "at": after(seconds=n)} for n in range(size))
@@ -323,3 +368,35 @@ def test_the_longest_names_are_kept_whole(store: Store) -> None:
 
     assert store.find(message).event == "e" * 255
     assert ids(store.claim(queue="q" * 64)) == [message.pk]
+
+
+def test_many_of_one_kind_are_each_checked_and_share_nothing_that_can_be_changed(store: Store) -> None:
+    kind: dict[str, Any] = {"event": EVENT, "queue": "mail", "priority": 1, "at": T0, "max_attempts": 3}
+    messages = store.schedule_many({**kind, "payload": payload} for payload in ({"i": 1}, {"i": 1.5}, {"i": True}, [2]))
+
+    for message in messages:
+        message.metadata["changed"] = message.delivered_to["changed"] = str(message.pk)
+        message.errors.append(str(message.pk))
+    stored = [store.find(message.pk) for message in messages]
+    assert [repr(message.payload) for message in stored] == ["{'i': 1}", "{'i': 1.5}", "{'i': True}", "[2]"]
+    assert {(m.queue, m.priority, m.due_at, m.max_attempts) for m in stored} == {("mail", 1, T0, 3)}
+    assert all(message.metadata == {} and message.errors == [] for message in stored)
+    assert len({message.metadata["changed"] for message in messages}) == 4
+    assert [len(message.errors) for message in messages] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"priority": True}, "Message 2: priority must be a whole number"),
+        ({"payload": {"a": float("nan")}}, "Message 2: payload.a must be a finite number"),
+        ({"at": T0.replace(tzinfo=None)}, "Message 2: at must be an aware datetime"),
+        ({"nonsense": 1}, "Message 2: A message takes no argument"),
+    ],
+)
+def test_many_of_one_kind_are_refused_for_the_one_that_is_wrong(store: Store, wrong: dict[str, Any], text: str) -> None:
+    kind: dict[str, Any] = {"event": EVENT, "priority": 1, "at": T0, "payload": {"a": 1.0}}
+
+    with pytest.raises(InvalidMessage, match=text):
+        store.schedule_many([kind, kind, kind | wrong, kind])
+    assert store.search().count() == 0

@@ -120,6 +120,33 @@ def test_a_message_that_shall_be_cancelled_does_not_come_again(store: Store, ste
     assert (stored.status, stored.live_key, stored.finished_at) == (Status.CANCELLED, None, T0)
 
 
+@pytest.mark.parametrize("step", ["retry", "release", "expire", "bury"])
+def test_a_message_that_shall_be_cancelled_and_has_not_begun_ends_cancelled(store: Store, step: str) -> None:
+    store.schedule(key="k", expires_at=after(minutes=1))
+    message = store.claim_one()
+    store.find(message).cancel(reason="enough")
+
+    settled = store.settle(message, step, has_begun=False, reason="r", now=after(minutes=2))
+
+    assert settled.written[message.pk]["status"] == Status.CANCELLED
+    stored = store.find(message)
+    assert (stored.status, stored.reason, stored.live_key) == (Status.CANCELLED, "enough", None)
+    assert stored.finished_at == after(minutes=2)
+
+
+@pytest.mark.parametrize(("step", "status"), [("expire", Status.EXPIRED), ("bury", Status.DEAD)])
+def test_a_message_that_shall_be_cancelled_and_has_begun_ends_as_its_receivers_said(
+    store: Store, step: str, status: str
+) -> None:
+    store.schedule()
+    message = store.claim_one()
+    store.find(message).cancel()
+
+    store.settle(message, step)
+
+    assert store.status(message) == status
+
+
 def test_a_message_that_shall_be_cancelled_may_still_be_delivered(store: Store) -> None:
     store.schedule()
     message = store.claim_one()
@@ -128,6 +155,21 @@ def test_a_message_that_shall_be_cancelled_may_still_be_delivered(store: Store) 
     store.settle(message, "deliver")
 
     assert store.status(message) == Status.DELIVERED
+
+
+def test_what_is_in_doubt_adds_to_what_the_store_has_noted(store: Store) -> None:
+    store.schedule()
+    message = store.claim_one()
+    store.settle(message, "keep", delivered_to={"a": "delivered"}, verdict={"end": "enough"})
+
+    store.settle(
+        message, "retry", at=T0, in_doubt=True, delivered_to={"b": "buried"}, verdict={"next_payload": 1}, counted=False
+    )
+
+    stored = store.find(message)
+    assert (stored.status, stored.attempt) == (Status.SCHEDULED, 0)
+    assert stored.delivered_to == {"a": "delivered", "b": "buried"}
+    assert stored.verdict == {"end": "enough", "next_payload": 1}
 
 
 def test_a_buried_message_is_dead_with_everything_it_had(store: Store) -> None:

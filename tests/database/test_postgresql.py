@@ -9,13 +9,16 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
-from django.db import transaction
+from django.db import connections, models, transaction
 from django.db.models.signals import post_init
+from django.test import override_settings
 
-from django_sked.backends.database import postgresql
-from django_sked.backends.database.claiming import ClaimStrategy, SkipLocked
+from django_sked.backends import message_backends
+from django_sked.backends.database import bands
+from django_sked.backends.database.claiming import ClaimStrategy, SkipLocked, Wish
 from django_sked.backends.database.postgresql import OneStatement
 from django_sked.models import ScheduledMessage
+from django_sked.outcomes import Outcome
 
 ALIASES = [
     alias
@@ -65,13 +68,17 @@ def values(message: ScheduledMessage) -> dict[str, Any]:
     return {field.attname: getattr(message, field.attname) for field in ScheduledMessage._meta.concrete_fields}
 
 
+def wish(limit: int, now: datetime, **how: Any) -> Wish:
+    return Wish(worker=WORKER, queue="default", limit=limit, at=T0, now=now, **how)
+
+
 def rows(using: str) -> list[dict[str, Any]]:
     return [values(message) for message in ScheduledMessage.objects.using(using).order_by("pk")]
 
 
 def test_a_claim_brings_and_leaves_the_same_as_the_reference(using: str, messages: list[ScheduledMessage]) -> None:
     def claim(strategy: ClaimStrategy) -> Any:
-        found = strategy.claim(WORKER, "default", 17, T0, T0 + timedelta(seconds=3))
+        found = strategy.claim(wish(17, T0 + timedelta(seconds=1), ahead=2.0))
         return [values(message) for message in found], rows(using)
 
     reference = undone(using, lambda: claim(SkipLocked(using)))
@@ -80,8 +87,42 @@ def test_a_claim_brings_and_leaves_the_same_as_the_reference(using: str, message
     assert len(reference[0]) == 17
 
 
+def test_a_suspect_is_claimed_as_by_the_reference(using: str, messages: list[ScheduledMessage]) -> None:
+    models.QuerySet(ScheduledMessage, using=using).filter(payload__isnull=False).update(suspect=True)
+    at = T0 + timedelta(seconds=3)
+
+    def claim(strategy: ClaimStrategy) -> Any:
+        found = strategy.claim_suspect(WORKER, ["mail", "default"], T0, at)
+        assert found is not None
+        return values(found), rows(using), strategy.has_suspects(["mail", "default"], at), strategy.queues()
+
+    reference = undone(using, lambda: claim(SkipLocked(using)))
+
+    assert undone(using, lambda: claim(OneStatement(using))) == reference
+
+
+@pytest.mark.parametrize(("options", "commits"), [({}, "off"), ({"durable_settles": True}, "on")])
+@pytest.mark.parametrize("retention", [0, 60])
+def test_a_settle_waits_for_the_disk_only_where_it_was_asked_to(
+    using: str, messages: list[ScheduledMessage], options: dict[str, Any], commits: str, retention: float
+) -> None:
+    """Asked in the transaction of the settle, whose setting is that of its commit."""
+    option = {"database": using, "retention": {"delivered": retention}, **options}
+    backend = {"BACKEND": "django_sked.backends.database.DatabaseBackend", "OPTIONS": option}
+    with override_settings(SKED={**settings.SKED, "durable": backend}), transaction.atomic(using=using):
+        store = message_backends["durable"]
+        (message, *_) = OneStatement(using).claim(wish(1, T0 + timedelta(days=1)))
+
+        settled = store.settle([Outcome(id=message.pk, token=message.token, step="deliver")])
+
+        with connections[using].cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            assert cursor.fetchone() == (commits,)
+    assert list(settled.written) == [message.pk]
+
+
 def test_a_claimed_instance_is_like_one_that_was_loaded(using: str, messages: list[ScheduledMessage]) -> None:
-    (message, *_) = OneStatement(using).claim(WORKER, "default", 40, T0, T0 + timedelta(days=1))
+    (message, *_) = OneStatement(using).claim(wish(40, T0 + timedelta(days=1)))
 
     loaded = ScheduledMessage.objects.using(using).get(pk=message.pk)
     assert message == loaded
@@ -97,7 +138,7 @@ def test_a_listener_of_post_init_is_told_of_claimed_messages(using: str, message
 
     post_init.connect(note, sender=ScheduledMessage)
     try:
-        found = OneStatement(using).claim(WORKER, "default", 40, T0, T0 + timedelta(days=1))
+        found = OneStatement(using).claim(wish(40, T0 + timedelta(days=1)))
     finally:
         post_init.disconnect(note, sender=ScheduledMessage)
 
@@ -109,7 +150,7 @@ def test_a_listener_of_post_init_is_told_of_claimed_messages(using: str, message
 def test_plain_deliveries_leave_the_same_as_the_reference(
     using: str, messages: list[ScheduledMessage], keep: bool
 ) -> None:
-    claimed = SkipLocked(using).claim(WORKER, "default", 30, T0, T0 + timedelta(days=1))
+    claimed = SkipLocked(using).claim(wish(30, T0 + timedelta(days=1)))
     tokens = {message.pk: message.token for message in claimed}
     tokens[claimed[3].pk] += 1  # not ours any more
 
@@ -138,12 +179,12 @@ def test_a_quick_claim_overlooks_an_earlier_message_for_a_second_at_most(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(postgresql, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(bands, "monotonic", lambda: clock[0])
     strategy = OneStatement(using)
     ScheduledMessage.objects.schedule("first", at=T0, backend=using)
 
     def claim(quick: bool) -> list[str]:
-        return [m.event for m in strategy.claim(WORKER, "default", 10, T0, T0 + timedelta(days=1), quick=quick)]
+        return [m.event for m in strategy.claim(wish(10, T0 + timedelta(days=1), quick=quick))]
 
     assert claim(quick=True) == ["first"]
     ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
@@ -154,13 +195,25 @@ def test_a_quick_claim_overlooks_an_earlier_message_for_a_second_at_most(
     assert claim(quick=True) == ["urgent", "earlier"]
 
 
+def test_a_quick_claim_does_not_overlook_a_message_of_a_host_whose_estimate_of_the_time_lags(using: str) -> None:
+    strategy = OneStatement(using)
+    ScheduledMessage.objects.schedule("first", at=T0, backend=using)
+    assert len(strategy.claim(wish(10, T0, quick=True))) == 1
+    ScheduledMessage.objects.schedule("just.before", at=T0 - bands.MARGIN, backend=using)
+    ScheduledMessage.objects.schedule("long.before", at=T0 - bands.MARGIN - timedelta(microseconds=1), backend=using)
+
+    found = strategy.claim(wish(10, T0, quick=True))
+
+    assert [message.event for message in found] == ["just.before"]
+
+
 def test_a_claim_that_is_not_quick_overlooks_nothing(using: str) -> None:
     strategy = OneStatement(using)
     ScheduledMessage.objects.schedule("first", at=T0, backend=using)
-    assert len(strategy.claim(WORKER, "default", 10, T0, T0, quick=True)) == 1
+    assert len(strategy.claim(wish(10, T0, quick=True))) == 1
     ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
     ScheduledMessage.objects.schedule("urgent", at=T0, priority=9, backend=using)
 
-    found = strategy.claim(WORKER, "default", 10, T0, T0)
+    found = strategy.claim(wish(10, T0))
 
     assert [message.event for message in found] == ["urgent", "earlier"]

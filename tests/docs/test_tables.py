@@ -22,12 +22,13 @@ from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import DatabaseBackend
 from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.memory import MemoryBackend
+from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
-from django_sked.management.commands import sked_worker
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.management.commands import sked_move, sked_worker
+from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
 from django_sked.outcomes import MOST_ERRORS
 from django_sked.states import STEPS, Answer, Status
-from django_sked.worker import EXIT_ABANDONED, Worker
+from django_sked.worker import EXIT_ABANDONED, EXIT_STUCK, Worker
 from django_sked.worker.options import DEFAULT_CONCURRENCY
 from tests.docs.pages import DOCS, ROOT, codes, names, table, tables
 
@@ -54,19 +55,30 @@ def test_the_defaults_of_a_backend() -> None:
     assert ast.literal_eval(written["LOCATION"].strip("`")) == settings.location
 
 
-def test_the_options_and_their_defaults() -> None:
-    written = {codes(row["option"])[0]: row["default"] for row in table(SETTINGS, "Options")}
-    options = conf.DatabaseOptions()
-    assert set(written) == {field.name for field in dataclasses.fields(conf.DatabaseOptions)}
-    assert written.pop("retention") == "see below"
+@pytest.mark.parametrize(
+    ("heading", "cls", "elsewhere"),
+    [("Options", conf.DatabaseOptions, None), ("Options of Redis", conf.RedisOptions, conf.Options)],
+)
+def test_the_options_and_their_defaults(heading: str, cls: type[conf.Options], elsewhere: Any) -> None:
+    written = {codes(row["option"])[0]: row["default"] for row in table(SETTINGS, heading)}
+    options = cls()
+    of_all = {field.name for field in dataclasses.fields(elsewhere)} if elsewhere else set()
+    assert set(written) == {field.name for field in dataclasses.fields(cls)} - of_all
+    assert written.pop("retention", "see below") == "see below"
     for name, text in written.items():
         value = eval(text.strip("`"), vars(retry).copy())
         assert (type(value), value) == (type(getattr(options, name)), getattr(options, name)), name
 
 
-@pytest.mark.parametrize("heading", ["Options", "Keys of a queue"])
-def test_the_ranges_are_those_that_are_accepted(heading: str) -> None:
-    column, cls = ("option", conf.Options) if heading == "Options" else ("key", conf.QueueSettings)
+@pytest.mark.parametrize(
+    ("heading", "column", "cls"),
+    [
+        ("Options", "option", conf.Options),
+        ("Options of Redis", "option", conf.RedisOptions),
+        ("Keys of a queue", "key", conf.QueueSettings),
+    ],
+)
+def test_the_ranges_are_those_that_are_accepted(heading: str, column: str, cls: type[Any]) -> None:
     ranges = 0
     for row in table(SETTINGS, heading):
         bounds = re.search(r"([\d.]+) to ([\d.]+)", row.get("unit, range", row.get("range", "")))
@@ -211,7 +223,8 @@ def test_the_exceptions() -> None:
         if isinstance(cls, type) and issubclass(cls, SkedError | ControlFlow) and not cls.__name__.startswith("_")
     ]
     bases = {
-        cls.__name__: {base.__name__.replace("_Later", "ControlFlow") for base in cls.__bases__} for cls in classes
+        cls.__name__: {"ControlFlow" if base.__name__[0] == "_" else base.__name__ for base in cls.__bases__}
+        for cls in classes
     }
     assert written == bases
 
@@ -231,24 +244,28 @@ def test_the_arguments_of_a_worker() -> None:
 # The others
 
 
-def test_the_options_of_the_command() -> None:
-    ours = sked_worker.Command().create_parser("manage.py", "sked_worker")
+@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+def test_the_options_of_the_commands(command: Any) -> None:
+    name = command.__name__.rpartition(".")[2]
+    ours = command.Command().create_parser("manage.py", name)
     djangos = BaseCommand().create_parser("manage.py", "x")
     true = {option for action in ours._actions for option in action.option_strings}
     true -= {option for action in djangos._actions for option in action.option_strings}
-    assert {code.split()[0] for code in names(COMMANDS, "sked_worker", "option")} == true
+    assert {code.split()[0] for code in names(COMMANDS, name, "option")} == true
 
 
-def test_the_metavars_of_the_command() -> None:
-    parser = sked_worker.Command().create_parser("manage.py", "sked_worker")
+@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+def test_the_metavars_of_the_commands(command: Any) -> None:
+    name = command.__name__.rpartition(".")[2]
+    parser = command.Command().create_parser("manage.py", name)
     metavars = {action.option_strings[-1]: action.metavar for action in parser._actions if action.option_strings}
-    for code in names(COMMANDS, "sked_worker", "option"):
+    for code in names(COMMANDS, name, "option"):
         option, _, metavar = code.partition(" ")
         assert metavar == (metavars[option] or ""), option
 
 
 def test_the_exit_codes() -> None:
-    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes")} == {0, 1, 2, EXIT_ABANDONED}
+    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes")} == {0, 1, 2, EXIT_ABANDONED, EXIT_STUCK}
 
 
 def test_the_signals() -> None:
@@ -299,11 +316,14 @@ def test_the_log_events() -> None:
 
 
 def test_the_keys_of_the_workers_log_events() -> None:
-    texts = {text.split()[0]: text for logger, text in _log_lines() if logger == "django_sked.worker"}
-    for row in table("reference/log-events.md", "Logger `django_sked.worker`"):
-        keys = codes(row["keys"])
-        true = re.findall(r"(\w+)=", texts[codes(row["name"])[0]])
-        assert [key for key in keys if key != "nearest"] == true
+    """An event that is logged with other keys elsewhere has a row for each."""
+    texts = {text for logger, text in _log_lines() if logger == "django_sked.worker"}
+    true = {(text.split()[0], *re.findall(r"(\w+)=", text)) for text in texts}
+    rows = table("reference/log-events.md", "Logger `django_sked.worker`")
+    written = [(codes(row["name"])[0], *(key for key in codes(row["keys"]) if key != "nearest")) for row in rows]
+
+    assert len(written) == len(set(written))
+    assert set(written) == true
 
 
 def test_the_capability_flags() -> None:
@@ -312,7 +332,10 @@ def test_the_capability_flags() -> None:
     assert {codes(row["flag"])[0] for row in rows} == flags
     for row in rows:
         (flag,) = codes(row["flag"])
-        assert row["database"] == ("yes" if getattr(DatabaseBackend, flag) else "no"), flag
+        of_database = getattr(DatabaseBackend, flag)
+        depends = "on PostgreSQL" if isinstance(of_database, property) else None
+        assert row["database"] == (depends or ("yes" if of_database else "no")), flag
+        assert row["Redis"] == ("yes" if getattr(RedisBackend, flag) else "no"), flag
         assert row["memory"] == ("yes" if getattr(MemoryBackend, flag) else "no"), flag
 
 
@@ -326,7 +349,7 @@ def test_the_contract() -> None:
 
 def test_the_testing_helpers() -> None:
     text = (DOCS / "reference/testing.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^## `(\w+)\(", text, re.M)) == set(testing.__all__)
+    assert set(re.findall(r"^## `(\w+)[(`]", text, re.M)) == set(testing.__all__)
     heading = re.search(r"^## (`TickedWorker.*)$", text, re.M)
     assert heading
     methods = {name for name, value in vars(testing.TickedWorker).items() if inspect.isfunction(value)} - {"__init__"}
@@ -379,7 +402,7 @@ def _exists(module: str) -> bool:
 
 
 def test_the_permissions() -> None:
-    models = (ScheduledMessage, WorkerProcess)
+    models = (Recurrence, ScheduledMessage, WorkerProcess)
     true = {name for model in models for name, _text in model._meta.permissions}
     true |= {f"{action}_{model._meta.model_name}" for model in models for action in model._meta.default_permissions}
     written = names("reference/admin.md", "Permissions", "permission")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.settings import *  # noqa: F403
+from tests.settings import SKED
+
+if store := os.environ.get("SKED_PERFORMANCE_STORE"):
+    SKED = {"default": SKED[store]}
 
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_sked", "tests.performance"]
 DATABASE_ROUTERS = []

@@ -1,4 +1,4 @@
-"""Where a measured receiver notes that it was started: memory-mapped, one file per process, half a microsecond."""
+"""Where a measured process notes what happened: memory-mapped, one file per process, half a microsecond."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_RECORD = struct.Struct("=qdd")  # number, start, due
+_RECORD = struct.Struct("=qdd")
 CAPACITY = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A start: the number in the payload, and two instants in seconds since 1970."""
+    """A start of the receiver: the number in the payload, and two instants in seconds since 1970.
+
+    Of a claim: how many messages it brought, when it began, and how many seconds it took.
+    """
 
     number: int
     start: float
@@ -22,10 +25,10 @@ class Hit:
 
 
 class Sink:
-    """This process's file; threads of it may hit at the same time."""
+    """This process's file of one kind; threads of it may hit at the same time."""
 
-    def __init__(self, directory: Path) -> None:
-        path = directory / f"{os.getpid()}.hits"
+    def __init__(self, directory: Path, kind: str = "hits") -> None:
+        path = directory / f"{os.getpid()}.{kind}"
         self._file = path.open("w+b")
         self._file.truncate(CAPACITY * _RECORD.size)
         self._map = mmap.mmap(self._file.fileno(), 0)
@@ -55,10 +58,10 @@ def _count(path: Path) -> int:
     return low
 
 
-def hits(directory: Path) -> list[Hit]:
-    """Every hit of all processes, by start."""
+def hits(directory: Path, kind: str = "hits") -> list[Hit]:
+    """Every hit of one kind, of all processes, by start."""
     found: list[Hit] = []
-    for path in directory.glob("*.hits"):
+    for path in directory.glob(f"*.{kind}"):
         with path.open("rb") as file:
             data = file.read(_count(path) * _RECORD.size)
         found += [Hit(*record) for record in _RECORD.iter_unpack(data)]

@@ -1,82 +1,136 @@
-"""The workloads: each returns one dictionary of figures. Rates are messages a second, times milliseconds."""
+"""W1 to W6: how fast, and how punctual. Each returns one dictionary of figures; see `figures` for the units."""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
-
-from django.db import connection
 
 from django_sked.backends import message_backends
-from django_sked.models import ScheduledMessage, WorkerProcess
-from tests.performance import raw, sink
+from django_sked.models import ScheduledMessage
+from tests.performance import raw, raw_redis, sink, usage
+from tests.performance.figures import Figures, rate, spread
+from tests.performance.running import wait_for, workers
+from tests.performance.store import FUTURE, add_future, empty, schedule, tidy, vendor
 
-Figures = dict[str, Any]
-FUTURE = timedelta(days=1)
+#: What each store could do if nothing were promised.
+YARDSTICKS: dict[str, Any] = {"postgresql": raw, "redis": raw_redis}
 
 
-def drain(messages: int, processes: int = 1) -> Figures:
-    """W1, W2: due messages are stored, then workers start; from the first to the last start of a receiver."""
+def drain(messages: int, processes: int = 1, queues: int = 1) -> Figures:
+    """W1, W2: due messages are stored, then workers start; from the first to the last start of a receiver.
+
+    On PostgreSQL and Redis the raw loop runs just before and just after it: the ratio is to the mean of both.
+    """
+    yardstick = YARDSTICKS.get(vendor())
+    yardsticks = [yardstick.drain(messages)] if yardstick else []
     empty()
-    schedule(messages)
+    schedule(messages, queues=queues)
     tidy()
-    figures = _drain(messages, processes)
-    if connection.vendor == "postgresql":
-        figures["raw_per_s"] = round(raw.drain(messages))
-        figures["ratio_to_raw"] = round(figures["per_s"] / figures["raw_per_s"], 3)
+    figures = drained(messages, processes)
+    if yardstick:
+        yardsticks.append(yardstick.drain(messages))
+        figures |= _beside(figures, yardsticks)
     return figures
 
 
-def _drain(messages: int, processes: int) -> Figures:
+def _beside(figures: Figures, yardsticks: Sequence[Figures]) -> Figures:
+    per_s, cpu = (statistics.mean(each[name] for each in yardsticks) for name in ("raw_per_s", "raw_cpu_us"))
+    return {
+        "raw_per_s": round(per_s),
+        "ratio_to_raw": round(figures["per_s"] / per_s, 3),
+        "raw_cpu_us": round(cpu, 1),
+        "cpu_to_raw": round(_cpu(figures) / cpu, 2),
+    }
+
+
+def drained(messages: int, processes: int = 1) -> Figures:
+    """What is stored, by new workers. CPU is microseconds for each message, without what a start-up costs."""
+    server = usage.server_cpu()
     with workers(processes) as (directory, running):
+        pids = [worker.pid for worker in running]
+        wait_for(lambda: sink.count(directory) > 0, running, every=0.002)
+        before = usage.cpu(pids)
+        began = sink.count(directory)
         wait_for(lambda: sink.count(directory) >= messages, running)
+        here = (usage.cpu(pids) - before) / (messages - began)
         hits = sink.hits(directory)
-        memory = max(_peak_memory(worker.pid) for worker in running)
-    rate = (messages - 1) / (hits[messages - 1].start - hits[0].start)
-    return {"messages": messages, "processes": processes, "per_s": round(rate), "peak_rss_mb": memory}
+        memory = max(usage.memory(pid) for pid in pids)
+        time.sleep(0.1)  # the last batch is settled
+        there = (usage.server_cpu() - server) / messages
+    return {
+        "messages": messages,
+        "processes": processes,
+        "per_s": round((messages - 1) / (hits[messages - 1].start - hits[0].start)),
+        "worker_cpu_us": round(here * 1e6, 1),
+        "server_cpu_us": round(there * 1e6, 1),
+        "peak_rss_mb": memory,
+        "twice": len(hits) - len({hit.number for hit in hits}),
+    }
+
+
+def scaled(messages: int, processes: int) -> Figures:
+    """W2: as drain, and as a ratio to one process in the same run."""
+    one = drain(messages)
+    many = drain(messages, processes)
+    return many | {"one_per_s": one["per_s"], "ratio_to_one": round(many["per_s"] / one["per_s"], 3)}
 
 
 def backlog(messages: int, future: int) -> Figures:
     """W6: as drain, with many messages due tomorrow in the store; the ratio to drain without them."""
-    alone = drain(messages)["per_s"]
+    alone = drain(messages)
     empty()
     add_future(future)
     schedule(messages)
     tidy()
-    figures = _drain(messages, 1)
-    return figures | {"future": future, "ratio_to_drain": round(figures["per_s"] / alone, 3)}
+    figures = drained(messages)
+    return figures | {
+        "future": future,
+        "alone_per_s": alone["per_s"],
+        "ratio_to_alone": round(figures["per_s"] / alone["per_s"], 3),
+        "cpu_to_alone": round(_cpu(figures) / _cpu(alone), 3),
+    }
 
 
-def enqueue(messages: int) -> Figures:
-    """W3: schedule() one by one, and schedule_many() in lots of 5,000; each against its raw counterpart."""
+def _cpu(figures: Figures) -> float:
+    return float(figures["worker_cpu_us"] + figures["server_cpu_us"])
+
+
+def enqueue(messages: int, *, due: bool = True) -> Figures:
+    """W3: schedule() one by one, and schedule_many() in lots of 1,000 and of 5,000, each beside its raw counterpart.
+
+    Due now, which also tells the workers, or due tomorrow, which does not. The medians of rounds: what a disk does in
+    one half of a second tells little of the other.
+    """
+    delay = None if due else FUTURE
+    rounds = [_enqueue_round(messages // 5, delay) for _ in range(5)]
+    found = {name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]}
+    return {"messages": messages, "due": "now" if due else "tomorrow", **found}
+
+
+def _enqueue_round(messages: int, delay: timedelta | None) -> dict[str, float]:
     empty()
-    objects = ScheduledMessage.objects
-    singles = max(500, messages // 20)
-    single = _rate(singles, lambda: [objects.schedule("performance", {"i": n, "t0": 0.0}) for n in range(singles)])
-    lots = range(0, messages, 5000)
-
-    def all_lots() -> None:
-        for first in lots:
-            schedule(min(5000, messages - first))
-
-    bulk = _rate(messages, all_lots)
-    figures: Figures = {"single_per_s": round(single), "bulk_per_s": round(bulk)}
-    if connection.vendor == "postgresql":
-        figures["ratio_to_raw_insert"] = round(single / raw.insert(singles), 3)
-        figures["ratio_to_copy"] = round(bulk / raw.copy(messages), 3)
+    singles = messages // 10
+    figures = {"single_per_s": rate(singles, lambda: _schedule_singly(singles, delay))}
+    for lot in (1000, 5000):
+        figures[f"bulk_{lot}_per_s"] = rate(messages, partial(schedule, messages, lot, delay=delay))
+    if yardstick := YARDSTICKS.get(vendor()):
+        raw_rates = {"single": yardstick.insert(singles)}
+        raw_rates |= {f"bulk_{lot}": yardstick.bulk(messages, lot) for lot in (1000, 5000)}
+        for name, per_s in raw_rates.items():
+            figures[f"{name}_raw_per_s"] = per_s
+            figures[f"{name}_ratio_to_raw"] = figures[f"{name}_per_s"] / per_s
     return figures
+
+
+def _schedule_singly(messages: int, delay: timedelta | None) -> None:
+    for number in range(messages):
+        ScheduledMessage.objects.schedule("performance", {"i": number, "t0": 0.0}, delay=delay)
 
 
 def punctual(messages: int, seconds: float, future: int = 0) -> Figures:
@@ -96,10 +150,14 @@ def punctual(messages: int, seconds: float, future: int = 0) -> Figures:
             }
             for number in range(messages)
         )
+        begun = time.monotonic()
+        before = usage.cpu([running[0].pid])
         wait_for(lambda: sink.count(directory) >= messages, running)
+        percent = 100 * (usage.cpu([running[0].pid]) - before) / (time.monotonic() - begun)
         late = [(hit.start - hit.due) * 1000 for hit in sink.hits(directory)]
     early = sum(1 for each in late if each < 0)
-    return {"messages": messages, "seconds": seconds, "future": future, "early": early, **spread(late)}
+    figures = {"messages": messages, "seconds": seconds, "future": future, "early": early, **spread(late)}
+    return figures | {"worker_cpu_percent": round(percent, 1)}
 
 
 def latency(samples: int) -> Figures:
@@ -109,6 +167,7 @@ def latency(samples: int) -> Figures:
     returned: dict[int, float] = {}
     with workers(1) as (directory, running):
         for number in range(samples):
+            wait_for(partial(_has, directory, number), running, every=0.002)
             time.sleep(chance.uniform(0.02, 0.1))
             ScheduledMessage.objects.schedule("performance", {"i": number})
             returned[number] = time.time()
@@ -117,159 +176,5 @@ def latency(samples: int) -> Figures:
     return {"samples": samples, **spread(waited)}
 
 
-def idle(future: int) -> Figures:
-    """W7: one claim that finds nothing, with so many messages in the future."""
-    empty()
-    add_future(future)
-    tidy()
-    backend = message_backends["default"]
-    worker = uuid4()
-    return {"future": future, **spread(_timed(200, lambda: backend.claim(worker, "default", 500)))}
-
-
-def bloat(settled: int) -> Figures:
-    """W8: claims while a snapshot from before is held open and so many messages have been settled since."""
-    empty()
-    schedule(settled + 5000)
-    tidy()
-    with _pinned_snapshot():
-        clean = _claims(20)
-        _drain(settled, 1)
-        schedule(5000)
-        bloated = _claims(40)
-    return {"settled": settled, "clean": spread(clean), "bloated": spread(bloated)}
-
-
-def _claims(times: int) -> list[float]:
-    backend = message_backends["default"]
-    worker = uuid4()
-    took = _timed(times, lambda: backend.claim(worker, "default", 100))
-    ScheduledMessage.objects.model._base_manager.filter(claimed_by=worker)._raw_delete(connection.alias)
-    return took
-
-
-@contextmanager
-def _pinned_snapshot() -> Iterator[None]:
-    other = connection.copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            if connection.vendor == "postgresql":
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute("SELECT COUNT(*) FROM django_sked_workerprocess")
-        yield
-    finally:
-        other.close()
-
-
-# Store and workers
-
-
-def empty() -> None:
-    with connection.cursor() as cursor:
-        for model in (ScheduledMessage, WorkerProcess):
-            verb = "DELETE FROM" if connection.vendor == "sqlite" else "TRUNCATE"
-            cursor.execute(f"{verb} {model._meta.db_table}")
-
-
-def tidy() -> None:
-    """Statistics up to date, and no work of the loading left to be done during the measurement."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE")
-            cursor.execute("CHECKPOINT")
-
-
-def schedule(messages: int) -> None:
-    ScheduledMessage.objects.schedule_many(
-        {"event": "performance", "payload": {"i": number, "t0": 0.0}} for number in range(messages)
-    )
-
-
-def add_future(messages: int) -> None:
-    """Messages due over a month from tomorrow on: one is scheduled, the others are copies of its row."""
-    first = ScheduledMessage.objects.schedule("performance", {"i": -1, "t0": 0.0}, delay=FUTURE)
-    if connection.vendor != "postgresql":
-        _schedule_future(messages - 1)
-        return
-    changed = {
-        "id": "gen_random_uuid()",
-        "due_at": "due_at + n * interval '30 days' / %s",
-        "next_at": "next_at + n * interval '30 days' / %s",
-    }
-    columns = [str(field.column) for field in ScheduledMessage._meta.concrete_fields]
-    select = ", ".join(changed.get(column, column) for column in columns)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO django_sked_scheduledmessage ({', '.join(columns)}) "
-            f"SELECT {select} FROM django_sked_scheduledmessage, generate_series(1, %s) AS n WHERE id = %s",
-            [messages, messages, messages - 1, first.pk],
-        )
-
-
-def _schedule_future(messages: int) -> None:
-    step = timedelta(days=30) / max(1, messages)
-    for start in range(0, messages, 20_000):
-        ScheduledMessage.objects.schedule_many(
-            {"event": "performance", "payload": {"i": -1}, "delay": FUTURE + step * number}
-            for number in range(start, min(messages, start + 20_000))
-        )
-
-
-@contextmanager
-def workers(processes: int) -> Iterator[tuple[Path, list[subprocess.Popen[bytes]]]]:
-    """`sked_worker` with its default settings, so many times, and the directory of its hits."""
-    with tempfile.TemporaryDirectory(prefix="sked-performance-") as name:
-        environment = os.environ | {"SKED_PERFORMANCE_SINK": name}
-        command = [sys.executable, "-m", "django", "sked_worker", "--verbosity=0"]
-        running = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-            for _ in range(processes)
-        ]
-        try:
-            wait_for(lambda: WorkerProcess.objects.count() >= processes, running)
-            yield Path(name), running
-        finally:
-            for worker in running:
-                worker.send_signal(signal.SIGTERM)
-            for worker in running:
-                worker.wait(60)
-
-
-def wait_for(condition: Callable[[], bool], running: Sequence[subprocess.Popen[bytes]], timeout: float = 600) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if any(worker.poll() is not None for worker in running):
-            raise SystemExit("A worker ended by itself.")
-        if time.monotonic() > deadline:
-            raise SystemExit(f"Nothing came of it within {timeout} s.")
-        time.sleep(0.02)
-
-
-# Figures
-
-
-def _rate(count: int, work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - start)
-
-
-def _timed(times: int, work: Callable[[], object]) -> list[float]:
-    took = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        took.append((time.perf_counter() - start) * 1000)
-    return took
-
-
-def spread(values: Sequence[float]) -> Figures:
-    cuts = statistics.quantiles(values, n=100)
-    return {"p50_ms": round(cuts[49], 3), "p99_ms": round(cuts[98], 3), "max_ms": round(max(values), 3)}
-
-
-def _peak_memory(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
-    return round(int(peak.split()[1]) / 1024, 1)
+def _has(directory: Path, hits: int) -> bool:
+    return sink.count(directory) >= hits

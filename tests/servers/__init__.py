@@ -1,13 +1,14 @@
-"""Private database servers for the tests: started on demand, stopped by the process that started them.
+"""Private servers for the tests: started on demand, stopped by the process that started them.
 
-`sqlite()`, `postgresql()` and `mariadb()` each return an entry for `DATABASES`; `mariadb()` returns None where no
-MariaDB server is installed. Each is made once, and put into the environment (SKED_TEST_SQLITE, SKED_TEST_POSTGRESQL,
-SKED_TEST_MARIADB, as JSON) so that programs started by the tests use the same ones. For the same reason,
+`sqlite()`, `postgresql()` and `mariadb()` each return an entry for `DATABASES`, `redis()`, `valkey()` and
+`valkey_cluster()` one for `SKED`; None where no such server is installed. Each is made once, and put into the
+environment (SKED_TEST_SQLITE, SKED_TEST_REDIS and so on, as JSON) so that programs started by the tests use the same
+ones. For the same reason,
 
     python -m tests.servers COMMAND...
 
 runs COMMAND, and all the test runs in it, on one set of servers. A chaos test makes its own `PostgreSQL()` or
-`MariaDB()` and may `crash()` it.
+`Redis()` and may `crash()` it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,30 @@ import tempfile
 from collections.abc import Callable
 
 from tests.servers.base import Entry, Server, ServerError
+from tests.servers.cluster import ValkeyCluster
 from tests.servers.maria import MariaDB, use_mysql_driver
 from tests.servers.postgres import PostgreSQL
+from tests.servers.redis import Redis, Valkey, empty
+from tests.servers.sentinel import Watched
 
 __all__ = [
     "Entry",
     "MariaDB",
     "PostgreSQL",
+    "Redis",
     "Server",
     "ServerError",
+    "Valkey",
+    "ValkeyCluster",
+    "Watched",
+    "empty",
     "mariadb",
     "postgresql",
+    "redis",
     "sqlite",
     "use_mysql_driver",
+    "valkey",
+    "valkey_cluster",
 ]
 
 
@@ -70,6 +82,24 @@ def mariadb() -> Entry | None:
         return None
     use_mysql_driver()
     return _once("SKED_TEST_MARIADB", lambda: MariaDB().entry)
+
+
+def redis() -> Entry | None:
+    if "SKED_TEST_REDIS" not in os.environ and Redis.find() is None:
+        return None
+    return _once("SKED_TEST_REDIS", lambda: Redis().entry)
+
+
+def valkey() -> Entry | None:
+    if "SKED_TEST_VALKEY" not in os.environ and Valkey.find() is None:
+        return None
+    return _once("SKED_TEST_VALKEY", lambda: Valkey().entry)
+
+
+def valkey_cluster() -> Entry | None:
+    if "SKED_TEST_VALKEY_CLUSTER" not in os.environ and Valkey.find() is None:
+        return None
+    return _once("SKED_TEST_VALKEY_CLUSTER", lambda: ValkeyCluster().entry)
 
 
 def _once(variable: str, make: Callable[[], Entry]) -> Entry:

@@ -9,4 +9,7 @@ from tests import servers
 
 servers.postgresql()
 servers.mariadb()
+servers.redis()
+servers.valkey()
+servers.valkey_cluster()
 sys.exit(subprocess.run(sys.argv[1:]).returncode)

@@ -45,7 +45,7 @@ class Server(ABC):
 
     def __init__(self, *, tcp: bool = False) -> None:
         self.tcp = tcp
-        self.port = _free_port()
+        self.port = free_port()
         self.user = _existing(self.account) if os.geteuid() == 0 else getpass.getuser()
         self.process: subprocess.Popen[bytes] | None = None
         self.owner = os.getpid()
@@ -176,7 +176,7 @@ def _existing(account: str) -> str:
         return "nobody"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

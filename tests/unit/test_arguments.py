@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
 from typing import Any
 
 import pytest
+from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,13 +31,19 @@ def test_an_event_is_refused(name: Any) -> None:
         arguments.event(name)
 
 
-def test_a_name_that_is_a_subclass_of_str_becomes_plain() -> None:
-    class Name(str):
-        pass
+class Name(str):
+    pass
 
-    assert type(arguments.event(Name("a"))) is str
-    assert type(arguments.queue(Name("a"))) is str
-    assert type(arguments.key(Name("a"))) is str
+
+class Member(str, Enum):  # noqa: UP042 - whose str() is not its value
+    A = "a"
+
+
+@pytest.mark.parametrize("name", [Name("a"), Member.A, mark_safe("a")])
+@pytest.mark.parametrize("check", [arguments.event, arguments.queue, arguments.key, arguments.reason])
+def test_a_name_that_is_a_subclass_of_str_becomes_plain(check: Callable[[object], str], name: str) -> None:
+    assert check(name) == "a"
+    assert type(check(name)) is str
 
 
 @pytest.mark.parametrize("key", ["k", "invoice 42: reminder", "ключ", "k" * 200])

@@ -11,14 +11,27 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from django_sked import exceptions, retry
+from django_sked import exceptions, failpoints, retry
 from django_sked.backends import message_backends
 from django_sked.criteria import Criteria
-from django_sked.exceptions import InvalidBackend, InvalidMessage, InvalidPayload, PayloadTooLarge, UnknownArgument
+from django_sked.exceptions import (
+    InvalidBackend,
+    InvalidMessage,
+    InvalidPayload,
+    InvalidReceiver,
+    Misconfigured,
+    PayloadTooLarge,
+    UnknownArgument,
+)
 from django_sked.models import ScheduledMessage
+from django_sked.signals import message_due
+from django_sked.worker import Worker
 
 ALIAS = "memory"
 objects: Any = ScheduledMessage.objects
+# Without their types, which refuse some of this already.
+wrong: Any = exceptions
+failing: Any = failpoints
 NESTED: list[Any] = []
 for _ in range(70):
     NESTED = [NESTED]
@@ -51,6 +64,16 @@ def setting(**params: Any) -> Callable[[], Any]:
 
 def options(**values: Any) -> Callable[[], Any]:
     return setting(OPTIONS=values)
+
+
+def worker(**arguments: Any) -> Callable[[], Any]:
+    return lambda: Worker(ALIAS, **arguments)
+
+
+def connect(**options: Any) -> Callable[[], Any]:
+    def receive(**kwargs: Any) -> None: ...
+
+    return lambda: message_due.connect(receive, weak=False, **{"event": "e", **options})
 
 
 WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -165,7 +188,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # Verbs
     (reschedule(), InvalidMessage, r"reschedule\(\) needs a new time .* or a field to change"),
     (reschedule(at=datetime(2030, 1, 1)), InvalidMessage, r"at must be an aware datetime"),
-    (reschedule(delay=5, shift=5), InvalidMessage, r"Give only one of at=, delay= and shift="),
+    (reschedule(delay=5, shift=5), InvalidMessage, r"Give only one of at=, delay=, at_local= and shift="),
     (reschedule(shift="1h"), InvalidMessage, r"shift must be a timedelta or a number of seconds, not '1h'"),
     (reschedule(shift=timedelta.max), InvalidMessage, r"shift must be at most 366000 days"),
     (reschedule(shift=timedelta.min), InvalidMessage, r"shift must not be less than -366000 days"),
@@ -184,6 +207,30 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: objects.search(due_from=date(2030, 1, 1), backend=ALIAS), InvalidMessage, r"due_from must be an aware"),
     (lambda: exceptions.Retry(), InvalidMessage, r"Retry\(\) takes either at= or delay="),
     (lambda: exceptions.Reschedule(delay=1, at=datetime.now(UTC)), InvalidMessage, r"Reschedule\(\) takes either"),
+    # What receivers raise
+    (lambda: wrong.Retry(delay="x"), InvalidMessage, r"delay must be a timedelta or a number of seconds, not 'x'"),
+    (lambda: wrong.Retry(delay=float("nan")), InvalidMessage, r"delay must be .*not nan"),
+    (lambda: wrong.Retry(delay=-5), InvalidMessage, r"delay must not be negative: -5"),
+    (lambda: wrong.Retry(at=datetime(2031, 1, 1)), InvalidMessage, r"at must be an aware datetime; .*no time zone"),
+    (lambda: wrong.Reschedule(at=1), InvalidMessage, r"at must be an aware datetime, not 1"),
+    (lambda: wrong.Reschedule(delay=-1), InvalidMessage, r"delay must not be negative: -1"),
+    (lambda: wrong.Bury(3), InvalidMessage, r"The reason of Bury\(\) must be text, not 3"),
+    (lambda: wrong.EndRecurrence(None), InvalidMessage, r"The reason of EndRecurrence\(\) must be text, not None"),
+    # Receivers
+    (connect(atomic="yes"), InvalidReceiver, r"receive.*: atomic must be True or False, not 'yes'"),
+    (connect(atomic=1), InvalidReceiver, r"atomic must be True or False, not 1"),
+    (connect(event=3), InvalidReceiver, r"event must be a name, a glob or a list of them, not 3"),
+    # Workers
+    (worker(queues=3), Misconfigured, r"queues must be a list of names, not 3"),
+    (worker(queues="mail"), Misconfigured, r"queues must be a list of names, not 'mail'"),
+    (worker(queues=[3]), Misconfigured, r"queues: queue must be 1 to 64 .*not 3"),
+    (worker(exclude_queues=3), Misconfigured, r"exclude_queues must be a list of names, not 3"),
+    (worker(exclude_queues=None), Misconfigured, r"exclude_queues must be a list of names, not None"),
+    (worker(burst="no"), Misconfigured, r"burst must be True or False, not 'no'"),
+    (worker(lease=float("nan")), Misconfigured, r"lease must be seconds from 0\.5 to 3600, not nan"),
+    # Failpoints
+    (lambda: failing.set(5), Misconfigured, r"failpoints must be text such as 'settle\.before=kill:3', not 5"),
+    (lambda: failing.set(None), Misconfigured, r"failpoints must be text .*not None"),
     # Settings
     (
         options(max_attempts=0),
@@ -216,6 +263,11 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (setting(BACKEND="json.dumps"), InvalidBackend, r"\['BACKEND'\]: 'json\.dumps' is no backend of messages"),
     (setting(BACKEND=None), InvalidBackend, r"SKED\['default'\] must be a dictionary with a dotted path in 'BACKEND'"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def empty_backend() -> None:
+    message_backends.reset()
 
 
 @pytest.mark.parametrize(("call", "error", "words"), WRONG, ids=[words[:60] for _, _, words in WRONG])

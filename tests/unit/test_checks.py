@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import zoneinfo
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +14,10 @@ from django.db import OperationalError, connections
 from django.test import override_settings
 
 from django_sked.backends import message_backends
+from django_sked.models import Recurrence
+from django_sked.recurring import recurring
+from django_sked.signals import message_due
+from django_sked.testing import connected
 
 pytestmark = pytest.mark.django_db(databases="__all__")  # a check may ask a server for its version
 
@@ -106,3 +112,81 @@ def test_sqlite_with_untouched_settings_gets_the_lines_to_write(monkeypatch: pyt
 
     assert warning.id == "django_sked.W001"
     assert '"transaction_mode": "IMMEDIATE"' in str(warning.hint)
+
+
+@override_settings(SKED={"default": MEMORY})
+def test_atomic_receivers_are_refused_where_no_backend_can_have_them() -> None:
+    def books(**kwargs: object) -> None: ...
+
+    with connected(books, "order.paid", atomic=True):
+        found = [message for message in run_checks() if message.id == "django_sked.E008"]
+
+    assert len(found) == 1
+    assert "books" in str(found[0])
+
+
+@override_settings(SKED={"default": DATABASE, "memory": MEMORY})
+def test_atomic_receivers_are_warned_of_where_some_backend_cannot_have_them() -> None:
+    def books(**kwargs: object) -> None: ...
+
+    assert "django_sked.W006" not in ours(run_checks())
+    with connected(books, "order.paid", atomic=True):
+        assert "django_sked.W006" in ours(run_checks())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"backend": "elsewhere"}, "there is no SKED['elsewhere']: backend must be one of"),
+        ({"payload": "x" * 300_000}, "payload"),
+    ],
+)
+def test_a_declared_recurrence_that_cannot_be_stored_is_refused(
+    arguments: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_sked.recurring._declared", {})
+
+    def digest(**kwargs: object) -> None: ...
+
+    recurring("digest", every=60, dispatch_uid="tests.digest", **arguments)(digest)
+    try:
+        (found,) = [message for message in run_checks() if message.id == "django_sked.E011"]
+    finally:
+        message_due.disconnect(dispatch_uid="tests.digest")
+
+    assert "@recurring('digest')" in str(found) and said in str(found)
+
+
+def test_a_machine_without_time_zones_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "django_sked.W009" not in ours(run_checks())
+    path = zoneinfo.TZPATH
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    zoneinfo.reset_tzpath(to=[])
+    try:
+        assert "django_sked.W009" in ours(run_checks())
+    finally:
+        zoneinfo.reset_tzpath(to=path)
+
+
+def stored(**fields: Any) -> list[str]:
+    recurrence = Recurrence.objects.create("digest", every=60)
+    Recurrence.objects.filter(pk=recurrence.pk).update(**fields)
+    assert "django_sked.W011" not in ours(run_checks())  # no database is asked unless it is named
+    return [identity for identity in ours(run_checks(databases=["default"])) if identity > "django_sked.W009"]
+
+
+def test_a_stored_recurrence_that_nobody_here_receives_is_warned_of() -> None:
+    assert stored() == ["django_sked.W010"]
+    with connected(lambda **kwargs: None, "digest", dispatch_uid="digest"):
+        assert "django_sked.W010" not in ours(run_checks(databases=["default"]))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"trigger": {"kind": "moon"}}, {"timezone": "Mars/Olympus"}, {"backend": "elsewhere"}]
+)
+def test_a_stored_recurrence_that_cannot_be_promoted_here_is_warned_of(fields: dict[str, Any]) -> None:
+    assert stored(**fields) == ["django_sked.W011"]
+
+
+def test_a_paused_recurrence_is_not_looked_at() -> None:
+    assert stored(status="paused") == []

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 import time
 import uuid
@@ -67,6 +69,26 @@ def test_ids_go_on_increasing_when_the_clock_steps_back(monkeypatch: pytest.Monk
     _clock(monkeypatch, 1_700_000_000_000_000_000, 1_600_000_000_000_000_000, 1_650_000_000_000_000_000)
 
     assert all(one < next_ for one, next_ in pairwise([ids.uuid7() for _ in range(5)]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000])
+def test_many_ids_are_as_if_made_one_by_one(count: int) -> None:
+    before = ids.uuid7()
+
+    made = list(ids.many(count))
+
+    assert len(made) == count
+    assert all(one < next_ for one, next_ in pairwise([before, *made, ids.uuid7()]))
+    assert {(each.version, each.variant) for each in made} <= {(7, uuid.RFC_4122)}
+    assert len({each.int & (1 << 62) - 1 for each in made}) == count  # as random as they are when made singly
+
+
+def test_a_made_id_is_as_good_as_any_uuid() -> None:
+    made = ids.uuid7()
+
+    assert made == uuid.UUID(str(made)) == pickle.loads(pickle.dumps(made)) == copy.deepcopy(made)
+    assert made.is_safe is uuid.SafeUUID.unknown
+    assert hash(made) == hash(uuid.UUID(int=made.int))
 
 
 def test_two_processes_with_the_same_clock_make_different_ids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,36 @@ def test_what_is_normalised_survives_encoding_and_decoding(value: object) -> Non
     assert json.loads(encode(result)) == decode(encode(result)) == result
 
 
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5)
+
+
+@given(st.dictionaries(st.text(st.characters(), max_size=5), plain | st.uuids() | st.lists(plain, max_size=1)))
+def test_the_short_way_of_flat_dictionaries_leads_where_the_long_one_does(value: dict[str, Any]) -> None:
+    if (flat := payloads._flat(value)) is not None:
+        short, most = flat
+        assert repr(short) == repr(payloads._convert(value, 0, [payloads.MOST_VALUES]))
+        assert short is not value
+        assert len(encode(short).encode()) <= most
+
+
+@pytest.mark.parametrize("value", [{}, {"i": 1, "t": 0.5, "s": "text", "n": None, "b": True}])
+def test_flat_dictionaries_go_the_short_way(value: dict[str, Any]) -> None:
+    flat = payloads._flat(value)
+
+    assert flat is not None
+    assert flat[0] == value
+
+
+@pytest.mark.parametrize("text", ["a", '"', "\\", "\u20ac", "\U0001f600"])
+def test_a_flat_dictionary_is_refused_from_the_very_byte_on(text: str) -> None:
+    value = {text: text * 50, "n": -(2**62), "x": -2.2250738585072014e-308}
+    size = len(encode(value).encode())
+
+    assert normalise(value, max_bytes=size) == value
+    with pytest.raises(PayloadTooLarge, match=f"not {size}"):
+        normalise(value, max_bytes=size - 1)
+
+
 @given(accepted)
 def test_normalising_again_changes_nothing(value: object) -> None:
     result = normalise(value)

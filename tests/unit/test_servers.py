@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Redis, Valkey, ValkeyCluster, Watched, empty
 from tests.servers.base import _has_pdeathsig
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,33 @@ def test_a_server_ends_with_the_process_that_started_it(end: signal.Signals | No
     if end in {None, signal.SIGINT}:
         assert not Path(path).parent.exists()
     shutil.rmtree(Path(path).parent, ignore_errors=True)
+
+
+@pytest.mark.parametrize("kind", [Redis, Valkey])
+def test_what_was_acknowledged_survives_a_crash_where_the_server_syncs_always(kind: type[Redis]) -> None:
+    if kind.find() is None:
+        pytest.skip(f"{kind.__name__} is not installed")
+    with kind(durability="always") as server:
+        with server.connect() as client:
+            client.set("a", "1")
+        server.crash()
+        server.start()
+        with server.connect() as client:
+            assert client.get("a") == b"1"
+
+
+def test_a_cluster_has_its_keys_after_a_restart_and_none_once_it_is_emptied() -> None:
+    with ValkeyCluster() as cluster:
+        with cluster.owner("a").connect() as client:
+            client.set("a", "1")
+        cluster.restart()
+        with cluster.owner("a").connect() as client:
+            assert client.get("a") == b"1"
+            empty(cluster.entry)
+            assert client.get("a") is None
+
+
+def test_the_replica_takes_the_place_of_a_primary_that_crashed() -> None:
+    with Watched() as watched:
+        watched.fail_over()
+        assert watched.present is watched.replica

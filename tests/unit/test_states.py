@@ -10,7 +10,18 @@ from uuid import UUID
 import pytest
 
 from django_sked import verbs
-from django_sked.outcomes import MOST_ERRORS, Outcome, Row, Step, capped, finish, written
+from django_sked.outcomes import (
+    MOST_CRASHES,
+    MOST_ERRORS,
+    Outcome,
+    Row,
+    Step,
+    capped,
+    finish,
+    lost_alone,
+    rescued,
+    written,
+)
 from django_sked.states import FINISHED, LIVE, PENDING, STEPS, Answer, Status
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -32,6 +43,8 @@ def row(*, cancel_requested: bool = False, expires_at: datetime | None = None) -
         cancel_requested=cancel_requested,
         unroutable=1,
         errors=[],
+        delivered_to={},
+        verdict=None,
     )
 
 
@@ -45,10 +58,10 @@ def test_every_status_is_pending_claimed_or_finished() -> None:
     assert not LIVE & FINISHED
 
 
-def test_nothing_finished_comes_back_but_by_a_redrive() -> None:
+def test_nothing_finished_comes_back_but_by_a_redrive_of_its_own_or_of_a_parent() -> None:
     leaving = {step for step, (starts, _) in STEPS.items() if starts & FINISHED}
 
-    assert leaving == {"redrive"}
+    assert leaving == {"redrive", "reblock"}
 
 
 def test_every_status_can_be_reached_and_every_live_one_can_be_left() -> None:
@@ -64,14 +77,58 @@ def test_an_outcome_can_end_in_exactly_the_statuses_of_its_step(step: Any) -> No
     ends = set()
     times: list[dict[str, Any]] = [{}, {"at": NOW + timedelta(hours=1)}, {"delay": 5.0}]
     expiries = [None, NOW - timedelta(1), NOW + timedelta(seconds=1), NOW + timedelta(days=1)]
-    for when, expires_at, cancelled, counted in itertools.product(times, expiries, [False, True], [False, True]):
+    either = [False, True]
+    for when, expires_at, cancelled, counted, begun in itertools.product(times, expiries, either, either, either):
         fields = written(
-            outcome(step, counted=counted, **when), row(cancel_requested=cancelled, expires_at=expires_at), NOW
+            outcome(step, counted=counted, has_begun=begun, **when),
+            row(cancel_requested=cancelled, expires_at=expires_at),
+            NOW,
         )
         ends.add(fields["status"])
 
     assert Status.CLAIMED in STEPS[step][0]
     assert ends == STEPS[step][1]
+
+
+def test_a_rescue_can_end_in_exactly_the_statuses_of_its_step() -> None:
+    ends = {
+        rescued(cancel_requested=cancelled, suspect=suspect, crashes=crashes, now=NOW)["status"]
+        for cancelled, suspect, crashes in itertools.product([False, True], [False, True], range(MOST_CRASHES))
+    }
+
+    assert ends == STEPS["rescue"][1]
+
+
+def test_what_is_rescued_is_suspect_and_counts_a_crash_only_if_it_was_suspect_before() -> None:
+    first = rescued(cancel_requested=False, suspect=False, crashes=0, now=NOW)
+    second = rescued(cancel_requested=False, suspect=True, crashes=0, now=NOW)
+
+    assert (first["suspect"], first["crashes"]) == (True, 0)
+    assert (second["suspect"], second["crashes"]) == (True, 1)
+
+
+@pytest.mark.parametrize("step", [step for step in get_args(Step) if step not in {"release", "keep"}])
+def test_any_outcome_but_one_that_shows_nothing_clears_a_suspicion(step: Any) -> None:
+    assert written(outcome(step), row(), NOW)["suspect"] is False
+    assert written(outcome("release", unroutable=True), row(), NOW)["suspect"] is False
+    assert "suspect" not in written(outcome("release"), row(), NOW)
+    assert "suspect" not in written(outcome("keep"), row(), NOW)
+
+
+def test_keeping_a_message_writes_who_received_it_and_no_attempt() -> None:
+    fields = written(outcome("keep", delivered_to={"a": "delivered"}), row(cancel_requested=True), NOW)
+
+    assert fields == {"status": Status.CLAIMED, "delivered_to": {"a": "delivered"}}
+
+
+@pytest.mark.parametrize("errors", [[], [{"attempt": n} for n in range(MOST_ERRORS)], {"not": "a list"}, None])
+def test_the_account_of_a_death_is_kept_whatever_the_errors_are(errors: Any) -> None:
+    fields = lost_alone(attempt=0, errors=errors, delivered_to=None, worker=None, place=("h" * 300, 7), now=NOW)
+
+    assert fields["errors"][-1]["type"] == "WorkerLost"
+    assert len(fields["errors"]) <= MOST_ERRORS
+    assert len(fields["reason"]) == 255
+    assert fields["delivered_to"] == {}
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.step)
@@ -84,7 +141,7 @@ def test_a_verb_is_refused_in_exactly_the_statuses_that_are_not_its_starts(verb:
 
 def test_every_step_of_people_has_one_verb() -> None:
     assert [verb.step for verb in VERBS] == ["cancel", "reschedule", "make_due", "hold", "resume", "redrive"]
-    worker_steps = {*get_args(Step), "claim", "rescue", "unblock"}
+    worker_steps = {*get_args(Step), "claim", "rescue", "unblock", "reblock"}
     assert worker_steps | {verb.step for verb in VERBS} == set(STEPS)
 
 

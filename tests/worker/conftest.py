@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connections
 from django.dispatch import Signal
+from django.test import override_settings
 
 from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
+from django_sked.states import FINISHED
 from django_sked.testing import TickedWorker
 from django_sked.worker import Worker
+from tests.servers import empty
+from tests.worker.programs import Project, migrated_file
 
 _APPS = ["django_sked", "tests.testapp"]
 #: Seconds after which what must come has not come.
@@ -24,12 +31,14 @@ PATIENCE = 30.0
 def _parameter(alias: str) -> Any:
     if alias == "memory":
         return pytest.param(alias)
-    uses = pytest.mark.django_db(transaction=True, databases=[alias], available_apps=_APPS)
-    return pytest.param(alias, marks=[uses], id=settings.SKED_TEST_ALIASES[alias])
+    databases = [alias if alias in settings.DATABASES else "default"]
+    uses = pytest.mark.django_db(transaction=True, databases=databases, available_apps=_APPS)
+    return pytest.param(alias, marks=[uses], id=settings.SKED_TEST_ALIASES.get(alias, alias))
 
 
 #: For tests of threads and locks; for those of decisions two kinds of backend are enough.
 EVERY_STORE = [_parameter(alias) for alias in settings.SKED]
+SQL_STORES = [each for each in EVERY_STORE if each.values[0] in settings.DATABASES]
 TWO_STORES = [_parameter("memory"), _parameter("default")]
 
 
@@ -56,6 +65,8 @@ class Store:
 
 def _store(alias: str) -> Iterator[Store]:
     message_backends.reset()
+    if store := settings.SKED_TEST_STORES.get(alias):
+        empty(store)
     yield Store(alias)
     message_backends.reset()
 
@@ -80,6 +91,20 @@ def database(transactional_db: None) -> Iterator[Store]:
     yield from _store("default")
 
 
+@pytest.fixture(params=SQL_STORES)
+def sql(request: pytest.FixtureRequest) -> Iterator[Store]:
+    yield from _store(request.param)
+    connections[request.param].close()
+
+
+@pytest.fixture
+def server(sql: Store) -> Store:
+    """One that lets several transactions write at a time."""
+    if sql.backend.has_one_writer:
+        pytest.skip("this database has one writer")
+    return sql
+
+
 @pytest.fixture
 def ticked(some_store: Store) -> TickedWorker:
     return TickedWorker(some_store.alias)
@@ -100,6 +125,25 @@ def receive() -> Iterator[Callable[..., Any]]:
         message_due.disconnect(dispatch_uid=name)
     message_due._receivers = others
     message_due._by_event.clear()
+
+
+@pytest.fixture
+def atomic(receive: Callable[..., Any]) -> Callable[..., Any]:
+    """`atomic(function, event, name)` connects it with `atomic=True`."""
+
+    def connect(function: Callable[..., Any], event: Any = None, name: str = "atomic") -> Callable[..., Any]:
+        message_due.connect(function, event=event, weak=False, dispatch_uid=name, atomic=True)
+        return function
+
+    return connect
+
+
+@pytest.fixture
+def keeps_nothing(sql: Store) -> Iterator[Store]:
+    setting = settings.SKED[sql.alias]
+    options = setting.get("OPTIONS", {}) | {"retention": dict.fromkeys(FINISHED, 0)}
+    with override_settings(SKED=settings.SKED | {sql.alias: setting | {"OPTIONS": options}}):
+        yield Store(sql.alias)
 
 
 @pytest.fixture
@@ -189,7 +233,31 @@ def run(store: Store, **options: Any) -> int:
     return worker.exit_code
 
 
+def at_once(reaction: Callable[[], None], *, seconds: float = 1.0) -> bool:
+    """Does it come to pass so soon? A busy machine may be late once; what waits for something is late each time."""
+    for _ in range(3):
+        begun = time.monotonic()
+        reaction()
+        if time.monotonic() - begun < seconds:
+            return True
+    return False
+
+
 def eventually(condition: Callable[[], bool]) -> bool:
     """Wait for what has no signal of its own."""
     tries = threading.Event()
     return any(condition() or tries.wait(0.02) for _ in range(int(PATIENCE / 0.02)))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return migrated_file(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, migrated: bytes) -> Iterator[Project]:
+    """A project on SQLite whose programs end with the test."""
+    project = Project(tmp_path)
+    project.database.write_bytes(migrated)
+    yield project
+    project.close()

@@ -2,191 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from queue import Empty, Queue
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-
-SETTINGS = """
-SECRET_KEY = "only for tests"
-USE_TZ = True
-INSTALLED_APPS = ["django_sked", "sked_command_app"]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": %(database)r,
-        "OPTIONS": {
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
-            "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",
-        },
-    }
-}
-SKED = {
-    "default": {"BACKEND": "django_sked.backends.database.DatabaseBackend", "OPTIONS": {"poll_interval": 0.05}},
-    "memory": {"BACKEND": "django_sked.backends.memory.MemoryBackend"},
-}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-"""
-
-# Talks to the test by lines on standard output; `gate` returns once the test has made the file.
-RECEIVERS = """
-import os, threading
-from pathlib import Path
-from django.dispatch import receiver
-from django_sked.signals import message_due
-
-GATE = Path(os.environ["GATE"])
-
-@receiver(message_due, event="plain")
-def plain(message, **kwargs):
-    print("plain", message.payload, flush=True)
-
-@receiver(message_due, event="gate")
-def gate(message, **kwargs):
-    print("begun", message.payload, flush=True)
-    pause = threading.Event()
-    while not GATE.exists():
-        pause.wait(0.01)
-    print("finished", message.payload, flush=True)
-
-@receiver(message_due, event="async-gate")
-async def async_gate(message, **kwargs):
-    from asgiref.sync import sync_to_async
-    await sync_to_async(gate)(message)
-"""
-
-
-class Program:
-    """A process whose output can be waited for."""
-
-    def __init__(self, *arguments: str, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", *arguments],
-            env=environment,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._queue: Queue[str] = Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._queue.put(line.rstrip())
-
-    def wait_for(self, text: str) -> str:
-        while True:
-            try:
-                line = self._queue.get(timeout=PATIENCE)
-            except Empty:
-                raise AssertionError(f"{text!r} did not come: {self.lines}") from None
-            self.lines.append(line)
-            if text in line:
-                return line
-
-    def send(self, signal_number: int) -> None:
-        self.process.send_signal(signal_number)
-
-    def end(self) -> int:
-        code = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        while not self._queue.empty():
-            self.lines.append(self._queue.get())
-        return code
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.end()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-
-class Project:
-    """A small Django project in a directory, with its own SQLite file."""
-
-    def __init__(self, directory: Path) -> None:
-        self.database = directory / "db.sqlite3"
-        self.gate = directory / "gate"
-        (directory / "sked_command_settings.py").write_text(SETTINGS % {"database": str(self.database)})
-        app = directory / "sked_command_app"
-        app.mkdir()
-        (app / "__init__.py").write_text("")
-        self.receivers = app / "receivers.py"
-        self.receivers.write_text(RECEIVERS)
-        self.environment = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "sked_command_settings",
-            "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
-            "GATE": str(self.gate),
-        }
-        self.programs: list[Program] = []
-
-    def start(self, *arguments: str) -> Program:
-        program = Program(*arguments, environment=self.environment)
-        self.programs.append(program)
-        return program
-
-    def run(self, *arguments: str) -> Program:
-        program = self.start(*arguments)
-        program.end()
-        return program
-
-    def schedule(self, event: str, *payloads: int) -> None:
-        code = (
-            "from django_sked.models import ScheduledMessage as M\n"
-            f"M.objects.schedule_many([dict(event={event!r}, payload=p) for p in {list(payloads)!r}])"
-        )
-        program = self.run("shell", "-c", code)
-        assert program.process.returncode == 0, program.output
-
-    def rows(self) -> dict[int, tuple[str, int]]:
-        """Payload -> status and attempts."""
-        with sqlite3.connect(self.database) as connection:
-            found = connection.execute("SELECT payload, status, attempt FROM django_sked_scheduledmessage").fetchall()
-        connection.close()
-        return {json.loads(payload): (status, attempt) for payload, status, attempt in found}
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    project = Project(tmp_path_factory.mktemp("project"))
-    program = project.run("migrate", "--verbosity", "0")
-    assert program.process.returncode == 0, program.output
-    program.close()
-    with sqlite3.connect(project.database) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")
-    connection.close()
-    return project.database.read_bytes()
-
-
-@pytest.fixture
-def project(tmp_path: Path, migrated: bytes) -> Iterator[Project]:
-    project = Project(tmp_path)
-    project.database.write_bytes(migrated)
-    yield project
-    for program in project.programs:
-        program.close()
+from tests.worker.programs import PATIENCE, Project
 
 
 @pytest.mark.parametrize(
@@ -200,6 +22,14 @@ def project(tmp_path: Path, migrated: bytes) -> Iterator[Project]:
         (["--lease", "soon"], 2, "must be a number of seconds, not 'soon'"),
         (["--concurrency", "0"], 2, "must be a whole number from 1, not '0'"),
         (["--max-messages", "many"], 2, "must be a whole number from 1, not 'many'"),
+        (["--processes", "0"], 2, "must be a whole number from 1, not '0'"),
+        (["--processes", "1001"], 1, "--processes must be from 1 to 1000, not 1001"),
+        (["--max-rss", "1"], 1, "--max-rss must be more than the "),
+        (["--max-rss", "500M"], 2, "must be a whole number from 1, not '500M'"),
+        (["--processes", "2", "--max-messages", "9"], 1, "--max-messages ends one worker"),
+        (["--burst", "--max-rss", "900"], 1, "A --burst ends by itself"),
+        (["--burst", "--max-messages-per-child", "9"], 1, "A --burst ends by itself"),
+        (["--reload", "--processes", "2"], 1, "work in the main thread only, and so not with --reload"),
         (["--queues", "a=0"], 2, "must be a whole number from 1, not '0'"),
         (["--queues", "a,a=2"], 2, "names the queue 'a' twice"),
         (["--queues", "no spaces"], 2, "queue must be"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from django_sked import clock
+from django_sked import clock, failpoints
 from django_sked.backends.base import Settled
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -81,9 +81,9 @@ def test_a_lease_is_trusted_for_four_fifths_of_its_time(leases: Leases, time: Cl
 def test_a_lease_counts_from_before_the_beat_was_sent(
     leases: Leases, time: Clock, memory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(process: WorkerProcess) -> set[Any]:
+    def slowly(process: WorkerProcess) -> dict[Any, int]:
         time.pass_(5)
-        return set()
+        return {}
 
     monkeypatch.setattr(memory.backend, "beat", slowly)
 
@@ -155,6 +155,21 @@ def test_an_outage_is_reported_once_in_ten_seconds_for_each_step(
 
     assert [each["step"] for each in told] == ["claim", "claim", "settle"]
     assert told[0]["worker"] == "the worker"
+
+
+def test_an_outage_that_meets_every_step_is_reported_once_in_ten_seconds(
+    memory: Store, time: Clock, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory.backend, "is_expected", lambda error: isinstance(error, OperationalError))
+    told = listen(worker_error)
+    reporter = Reporter("the worker", memory.backend)
+    for _ in range(190):
+        for step in ("claim", "settle", "beat", "rescue"):
+            reporter.report(step, OperationalError("away"))
+        time.pass_(0.1)
+    reporter.report("settle", ValueError("a bug"))
+
+    assert [(each["step"], each["expected"]) for each in told] == [("claim", True), ("claim", True), ("settle", False)]
 
 
 def test_a_backoff_doubles_up_to_its_most_and_begins_again() -> None:
@@ -233,7 +248,7 @@ def test_a_pool_of_slow_receivers_holds_no_more_than_it_runs(memory: Store, time
         assert go_on.wait(PATIENCE)
 
     pool = Pool("default", 2, memory.backend, dispatch, lambda: None)
-    assert pool.room(500) > 2
+    assert pool.room(500).limit > 2
     pool.put([_message(memory) for _ in range(4)])
     assert begun.acquire(timeout=PATIENCE)
     assert begun.acquire(timeout=PATIENCE)
@@ -242,26 +257,26 @@ def test_a_pool_of_slow_receivers_holds_no_more_than_it_runs(memory: Store, time
     time.pass_(pool_module.STALE)
 
     assert len(pool.stale()) == 2
-    assert pool.room(500) == 0
+    assert pool.room(500).limit == 0
     assert len(pool.running()) == 2
     pool.stop()
     go_on.set()
 
 
 def test_a_pool_learns_how_slow_its_receivers_are(memory: Store, time: Clock) -> None:
-    done = threading.Semaphore(0)
-    pool = Pool("default", 1, memory.backend, lambda message: time.pass_(20), done.release)
-    pool.put([_message(memory)])
-    assert done.acquire(timeout=PATIENCE)
+    pool = Pool("default", 1, memory.backend, lambda message: time.pass_(20), lambda: None)
+    assert pool.room(500).limit == 10
 
-    assert pool.room(500) == 1
+    pool.put([_message(memory)])
+
+    assert eventually(lambda: pool.room(500).limit == pool_module.LEAST_EACH)
     pool.stop()
 
 
 def test_a_pool_never_holds_more_than_two_batches(memory: Store) -> None:
     pool = Pool("default", 1000, memory.backend, lambda message: None, lambda: None)
 
-    assert pool.room(5) == 5
+    assert pool.room(5).limit == 5
 
 
 def test_threads_that_have_no_work_end(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,10 +351,10 @@ class Settling:
         self.batches.append(list(outcomes))
         return self.answer(list(outcomes))
 
-    def put(self, message: ScheduledMessage) -> Outcome:
+    def put(self, message: ScheduledMessage, *, waits: bool = False) -> Outcome:
         self.holding[message.pk] = message
         outcome = Outcome(id=message.pk, token=message.token, step="deliver")
-        self.settler.put(outcome)
+        self.settler.put(outcome, waits=waits)
         return outcome
 
     def run(self) -> None:
@@ -403,20 +418,81 @@ def test_a_late_outcome_is_refused_once_the_settler_has_ended(
     assert "lease_lost" in caplog.text
 
 
-def test_outcomes_that_pile_up_hold_the_receivers_back(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settler_module, "MOST_WAITING", 3)
+def test_outcomes_that_pile_up_to_more_than_a_batch_hold_the_receivers_back(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settling = Settling(memory, monkeypatch)
-    messages = [_message(memory) for _ in range(4)]
-    for message in messages[:3]:
+    *first, last = [_message(memory) for _ in range(settler_module.BATCH + 1)]
+    for message in first:
         settling.put(message)
-    putting = threading.Thread(target=settling.put, args=(messages[3],))
+    putting = threading.Thread(target=settling.put, args=(last,), kwargs={"waits": True})
     putting.start()
-    assert settling.settler.unsettled == 3
+    putting.join(0.3)
+    assert putting.is_alive()
+    assert settling.settler.unsettled == settler_module.BATCH
 
     settling.run()
 
     putting.join(PATIENCE)
     assert not putting.is_alive()
+
+
+def test_whatever_is_made_of_a_write_that_succeeded_the_settler_goes_on(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling = Settling(memory, monkeypatch)
+
+    def fail(settled: Settled) -> None:
+        raise SystemExit
+
+    settling.settler._on_settled = fail
+    outcomes = [settling.put(_message(memory)) for _ in range(settler_module.BATCH + 1)]
+
+    settling.run()
+
+    assert [outcome for batch in settling.batches for outcome in batch] == outcomes
+    assert settling.holding == {}
+    assert not settling.settler.is_lost
+
+
+def test_a_settler_that_cannot_even_report_goes_on(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler_module, "AGAIN", (0.001, 0.01))
+    settling = Settling(memory, monkeypatch)
+
+    def fail(*args: Any) -> Any:
+        raise MemoryError
+
+    def fail_once(outcomes: list[Outcome]) -> Settled:
+        return fail() if len(settling.batches) == 1 else Settled()
+
+    monkeypatch.setattr(settling.settler._reporter, "report", fail)
+    settling.answer = fail_once
+    outcome = settling.put(_message(memory))
+
+    settling.run()
+
+    assert settling.batches == [[outcome], [outcome]]
+    assert settling.holding == {}
+
+
+def test_what_waits_to_be_settled_is_not_forgotten(memory: Store) -> None:
+    """Else it would count as a claim of which the worker does not know, and be released before it is settled."""
+    worker = worker_module.Worker("memory")
+    message = memory.schedule()
+    worker._claimer.round()
+    held = worker._holding[message.pk]
+    worker._settler.put(Outcome(id=held.pk, token=held.token, step="bury", reason="It was written off."), waits=False)
+
+    worker._forget(held)
+
+    assert worker._claimer.unknown() == {}
+    worker._settler.start()
+    worker._settler.close()
+    worker._settler.join(PATIENCE)
+    assert memory.find(message).status == Status.DEAD
+    assert worker._holding == {}
+    for pool in worker._claimer.pools.values():
+        pool.stop()
 
 
 # The pruner
@@ -503,6 +579,43 @@ def test_a_message_that_is_being_settled_is_not_unknown(some_store: Store, monke
         pool.stop()
 
 
+@pytest.mark.parametrize(("failpoint", "is_claimed"), [("claim.before", False), ("claim.after", True)])
+def test_a_claim_of_a_suspect_passes_the_failpoints_of_a_claim(memory: Store, failpoint: str, is_claimed: bool) -> None:
+    message = memory.schedule()
+    gone = TickedWorker("memory")
+    gone.backend.register(gone.process, now=gone.backend.now() - timedelta(hours=1))
+    gone.claim()
+    memory.backend.rescue()
+    worker = worker_module.Worker("memory", queues=["default"])
+
+    with failpoints.failing(f"{failpoint}=raise:OperationalError"), pytest.raises(OperationalError):
+        worker._claimer.claim_suspect()
+
+    # Of a claim whose answer was lost it does not know, and gives it back.
+    assert worker._claimer.unknown() == ({message.pk: 3} if is_claimed else {})
+
+
+def test_what_a_worker_rescues_it_may_claim_at_once_although_its_queue_was_empty(
+    some_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = some_store.schedule(queue="seldom")
+    gone = TickedWorker(some_store.alias)
+    gone.backend.register(gone.process, now=gone.backend.now() - timedelta(hours=1))
+    gone.claim()
+    worker = worker_module.Worker(some_store.alias)
+    monkeypatch.setattr(worker._leases, "may_rescue", lambda: True)
+    worker._claimer.round()
+    assert worker._claimer.pools == {}
+
+    worker._sweep()
+
+    assert worker._quarantine.is_wanted
+    assert worker._quarantine.seconds_to_wait() > 0
+    assert some_store.find(message).claimed_by == worker.id
+    for pool in worker._claimer.pools.values():
+        pool.stop()
+
+
 # The event loop
 
 
@@ -518,7 +631,7 @@ def test_a_loop_that_stops_cancels_what_still_runs() -> None:
 
     def call() -> None:
         try:
-            loop.run(for_ever)
+            loop.run(for_ever, {})
         except BaseException as error:
             raised.append(error)
 
@@ -571,11 +684,214 @@ def test_pools_share_their_threads_and_let_go_of_idle_ones(memory: Store, monkey
 
     first.put([_message(memory)])
     assert budget.is_spent
-    assert second.room(500) == 0
+    assert second.room(500).limit == 0
     assert first_done.wait(PATIENCE)
-    assert eventually(lambda: second.room(500) > 0)
+    assert eventually(lambda: second.room(500).limit > 0)
 
     second.put([_message(memory)])
     assert second_done.wait(PATIENCE)
     first.stop()
     second.stop()
+
+
+# Pools and what was claimed ahead
+
+
+def _due(memory: Store, payload: Any, *, seconds: float = 0.0, priority: int = 0) -> ScheduledMessage:
+    at = memory.backend.now() + timedelta(seconds=seconds)
+    return memory.schedule(payload=payload, at=at, priority=priority)
+
+
+def _held_up(memory: Store, size: int = 1) -> tuple[Pool, Calls, threading.Event]:
+    """A pool whose threads are busy until the event is set; what it dispatches after that is in the calls."""
+    begun, go_on, calls = threading.Semaphore(0), threading.Event(), Calls()
+
+    def dispatch(message: ScheduledMessage) -> None:
+        if message.payload == "first":
+            begun.release()
+            assert go_on.wait(PATIENCE)
+        else:
+            calls(message)
+
+    pool = Pool("default", size, memory.backend, dispatch, lambda: None)
+    pool.put([_due(memory, "first", seconds=-100) for _ in range(size)])
+    for _ in range(size):
+        assert begun.acquire(timeout=PATIENCE)
+    return pool, calls, go_on
+
+
+def test_what_was_claimed_ahead_starts_at_its_instant_and_not_before(memory: Store, time: Clock) -> None:
+    pool, calls, go_on = _held_up(memory)
+    pool.put([], [(time() + 5, _due(memory, "early", seconds=5))])
+
+    go_on.set()
+    assert eventually(lambda: pool._has_timer)
+    time.pass_(4.999)
+    with pool._condition:
+        pool._condition.notify_all()
+    assert eventually(lambda: pool._has_timer)
+    assert calls.payloads == []
+
+    time.pass_(0.001)
+    with pool._condition:
+        pool._condition.notify_all()
+    assert calls.wait_for(1)
+    pool.stop()
+
+
+def test_among_what_is_due_the_higher_priority_starts_first_also_of_what_was_claimed_ahead(
+    memory: Store, time: Clock
+) -> None:
+    pool, calls, go_on = _held_up(memory)
+    early = [("low", 1, 0), ("high", 2, 5), ("middle", 3, 2)]
+    pool.put(
+        [_due(memory, "due", priority=1)],
+        [(time() + s, _due(memory, name, seconds=s, priority=p)) for name, s, p in early],
+    )
+    time.pass_(10)
+
+    go_on.set()
+
+    assert calls.wait_for(4)
+    assert calls.payloads == ["high", "middle", "due", "low"]
+    pool.stop()
+
+
+def test_within_a_priority_the_earlier_due_starts_first_also_of_what_was_claimed_ahead(
+    memory: Store, time: Clock
+) -> None:
+    pool, calls, go_on = _held_up(memory)
+    pool.put([], [(time() + 5, _due(memory, "later", seconds=5))])
+    pool.put([_due(memory, "before")])
+    time.pass_(10)
+    pool.put([_due(memory, "after", seconds=6)])
+
+    go_on.set()
+
+    assert calls.wait_for(3)
+    assert calls.payloads == ["before", "later", "after"]
+    pool.stop()
+
+
+def test_a_higher_priority_does_not_wait_behind_what_is_in_hand(memory: Store) -> None:
+    pool, calls, go_on = _held_up(memory)
+    pool.put([_due(memory, number) for number in range(3)])
+
+    pool.put([_due(memory, "urgent", priority=9)])
+    go_on.set()
+
+    assert calls.wait_for(4)
+    assert calls.payloads == ["urgent", 0, 1, 2]
+    pool.stop()
+
+
+def test_a_message_is_started_although_its_wake_up_came_as_the_wait_ran_out(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "LET_GO", 0.02)
+    calls = Calls()
+    pool = Pool("default", 1, memory.backend, calls, lambda: None)
+    pool.put([_message(memory)])
+    assert calls.wait_for(1)
+    wait, waits = pool._condition.wait, threading.Event()
+
+    def too_late(timeout: float | None = None) -> bool:
+        waits.set()
+        wait(timeout)
+        return False
+
+    monkeypatch.setattr(pool._condition, "wait", too_late)
+    assert waits.wait(PATIENCE)
+    with pool._condition:
+        assert pool._idle == 1
+
+    pool.put([_message(memory)])
+
+    assert calls.wait_for(2)
+    pool.stop()
+
+
+def test_a_pool_that_only_waits_for_its_time_keeps_one_thread_and_lets_go_of_the_others(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "LET_GO", 0.01)
+    waiting, _, go_on = _held_up(memory, size=3)
+    waiting._budget = budget = pool_module.ThreadBudget(0)
+    calls = Calls()
+    other = Pool("other", 1, memory.backend, calls, lambda: None, budget)
+    waiting.put([], [(clock.monotonic() + 3600, _message(memory))])
+    assert other.room(500).limit == 0
+
+    go_on.set()
+
+    assert eventually(lambda: other.room(500).limit > 0)
+    other.put([_message(memory)])
+    assert calls.wait_for(1)
+    assert waiting._has_timer
+    waiting.stop()
+    other.stop()
+
+
+def test_a_thread_that_ends_leaves_another_one_to_wait_for_what_was_claimed_ahead(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "LET_GO", 3600.0)
+    calls = Calls()
+    pool = Pool("default", 1, memory.backend, calls, lambda: None)
+    pool.put([_message(memory)])
+    assert calls.wait_for(1)
+    assert eventually(lambda: pool._idle == 1)
+    with pool._condition:
+        # The second thread of a pool that has just been made smaller; it was the one that waited.
+        pool._threads = 2
+        pool._early.append((clock.monotonic(), 1, _message(memory)))
+
+    assert pool._next(threading.get_ident()) is None
+
+    assert calls.wait_for(2)
+    pool.stop()
+
+
+def test_what_no_thread_can_be_had_for_is_given_back(memory: Store) -> None:
+    budget = pool_module.ThreadBudget(1)
+    pool = Pool("default", 1, memory.backend, lambda message: None, lambda: None, budget)
+    assert pool.room(500).limit > 0
+    assert budget.take()  # by another queue, just now
+
+    pool.put([_message(memory)], [(clock.monotonic(), _message(memory))])
+
+    assert len(pool.stale()) == 2
+    assert pool.in_flight == 0
+
+
+def test_a_system_without_threads_costs_no_message_and_no_thread(
+    memory: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = Calls()
+    pool = Pool("default", 2, memory.backend, calls, lambda: None)
+    start_thread = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if pool._threads:
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    with caplog.at_level(logging.CRITICAL):
+        monkeypatch.setattr(threading.Thread, "start", start_one)
+        pool.put([_message(memory)], [(clock.monotonic() + 0.01, _message(memory))])
+
+        assert calls.wait_for(2)
+    assert eventually(lambda: not pool.running())
+    assert pool._budget._left == pool_module.MOST_THREADS - 1
+    pool.stop()
+
+
+def test_stopping_gives_back_what_was_claimed_ahead(memory: Store) -> None:
+    pool = Pool("default", 2, memory.backend, lambda message: None, lambda: None)
+    early = [_message(memory) for _ in range(3)]
+    pool.put([], [(clock.monotonic() + 3600, message) for message in early])
+    assert eventually(lambda: pool._has_timer)
+
+    assert sorted(message.pk for message in pool.stop()) == sorted(message.pk for message in early)
+
+    assert eventually(lambda: pool.is_unused)

@@ -1,7 +1,7 @@
 """STEP schedule, in a database: new rows, and what happens when their key or id is taken.
 
-A conflict must not abort the caller's transaction, so rows are inserted with ON CONFLICT DO NOTHING (INSERT IGNORE)
-and counted; only a shortfall is looked into.
+A conflict must not abort the caller's transaction: rows are inserted with ON CONFLICT DO NOTHING (INSERT IGNORE) and
+counted, or copied within a savepoint; only a shortfall is looked into.
 """
 
 from __future__ import annotations
@@ -9,103 +9,196 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeAlias
 
-from django.db import OperationalError, connections, transaction
-from django.db.models.constants import OnConflict as InsertConflict
-from django.db.models.sql import InsertQuery
+from django.db import IntegrityError, NotSupportedError, OperationalError, connections, transaction
 
-from django_sked.backends.database.errors import is_expected
+from django_sked.backends.database import copying
+from django_sked.backends.database import families as insertion
+from django_sked.backends.database.errors import is_conflict
+from django_sked.backends.database.families import Families
+from django_sked.backends.database.inserting import insert
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.store import take_write_lock
+from django_sked.dependencies import prepare, refuse_unknown
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.scheduling import OnConflict
 from django_sked.states import PENDING, Status
 
+#: Rows of one INSERT, and keys or ids of one look for their holders.
 BATCH = 2000
 #: Rounds against other transactions that take and free the same keys at the same time.
 ROUNDS = 100
+
+
+#: By key, and by id.
+_Holders: TypeAlias = dict[object, ScheduledMessage]
 
 
 class _Taken(Exception):
     """A key or id was taken between the look and the insert: undo, and look again."""
 
 
-_FIELDS = ScheduledMessage._meta.concrete_fields
-
-
 def add(
-    using: str, messages: Sequence[ScheduledMessage], on_conflict: OnConflict, batch_size: int | None, now: datetime
+    using: str,
+    messages: Sequence[ScheduledMessage],
+    on_conflict: OnConflict,
+    batch_size: int | None,
+    now: datetime,
+    families: Families,
 ) -> list[ScheduledMessage]:
     """Store all or none; see `BaseBackend.add`."""
-    wanted = _first_of_each_key(messages, on_conflict)
+    if not messages:
+        return []
+    if any(message.waits_for for message in messages):
+        return _add_family(using, messages, on_conflict, batch_size, now, families)
+    return _add(using, messages, on_conflict, batch_size, now, families)
+
+
+def _add_family(
+    using: str,
+    messages: Sequence[ScheduledMessage],
+    on_conflict: OnConflict,
+    batch_size: int | None,
+    now: datetime,
+    families: Families,
+) -> list[ScheduledMessage]:
+    """Messages of which some wait for others, and their edges, in one transaction."""
+    prepare(messages)
+    for _ in range(ROUNDS if not connections[using].in_atomic_block else 0):
+        try:
+            return _store_family(using, messages, on_conflict, batch_size, now, families)
+        except OperationalError as error:
+            if not is_conflict(error):
+                raise
+            for message in messages:
+                message.was_created = False
+                message._state.adding = True
+    return _store_family(using, messages, on_conflict, batch_size, now, families)
+
+
+def _store_family(
+    using: str,
+    messages: Sequence[ScheduledMessage],
+    on_conflict: OnConflict,
+    batch_size: int | None,
+    now: datetime,
+    families: Families,
+) -> list[ScheduledMessage]:
+    with transaction.atomic(using=using):
+        take_write_lock(using)
+        stored = _add(using, messages, on_conflict, batch_size, now, families)
+        fresh = {message.pk for message in stored if message.was_created}
+        waiting = [message for message in stored if message.was_created and message.waits_for]
+        # A parent that was ignored, for another one that holds its key: that one is waited for.
+        instead = {one.pk: other.pk for one, other in zip(messages, stored, strict=True) if one.pk != other.pk}
+        for message in waiting if instead else ():
+            message.waits_for = {instead.get(id, id): condition for id, condition in message.waits_for.items()}
+            message.parents_left = len(message.waits_for)
+            rows_of(using).filter(pk=message.pk).update(parents_left=message.parents_left)
+        named = {id for message in waiting for id in message.waits_for}
+        refuse_unknown(insertion.unknown(using, named - fresh))
+        if insertion.insert(using, waiting, fresh):
+            children = [message.pk for message in waiting]
+            transaction.on_commit(lambda: families.join_children(children), using=using, robust=True)
+    return stored
+
+
+def _add(
+    using: str,
+    messages: Sequence[ScheduledMessage],
+    on_conflict: OnConflict,
+    batch_size: int | None,
+    now: datetime,
+    families: Families,
+) -> list[ScheduledMessage]:
+    # An id that was made for its message is nobody else's.
+    named = [message for message in messages if message.live_key is not None or message.has_own_id]
+    if on_conflict != "ignore":
+        _refuse_twins(named)
     # Not to replace: a conflict would leave a shared lock on MySQL and MariaDB, and two replacers a deadlock.
-    if len(wanted) == 1 and on_conflict != "replace" and insert(using, wanted) == 1:
-        holders: dict[object, ScheduledMessage] = {}
+    if len(messages) == 1 and on_conflict != "replace" and insert(using, messages) == 1:
+        fresh, answers = messages, messages
     else:
-        holders = _add_many(using, wanted, on_conflict, batch_size or BATCH, now) if wanted else {}
-    for message in wanted:
-        if message.pk not in holders and message.live_key not in holders:
-            _mark_stored(using, message)
-            holders |= {name: message for name in (message.pk, message.live_key) if name is not None}
-    return [_answer(message, holders.get(message.pk) or holders[message.live_key]) for message in messages]
+        fresh, answers = _add_many(using, messages, on_conflict, batch_size, now, families)
+    for message in fresh:
+        message.was_created = True
+        message._state.adding = False
+        message._state.db = using
+    if len(fresh) == len(messages):
+        return list(fresh)
+    return [_answer(*pair) for pair in zip(messages, answers, strict=True)]
 
 
-def _answer(message: ScheduledMessage, holder: ScheduledMessage) -> ScheduledMessage:
+def _answer(message: ScheduledMessage, found: ScheduledMessage) -> ScheduledMessage:
     """The message itself, if it was stored; else what holds its key or id, which this one did not create."""
-    if holder is message or not holder.was_created:
-        return holder
-    found = copy.copy(holder)
-    found.was_created = False
+    if found is not message and found.was_created:
+        found = copy.copy(found)
+        found.was_created = False
     return found
 
 
-def _mark_stored(using: str, message: ScheduledMessage) -> None:
-    message.was_created = True
-    message._state.adding = False
-    message._state.db = using
+def _names(message: ScheduledMessage) -> tuple[object, ...]:
+    """By what it may be in conflict with others."""
+    own = (message.pk,) if message.has_own_id else ()
+    return own if message.live_key is None else (*own, message.live_key)
 
 
-def _first_of_each_key(messages: Sequence[ScheduledMessage], on_conflict: OnConflict) -> list[ScheduledMessage]:
-    """The messages to store: of several with one key or id the first, if conflicts are ignored."""
+def _refuse_twins(messages: Sequence[ScheduledMessage]) -> None:
     seen: set[object] = set()
-    wanted = []
     for message in messages:
-        names = {name for name in (message.pk, message.live_key) if name is not None}
-        if not names & seen:
-            wanted.append(message)
-        elif on_conflict != "ignore":
+        if not seen.isdisjoint(_names(message)):
             raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
-        seen |= names
-    return wanted
+        seen.update(_names(message))
 
 
 def _add_many(
-    using: str, messages: Sequence[ScheduledMessage], on_conflict: OnConflict, batch_size: int, now: datetime
-) -> dict[object, ScheduledMessage]:
-    """Store the messages around whatever holds their keys and ids; returns those holders by key and by id."""
+    using: str,
+    messages: Sequence[ScheduledMessage],
+    on_conflict: OnConflict,
+    batch_size: int | None,
+    now: datetime,
+    families: Families,
+) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
+    """Store the messages around whatever holds their keys and ids.
+
+    Returns those that were stored, and for each message itself or what it was ignored for.
+    """
     in_callers_transaction = connections[using].in_atomic_block
+    by_copy = len(messages) > 1 and copying.can_copy(using)
     for _ in range(ROUNDS):
         try:
             with transaction.atomic(using=using):
                 take_write_lock(using)
                 holders = _holders(using, messages, lock=on_conflict == "replace")
-                fresh = _resolve(using, messages, holders, on_conflict, now)
-                stored = sum(insert(using, fresh[i : i + batch_size]) for i in range(0, len(fresh), batch_size))
-                if stored == len(fresh):
-                    return holders
+                fresh = answers = messages
+                if holders or on_conflict == "ignore":
+                    fresh, answers = _resolve(using, messages, holders, on_conflict, now, families)
+                if _write(using, fresh, batch_size, by_copy=by_copy) == len(fresh):
+                    return fresh, answers
                 raise _Taken
         except _Taken:
             continue
+        except (IntegrityError, NotSupportedError):
+            if not by_copy:
+                raise
+            by_copy = False
         except OperationalError as error:
             # A deadlock ends the whole transaction on MySQL and MariaDB: only one of our own can be begun again.
-            if in_callers_transaction or not is_expected(error):
+            if in_callers_transaction or not is_conflict(error):
                 raise
     raise KeyInUse(f"The keys or ids of these messages are being fought over; gave up after {ROUNDS} rounds.")
 
 
-def _holders(using: str, messages: Sequence[ScheduledMessage], *, lock: bool) -> dict[object, ScheduledMessage]:
+def _write(using: str, messages: Sequence[ScheduledMessage], batch_size: int | None, *, by_copy: bool) -> int:
+    """Returns how many were stored; unless that is all of them, to be undone."""
+    write, size = (copying.copy, batch_size or len(messages) or 1) if by_copy else (insert, batch_size or BATCH)
+    return sum(write(using, messages[start : start + size]) for start in range(0, len(messages), size))
+
+
+def _holders(using: str, messages: Sequence[ScheduledMessage], *, lock: bool) -> _Holders:
     """Stored messages that have one of these keys or ids, by key and by id; `lock` those that have a key."""
     by_key = rows_of(using).order_by("pk")  # index sked_message_live_key
     if lock and connections[using].features.has_select_for_update:
@@ -124,27 +217,30 @@ def _holders(using: str, messages: Sequence[ScheduledMessage], *, lock: bool) ->
 def _resolve(
     using: str,
     messages: Sequence[ScheduledMessage],
-    holders: dict[object, ScheduledMessage],
+    holders: _Holders,
     on_conflict: OnConflict,
     now: datetime,
-) -> list[ScheduledMessage]:
-    """The messages that are to be inserted, after the conflicts have been refused, ignored or replaced."""
+    families: Families,
+) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
+    """The messages that are to be stored, and the answers, after conflicts were refused, ignored or replaced."""
     fresh = []
-    replaced = []
+    answers = []
     for message in messages:
-        by_id = holders.get(message.pk)
+        by_id = holders.get(message.pk) if message.has_own_id else None
         by_key = holders.get(message.live_key) if message.live_key is not None else None
-        if by_id is None and by_key is None:
-            fresh.append(message)
-        elif on_conflict == "replace" and by_id is None and by_key is not None:
-            replaced.append((by_key, message))
-            fresh.append(message)
-        elif on_conflict != "ignore":
+        found = by_id or by_key
+        if found is not None and on_conflict == "ignore":
+            answers.append(found)
+            continue
+        if by_id is not None or (by_key is not None and on_conflict == "error"):
             _refuse(message, by_id, by_key)
-    for holder, message in replaced:
-        _take_key(using, holder, message, now)
-        del holders[holder.live_key], holders[holder.pk]
-    return fresh
+        if by_key is not None:
+            _take_key(using, by_key, message, now, families)
+        fresh.append(message)
+        answers.append(message)
+        for name in _names(message):
+            holders[name] = message
+    return fresh, answers
 
 
 def _refuse(message: ScheduledMessage, by_id: ScheduledMessage | None, by_key: ScheduledMessage | None) -> None:
@@ -154,29 +250,13 @@ def _refuse(message: ScheduledMessage, by_id: ScheduledMessage | None, by_key: S
     raise KeyInUse(f"The key {message.key!r} is held by message {by_key.pk} ({by_key.status}).", holder=by_key)
 
 
-def _take_key(using: str, holder: ScheduledMessage, message: ScheduledMessage, now: datetime) -> None:
+def _take_key(
+    using: str, holder: ScheduledMessage, message: ScheduledMessage, now: datetime, families: Families
+) -> None:
     """Free the key: a pending holder is cancelled, a claimed one is asked to stop and goes on without its key."""
     rows = rows_of(using).filter(pk=holder.pk)
     ended = finish(Status.CANCELLED, now, f"replaced by {message.pk}")
     if not rows.filter(status__in=PENDING).update(**ended):
         rows.filter(status=Status.CLAIMED).update(cancel_requested=True, live_key=None, reason=ended["reason"])
-
-
-def insert(using: str, messages: Sequence[ScheduledMessage]) -> int:
-    """Insert rows, skipping those whose key or id is taken; returns how many were inserted. One statement."""
-    if not messages:
-        return 0
-    connection = connections[using]
-    query = InsertQuery(ScheduledMessage, on_conflict=InsertConflict.IGNORE)
-    query.insert_values(_FIELDS, list(messages), raw=True)
-    per_statement = max(1, connection.ops.bulk_batch_size(_FIELDS, messages))
-    if per_statement < len(messages):
-        with transaction.atomic(using=using):
-            parts = range(0, len(messages), per_statement)
-            return sum(insert(using, messages[start : start + per_statement]) for start in parts)
-    stored = 0
-    with connection.cursor() as cursor:
-        for sql, params in query.get_compiler(using=using).as_sql():
-            cursor.execute(sql, params)
-            stored += cursor.rowcount
-    return stored
+    elif holder.has_children:
+        families.ended({holder.pk: Status.CANCELLED}, now, wait=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any, cast
+from functools import cached_property, partial
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
@@ -14,10 +15,12 @@ from django.db import connections, router, transaction
 
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
-from django_sked.backends.database.claiming import ClaimStrategy
-from django_sked.backends.database.store import StoreNow, read_time, take_write_lock, workers
+from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
+from django_sked.backends.database.families import Families, edges_of, forget_edges
+from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
+from django_sked.backends.database.waking import Wake, Wakeups
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, DatabaseOptions
 from django_sked.criteria import Criteria
@@ -25,11 +28,13 @@ from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.scheduling import OnConflict
-from django_sked.signals import message_cancelled, message_rescheduled, message_scheduled
-from django_sked.states import Answer, Status
+from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
+from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
 
 logger = logging.getLogger("django_sked.backends.database")
+
+_Claimed = TypeVar("_Claimed")
 
 
 class DatabaseBackend(BaseBackend):
@@ -37,18 +42,24 @@ class DatabaseBackend(BaseBackend):
 
     options_class = DatabaseOptions
     joins_transactions = True
+    supports_atomic_receivers = True
+    supports_workflows = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
-        self._clock = StoreClock(lambda: read_time(self.database))
+        self._clock = StoreClock(self.read_now)
 
     @cached_property
     def database(self) -> str:
         return cast(DatabaseOptions, self.options).database or router.db_for_write(ScheduledMessage)
 
+    @property
+    def has_one_writer(self) -> bool:
+        return not connections[self.database].features.has_select_for_update
+
     @cached_property
     def _claiming(self) -> ClaimStrategy:
-        return strategy_for(self.database)
+        return strategy_for(self.database, durable_settles=cast(DatabaseOptions, self.options).durable_settles)
 
     def check(self) -> list[CheckMessage]:
         return checking.check(self)
@@ -57,6 +68,9 @@ class DatabaseBackend(BaseBackend):
 
     def now(self) -> datetime:
         return self._clock.now()
+
+    def read_now(self) -> datetime:
+        return read_time(self.database)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         transaction.on_commit(action, using=self.database, robust=True)
@@ -71,7 +85,8 @@ class DatabaseBackend(BaseBackend):
         batch_size: int | None = None,
     ) -> list[ScheduledMessage]:
         now = self.now()
-        stored = adding.add(self.database, messages, on_conflict, batch_size, now)
+        stored = adding.add(self.database, messages, on_conflict, batch_size, now, self._families)
+        self._wakeups.added(stored, now)
         self.tell(message_scheduled, (message for message in stored if message.was_created))
         if on_conflict == "replace":
             keys = [message.key for message in stored if message.key is not None]
@@ -90,18 +105,29 @@ class DatabaseBackend(BaseBackend):
             raise ScheduledMessage.DoesNotExist(f"There is no message with {f'id {id}' if id else f'key {key!r}'}.")
         return found
 
+    def find_many(self, ids: Collection[UUID]) -> dict[UUID, ScheduledMessage]:
+        return rows_of(self.database).in_bulk(list(ids))
+
     def search(self, criteria: Criteria) -> ScheduledMessageQuerySet:
         conditions = {
             "event": criteria.event,
             "queue": criteria.queue,
             "status__in": criteria.statuses,
             "key": criteria.key,
+            "workflow_id": criteria.workflow,
             "due_at__gte": criteria.due_from,
             "due_at__lte": criteria.due_until,
         }
         wanted = {name: value for name, value in conditions.items() if value is not None}
         rows = ScheduledMessageQuerySet(ScheduledMessage, using=self.database)
-        return rows.filter(**wanted).order_by("due_at", "id")
+        return rows.filter(**wanted).order_by(*(("-due_at", "-id") if criteria.descending else ("due_at", "id")))
+
+    def parents_of(self, id: UUID) -> list[ScheduledMessage]:
+        parents = edges_of(self.database).filter(child_id=id).values_list("parent_id")
+        return list(rows_of(self.database).filter(pk__in=parents).order_by("pk"))
+
+    def by_wall_time(self) -> Iterator[ScheduledMessage]:
+        return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)
@@ -121,15 +147,17 @@ class DatabaseBackend(BaseBackend):
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         now = now or self.now()
-        answer = changing.change_one(self.database, id, verb, now)
+        answer = changing.change_one(self.database, id, verb, now, self._families)
         if answer is verb.done:
+            self._wakeups.changed([id], verb, now)
             self._tell_changed([id], verb, now)
         return answer
 
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         now = now or self.now()
-        changed = changing.change(self.database, ids, verb, now)
+        changed = changing.change(self.database, ids, verb, now, self._families)
         if changed:
+            self._wakeups.changed(ids, verb, now)
             self._tell_changed(ids, verb, now)
         return changed
 
@@ -149,18 +177,26 @@ class DatabaseBackend(BaseBackend):
         worker.lease_until = now + timedelta(seconds=worker.lease)
         worker.save(using=self.database, force_insert=True)
 
-    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> set[UUID]:
-        moment = now or StoreNow()
-        renewed = workers(self.database).filter(pk=worker.pk)
-        if not renewed.update(
-            beat_at=moment,
-            lease_until=moment + timedelta(seconds=worker.lease),
-            in_flight=worker.in_flight,
-            queues=worker.queues,
-        ):
+    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> dict[UUID, int]:
+        if not self._claiming.urgently(lambda: self._renew(worker, now or StoreNow())):
             self.register(worker, now=now)
-        held = rows_of(self.database).filter(status=Status.CLAIMED, claimed_by=worker.pk, cancel_requested=True)
-        return set(held.values_list("pk", flat=True))
+        held = rows_of(self.database).filter(status=CLAIMED, claimed_by=worker.pk, cancel_requested=True)
+        return dict(held.values_list("pk", "token"))
+
+    def _renew(self, worker: WorkerProcess, moment: Any) -> int:
+        return (
+            workers(self.database)
+            .filter(pk=worker.pk)
+            .update(
+                beat_at=moment,
+                lease_until=moment + timedelta(seconds=worker.lease),
+                in_flight=worker.in_flight,
+                busy_with=worker.busy_with,
+                busy_event=worker.busy_event,
+                busy_since=worker.busy_since,
+                queues=worker.queues,
+            )
+        )
 
     def retire(self, worker: WorkerProcess) -> None:
         workers(self.database).filter(pk=worker.pk).delete()
@@ -171,54 +207,136 @@ class DatabaseBackend(BaseBackend):
         return self._claiming.queues()
 
     def claim(
-        self, worker: UUID, queue: str, limit: int, *, quick: bool = False, now: datetime | None = None
+        self,
+        worker: UUID,
+        queue: str,
+        limit: int,
+        *,
+        ahead: float = 0.0,
+        quick: bool = False,
+        now: datetime | None = None,
     ) -> list[ScheduledMessage]:
         at = now or self.now()
+        wish = Wish(worker=worker, queue=queue, limit=limit, at=at, now=now, ahead=ahead, quick=quick)
+        strategy = self._claiming
+        found = self._past_unreadable(worker, at, lambda: strategy.claim(wish), lambda: strategy.due_in_all_bands(wish))
+        if found:
+            self._wakeups.found()
+        return found
+
+    def look_back(self, at: datetime, *, queue: str | None = None, priority: int | None = None) -> None:
+        self._claiming.look_back(at, queue, priority)
+
+    def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
+        return self._claiming.has_suspects(queues, now)
+
+    def claim_suspect(
+        self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
+    ) -> ScheduledMessage | None:
+        at = now or self.now()
+        strategy = self._claiming
+        return self._past_unreadable(
+            worker,
+            at,
+            lambda: strategy.claim_suspect(worker, queues, at, now),
+            lambda: [strategy.due_suspects(queues, now)[:TRIED]],
+        )
+
+    def _past_unreadable(
+        self, worker: UUID, at: datetime, claim: Callable[[], _Claimed], due: Callable[[], Sequence[Any]]
+    ) -> _Claimed:
+        """Claim; and once more when rows among the due ones could not be read, and were set aside."""
         try:
-            return self._claiming.claim(worker, queue, limit, at, now, quick=quick)
+            return claim()
         except Exception as error:
             # In the caller's transaction nothing more can be asked; an error that is expected is no fault of a row.
             if connections[self.database].in_atomic_block or self.is_expected(error):
                 raise
-            unreadable = self._claiming.set_aside_unreadable(worker, queue, limit, at, now)
+            unreadable = self._claiming.set_aside_unreadable(worker, due, at)
             if not unreadable:
                 raise
             for id, wrong in unreadable.items():
-                logger.error("set_aside id=%s queue=%s error=%s", id, queue, wrong)
-            return self._claiming.claim(worker, queue, limit, at, now)
+                logger.error("set_aside id=%s error=%s", id, wrong)
+            return claim()
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
-        return settling.settle(self._claiming, outcomes, now or self.now(), self.options.retention)
+        return settling.settle(self._claiming, outcomes, now or self.now(), self.options.retention, self._families)
+
+    def receiver_transaction(self, seconds: float) -> AbstractContextManager[None]:
+        return self._claiming.receiver_transaction(seconds)
+
+    def settle_now(self, outcome: Outcome, *, now: datetime | None = None) -> dict[str, Any] | None:
+        at = now or self.now()
+        return settling.settle_now(self.database, outcome, at, self.options.retention, self._families)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
-        rows = rows_of(self.database).filter(status=Status.CLAIMED, claimed_by=worker)
+        rows = rows_of(self.database).filter(status=CLAIMED, claimed_by=worker)
         return dict(rows.values_list("pk", "token"))
 
     # Sweep
+
+    def _at(self, now: datetime | None) -> datetime:
+        """For steps that mostly find nothing to do, and then need not ask what time it is."""
+        return now or self.now()
 
     def has_lapsed(self, *, now: datetime | None = None) -> bool:
         return sweeping.lapsed(self.database, now).exists()
 
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
-        rescued, cancelled = sweeping.rescue(self.database, limit, now, self.now())
-        if cancelled:
-            self.tell(message_cancelled, rows_of(self.database).filter(pk__in=cancelled))
+        at = partial(self._at, now)
+        rescued, ended = sweeping.rescue(self._claiming, limit, now, at, self.options.retention, self._families)
+        for status, fact in ((Status.CANCELLED, message_cancelled), (Status.DEAD, message_dead)):
+            self.tell(fact, (message for message in ended if message.status == status))
         return rescued
 
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
-        return sweeping.expire(self.database, limit, now, self.now())
+        return sweeping.expire(self._claiming, limit, now, partial(self._at, now), self._families)
+
+    def unblock(self, *, now: datetime | None = None) -> None:
+        self._families.sweep(now)
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         sweeping.forget_workers(self.database, now or self.now())
         return sweeping.prune(self.database, limit, now or self.now(), self.options.retention)
 
-    # Threads and errors
+    def forget(self, ids: Sequence[UUID]) -> int:
+        gone = rows_of(self.database).filter(pk__in=ids, status__in=FINISHED)._raw_delete(self.database) or 0
+        forget_edges(self.database, ids)
+        return gone
+
+    # Workflows
+
+    @cached_property
+    def _families(self) -> Families:
+        return Families(self.database, now=self.now, tell=self._tell_of_children)
+
+    def _tell_of_children(self, released: Sequence[UUID], cancelled: Sequence[UUID]) -> None:
+        if released:
+            self._wakeups.released(released, self.now())
+        if cancelled:
+            self.tell(message_cancelled, rows_of(self.database).filter(pk__in=cancelled))
+
+    # Threads and wake-ups
+
+    @cached_property
+    def _wakeups(self) -> Wakeups:
+        return Wakeups(self, enabled=cast(DatabaseOptions, self.options).wakeups)
+
+    @property
+    def supports_wakeup(self) -> bool:  # type: ignore[override]
+        return self._wakeups.reach_other_processes
+
+    def listen(self, wake: Wake) -> Callable[[], None]:
+        return self._wakeups.listen(wake)
 
     def is_expected(self, error: BaseException) -> bool:
         return errors.is_expected(error)
 
-    def prepare_thread(self) -> None:
-        threads.prepare(self.database)
+    def prepare_thread(self, *, apart: bool = False) -> None:
+        threads.prepare(self.database, apart=apart)
+
+    def interrupt_thread(self, ident: int) -> bool:
+        return threads.interrupt(ident)
 
 
 def _cancelled_at(now: datetime) -> dict[str, Any]:

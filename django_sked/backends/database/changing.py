@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import (
     Case,
     CharField,
@@ -21,43 +21,84 @@ from django.db.models import (
 )
 
 from django_sked import arguments
-from django_sked.backends.database.store import messages
+from django_sked.backends.database.errors import is_conflict
+from django_sked.backends.database.families import Families
+from django_sked.backends.database.store import messages, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import REDRIVEN, finish
 from django_sked.states import Answer, Status
 from django_sked.verbs import Cancel, Hold, MakeDue, Redrive, Reschedule, Resume, Verb
 
+#: The verbs that concern the children of a message.
+_FOR_FAMILIES = (Cancel, Redrive)
 #: A message may change hands between the UPDATE that missed it and the look at why.
 ROUNDS = 10
 
 
-def change_one(using: str, id: UUID, verb: Verb, now: datetime) -> Answer:
+def change_one(using: str, id: UUID, verb: Verb, now: datetime, families: Families) -> Answer:
     """Do it to one message: a single statement when it takes effect, one more to say why it does not."""
     for _ in range(ROUNDS):
-        if _write(using, [id], verb, now):
+        if _write(using, _one(using, id, verb), verb, now):
             return verb.done
+        # Also a message with children, in whose end or return they have a part.
+        if isinstance(verb, _FOR_FAMILIES):
+            changed, asked = _change_in_order(using, [id], verb, now, families)
+            if changed:
+                return verb.done
+            if asked:
+                # Its worker may have obeyed by now, so that a look at the message would tell something else.
+                return Answer.TOO_LATE
         answer = _refusal(using, id, verb)
         if answer is not None:
             return answer
     return Answer.TOO_LATE
 
 
-def change(using: str, ids: Sequence[UUID], verb: Verb, now: datetime) -> int:
-    """Do it to many: the rows are locked in the order of their ids, so that two such changes cannot deadlock."""
-    if not ids:
-        return 0
-    ordered = sorted(ids)
+def _one(using: str, id: UUID, verb: Verb) -> QuerySet[ScheduledMessage]:
+    rows = messages(using).filter(pk=id)
+    return rows.filter(has_children=False) if isinstance(verb, _FOR_FAMILIES) else rows
+
+
+def change(using: str, ids: Sequence[UUID], verb: Verb, now: datetime, families: Families) -> int:
+    """Do it to many: the rows are locked in the order of their ids, so that two such changes cannot deadlock.
+
+    Those of children come after them, and may: a transaction of our own is begun again then.
+    """
+    return _change_in_order(using, ids, verb, now, families)[0]
+
+
+def _change_in_order(using: str, ids: Sequence[UUID], verb: Verb, now: datetime, families: Families) -> tuple[int, int]:
+    """How many changed, and of how many claimed ones the cancel was requested."""
+    for _ in range(ROUNDS if ids and not connections[using].in_atomic_block else 0):
+        try:
+            return _change(using, sorted(ids), verb, now, families)
+        except OperationalError as error:
+            if not is_conflict(error):
+                raise
+    return _change(using, sorted(ids), verb, now, families) if ids else (0, 0)
+
+
+def _change(using: str, ordered: Sequence[UUID], verb: Verb, now: datetime, families: Families) -> tuple[int, int]:
+    rows = messages(using).filter(pk__in=ordered)
     with transaction.atomic(using=using):
+        take_write_lock(using)
         if connections[using].features.has_select_for_update:
-            list(messages(using).filter(pk__in=ordered).order_by("pk").select_for_update().values_list("pk"))
-        changed = _write(using, ordered, verb, now)
+            list(rows.order_by("pk").select_for_update().values_list("pk"))
+        parents: list[UUID] = []
+        asked = 0
+        if isinstance(verb, _FOR_FAMILIES):
+            parents = list(rows.filter(has_children=True, status__in=verb.starts).values_list("pk", flat=True))
+        changed = _write(using, rows, verb, now)
         if isinstance(verb, Cancel):
-            _request_cancel(using, ordered, verb)
-    return changed
+            families.ended(dict.fromkeys(parents, Status.CANCELLED), now, wait=True)
+            asked = _request_cancel(using, ordered, verb)
+        elif parents:
+            back = rows.filter(pk__in=parents, status=Status.SCHEDULED)
+            families.redriven(list(back.values_list("pk", flat=True)), now)
+    return changed, asked
 
 
-def _write(using: str, ids: Sequence[UUID], verb: Verb, now: datetime) -> int:
-    rows = messages(using).filter(pk__in=ids) if len(ids) > 1 else messages(using).filter(pk=ids[0])
+def _write(using: str, rows: QuerySet[ScheduledMessage], verb: Verb, now: datetime) -> int:
     if isinstance(verb, Redrive):
         return _redrive(using, rows, verb, now)
     if isinstance(verb, Reschedule) and verb.shift is not None:
@@ -109,12 +150,15 @@ def assignments(verb: Verb, now: datetime) -> dict[str, Any]:
         )
         return {"status": waits, "held_at": None, "reason": ""}
     assert isinstance(verb, MakeDue)
-    return {"due_at": now, "next_at": now}
+    return {"due_at": now, "next_at": now, "local_time": None}
 
 
 def _rescheduled(verb: Reschedule) -> dict[str, Any]:
+    # Of a message that waits for others: what it is given now takes the place of what counts from its release.
+    unset: dict[str, Any] = {"release_expiry": None} if "expires_at" in verb.fields else {}
     if verb.due_at is None and verb.shift is None:
-        return dict(verb.fields)
+        return {**unset, **verb.fields}
+    unset["release_delay"] = None
     if verb.shift is not None:
         due_at: Any = F("due_at") + verb.shift
         expires_at: Any = F("expires_at") + verb.shift
@@ -123,7 +167,7 @@ def _rescheduled(verb: Reschedule) -> dict[str, Any]:
         moved = ExpressionWrapper(due_at - F("due_at"), output_field=DurationField())
         expires_at = ExpressionWrapper(F("expires_at") + moved, output_field=DateTimeField())
     # In this order: MySQL and MariaDB evaluate assignments from left to right, each seeing those before it.
-    return {"expires_at": expires_at, "next_at": due_at, "due_at": due_at, **verb.fields}
+    return {"expires_at": expires_at, "next_at": due_at, "due_at": due_at, "local_time": None, **unset, **verb.fields}
 
 
 def _redrive(using: str, rows: QuerySet[ScheduledMessage], verb: Redrive, now: datetime) -> int:

@@ -6,196 +6,184 @@ they would lose the partial index wherever a plan is made without knowing their 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import JSONField
-from django.db.models.base import ModelState
-from django.db.models.signals import post_init, pre_init
 
-from django_sked.backends.database.claiming import ClaimStrategy
-from django_sked.clock import monotonic
+from django_sked.backends.database import returned
+from django_sked.backends.database.bands import Bands
+from django_sked.backends.database.claiming import ClaimStrategy, Wish
+from django_sked.backends.database.store import LONGEST_IDLE
 from django_sked.models import ScheduledMessage
 
-_META = ScheduledMessage._meta
-_TABLE = f'"{_META.db_table}"'
-_FIELDS = _META.concrete_fields
-_ATTRIBUTES = tuple(field.attname for field in _FIELDS)
-_COLUMNS = ", ".join(f'm."{field.column}"' for field in _FIELDS)
-_JSON = tuple(field.attname for field in _FIELDS if isinstance(field, JSONField))
+_TABLE = f'"{ScheduledMessage._meta.db_table}"'
 
-# MATERIALIZED: otherwise the planner may run the LIMIT again for each row that it updates, and claim more.
-_CLAIM = f"""
-WITH due AS MATERIALIZED (
-    SELECT id FROM {_TABLE}
-    WHERE status = 'scheduled' AND queue = %s AND priority = %s
-        AND next_at <= COALESCE(%s, STATEMENT_TIMESTAMP()) AND next_at >= %s
-    ORDER BY next_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
-)
+# An ARRAY of places is made once, so its LIMIT holds; and rows are found by their place whatever the statistics say,
+# where a join by id may read the whole table. A row that was changed since the statement began has another place: it is
+# left alone, for the next claim.
+_MARK = f"""
 UPDATE {_TABLE} m SET status = 'claimed', claimed_by = %s, claimed_at = %s, token = m.token + 1
-FROM due WHERE m.id = due.id RETURNING {_COLUMNS}
+WHERE m.ctid = ANY(ARRAY(
 """
+_MARKED = f"FOR NO KEY UPDATE SKIP LOCKED)) RETURNING {returned.COLUMNS}"
+_CLAIM = f"""{_MARK}
+    SELECT ctid FROM {_TABLE}
+    WHERE status = 'scheduled' AND NOT suspect AND queue = %s AND priority = %s
+        AND next_at <= COALESCE(%s, STATEMENT_TIMESTAMP()) + %s AND next_at >= %s
+    ORDER BY next_at, id LIMIT %s {_MARKED}
+"""
+
+_SUSPECTS = f"""
+    FROM {_TABLE}
+    WHERE status = 'scheduled' AND suspect AND queue = ANY(%s) AND next_at <= COALESCE(%s, STATEMENT_TIMESTAMP())
+"""
+_HAS_SUSPECTS = f"SELECT EXISTS (SELECT 1 {_SUSPECTS})"
+_CLAIM_SUSPECT = f"""{_MARK} SELECT ctid {_SUSPECTS} ORDER BY priority DESC, next_at, id LIMIT 1 {_MARKED}"""
 
 # One index probe per band and one for its earliest row.
 _BANDS = f"""
 WITH RECURSIVE band(priority) AS (
-    SELECT max(priority) FROM {_TABLE} WHERE status = 'scheduled' AND queue = %(queue)s
+    SELECT max(priority) FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND queue = %(queue)s
     UNION ALL
     SELECT (
         SELECT max(priority) FROM {_TABLE}
-        WHERE status = 'scheduled' AND queue = %(queue)s AND priority < band.priority
+        WHERE status = 'scheduled' AND NOT suspect AND queue = %(queue)s AND priority < band.priority
     ) FROM band WHERE band.priority IS NOT NULL
 )
 SELECT priority, (
     SELECT min(next_at) FROM {_TABLE}
-    WHERE status = 'scheduled' AND queue = %(queue)s AND priority = band.priority
+    WHERE status = 'scheduled' AND NOT suspect AND queue = %(queue)s AND priority = band.priority
         AND next_at BETWEEN '0001-01-02' AND '9999-12-30' -- what Python has no datetime for is not due
 ) FROM band WHERE priority IS NOT NULL ORDER BY priority DESC
 """
 
 _QUEUES = f"""
 WITH RECURSIVE found(queue) AS (
-    SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled'
+    SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect
     UNION ALL
-    SELECT (SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled' AND queue > found.queue)
-    FROM found WHERE found.queue IS NOT NULL
+    SELECT (
+        SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND queue > found.queue
+    ) FROM found WHERE found.queue IS NOT NULL
 )
 SELECT queue FROM found WHERE queue IS NOT NULL
+UNION
+SELECT queue FROM {_TABLE} WHERE status = 'scheduled' AND suspect
 """
 
 # The settle of a batch needs no durable commit of its own: one that a crash of the server loses is delivered again.
+_QUICK = "set_config('synchronous_commit', 'off', true)"
+# LATERAL, and `|| ''`, so that each row is looked up by its id: never all that are claimed, by sked_message_holder.
 _DELIVER = f"""
-WITH held AS MATERIALIZED (
-    SELECT m.id FROM {_TABLE} m JOIN unnest(%s::uuid[], %s::bigint[]) AS ours(id, token) USING (id)
-    WHERE m.status = 'claimed' AND m.token = ours.token FOR NO KEY UPDATE OF m SKIP LOCKED
-), quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+WITH quick AS MATERIALIZED (SELECT {_QUICK}), held AS MATERIALIZED (
+    SELECT m.ctid FROM unnest(%s::uuid[], %s::bigint[]) AS ours(id, token), LATERAL (
+        SELECT ctid FROM {_TABLE} WHERE id = ours.id AND status || '' = 'claimed' AND token = ours.token
+            AND NOT has_children
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) m
+)
 """
 _DELIVER_KEPT = f"""{_DELIVER}
 UPDATE {_TABLE} m SET status = 'delivered', finished_at = %s, live_key = NULL, reason = '', attempt = m.attempt + 1,
-    unroutable = 0
-FROM held, quick WHERE m.id = held.id RETURNING m.id, m.attempt
+    unroutable = 0, suspect = false
+FROM quick WHERE m.ctid = ANY(ARRAY(SELECT ctid FROM held)) RETURNING m.id, m.attempt
 """
 _DELIVER_DELETED = f"""{_DELIVER}
-DELETE FROM {_TABLE} m USING held, quick WHERE m.id = held.id RETURNING m.id, m.attempt + 1
+DELETE FROM {_TABLE} m USING quick WHERE m.ctid = ANY(ARRAY(SELECT ctid FROM held)) RETURNING m.id, m.attempt + 1
 """
 
-#: Seconds for which the bands of a queue are taken to be known, and for which a floor may hide an earlier message.
-KNOWN = 1.0
+#: Milliseconds: the most that idle_in_transaction_session_timeout takes.
+_MOST = 2**31 - 1
 
 
 class OneStatement(ClaimStrategy):
-    """Claims in one round trip, the rows coming back as they are afterwards.
+    """Claims in one round trip, the rows coming back as they are afterwards; quick claims by what `Bands` remembers."""
 
-    The *floor* of a band is the next_at of the last message claimed from it. Rows before it are gone, but while some
-    old transaction keeps them from being vacuumed the index still leads through them, at 50 times the cost. Whatever
-    comes to lie before the floor all the same, by a late commit or a change, is met by a claim without it, once a
-    second.
-    """
-
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, *, durable_settles: bool = False) -> None:
         super().__init__(using)
-        self._known: dict[str, tuple[float, list[int]]] = {}
-        self._floors: dict[tuple[str, int], tuple[float, datetime]] = {}
+        self._durable_settles = durable_settles
+        self._bands = Bands()
 
-    def claim(
-        self, worker: UUID, queue: str, limit: int, at: datetime, now: datetime | None, *, quick: bool = False
-    ) -> list[ScheduledMessage]:
+    def claim(self, wish: Wish) -> list[ScheduledMessage]:
+        queue = wish.queue
+        known = self._bands.known(queue) if wish.quick else None
         found: list[ScheduledMessage] = []
-        for band in self._known_bands(queue) if quick else self.bands(queue):
-            floor = self._floor(queue, band) if quick else None
-            found += self._claim_band(worker, queue, band, limit - len(found), at, now, floor)
-            if len(found) >= limit:
+        for band in self.bands(queue) if known is None else known:
+            since = self._bands.begin(wish.at)
+            floor = (self._bands.floor(queue, band) if wish.quick else None) or "-infinity"
+            due = [queue, band, wish.now, timedelta(seconds=wish.ahead), floor, wish.limit - len(found)]
+            claimed = returned.claimed(self.using, _CLAIM, [wish.worker, wish.at, *due], wish.worker, wish.at)
+            if claimed:
+                self._bands.claimed(queue, band, claimed[-1].next_at, since=since)
+            found += claimed
+            if len(found) >= wish.limit:
                 break
         return found
 
-    def _claim_band(
-        self,
-        worker: UUID,
-        queue: str,
-        band: int,
-        limit: int,
-        at: datetime,
-        now: datetime | None,
-        floor: datetime | None,
-    ) -> list[ScheduledMessage]:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_CLAIM, [queue, band, now, floor or "-infinity", limit, worker, at])
-            rows = cursor.fetchall()
-        # RETURNING gives no order.
-        found = sorted((_message(row, self.using) for row in rows), key=lambda message: (message.next_at, message.pk))
-        if found:
-            swept_at, _ = self._floors.get((queue, band), (monotonic(), None))
-            self._floors[queue, band] = (swept_at, found[-1].next_at)
-        return found
-
-    def _floor(self, queue: str, band: int) -> datetime | None:
-        """Where to begin in this band; None once a second, to look from its very beginning."""
-        swept_at, floor = self._floors.get((queue, band), (float("-inf"), None))
-        if floor is not None and monotonic() - swept_at >= KNOWN:
-            del self._floors[queue, band]
-            return None
-        return floor
+    def look_back(self, at: datetime, queue: str | None, priority: int | None) -> None:
+        self._bands.look_back(at, queue, priority)
 
     def bands(self, queue: str) -> list[int]:
         return [band for band, _ in self._look(queue)]
-
-    def _known_bands(self, queue: str) -> list[int]:
-        looked_at, bands = self._known.get(queue, (float("-inf"), []))
-        return bands if monotonic() - looked_at < KNOWN else self.bands(queue)
 
     def next_at(self, queue: str) -> datetime | None:
         return min((at for _, at in self._look(queue) if at is not None), default=None)
 
     def _look(self, queue: str) -> list[tuple[int, datetime | None]]:
+        since = self._bands.begin()
         with connections[self.using].cursor() as cursor:
             cursor.execute(_BANDS, {"queue": queue})
             bands: list[tuple[int, datetime | None]] = cursor.fetchall()
-        self._known[queue] = (monotonic(), [band for band, _ in bands])
+        self._bands.looked(queue, [band for band, _ in bands], since=since)
         return bands
 
     def queues(self) -> list[str]:
         with connections[self.using].cursor() as cursor:
             cursor.execute(_QUEUES)
-            return [queue for (queue,) in cursor.fetchall()]
+            return sorted(queue for (queue,) in cursor.fetchall())
+
+    def has_suspects(self, queues: Collection[str], now: datetime | None) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_HAS_SUSPECTS, [list(queues), now])
+            return bool(cursor.fetchone()[0])
+
+    def claim_suspect(
+        self, worker: UUID, queues: Collection[str], at: datetime, now: datetime | None
+    ) -> ScheduledMessage | None:
+        parameters = [worker, at, list(queues), now]
+        return next(iter(returned.claimed(self.using, _CLAIM_SUSPECT, parameters, worker, at)), None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        is_ours = not connections[self.using].in_atomic_block
+        with super().transaction():
+            if is_ours:  # else it would hold for the rest of the caller's
+                self._limit_idle(LONGEST_IDLE)
+            yield
+
+    @contextmanager
+    def receiver_transaction(self, seconds: float) -> Iterator[None]:
+        with super().receiver_transaction(seconds):
+            self._limit_idle(seconds)
+            yield
+
+    def _limit_idle(self, seconds: float) -> None:
+        limit = min(max(1, round(seconds * 1000)), _MOST)
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
     def deliver(self, tokens: Mapping[UUID, int], now: datetime, *, keep: bool) -> dict[UUID, int]:
-        parameters: list[Any] = [list(tokens), list(tokens.values())]
+        # As texts: psycopg would write out each UUID of a list twice as slowly.
+        parameters: list[Any] = [
+            "{" + ",".join([id.hex for id in tokens]) + "}",
+            "{" + ",".join(map(str, tokens.values())) + "}",
+        ]
+        statement = _DELIVER_KEPT if keep else _DELIVER_DELETED
+        if self._durable_settles:
+            statement = statement.replace(_QUICK, "NULL")
         with connections[self.using].cursor() as cursor:
-            cursor.execute(_DELIVER_KEPT if keep else _DELIVER_DELETED, [*parameters, now] if keep else parameters)
+            cursor.execute(statement, [*parameters, now] if keep else parameters)
             return dict(cursor.fetchall())
-
-
-def _message(row: Sequence[Any], using: str) -> ScheduledMessage:
-    """The instance of a row; without the work that `from_db` does for models whose fields are not known beforehand."""
-    if pre_init.has_listeners(ScheduledMessage) or post_init.has_listeners(ScheduledMessage):
-        message = ScheduledMessage.from_db(using, _ATTRIBUTES, _decoded(row))
-    else:
-        message = ScheduledMessage.__new__(ScheduledMessage)
-        values = message.__dict__
-        values.update(zip(_ATTRIBUTES, row, strict=True))
-        for name in _JSON:
-            if values[name] is not None:
-                values[name] = _decode(values[name])
-        message._state = state = ModelState()
-        state.adding = False
-        state.db = using
-    return message
-
-
-def _decoded(row: Sequence[Any]) -> list[Any]:
-    return [
-        _decode(value) if name in _JSON and value is not None else value
-        for name, value in zip(_ATTRIBUTES, row, strict=True)
-    ]
-
-
-def _decode(text: str) -> Any:
-    empty = _EMPTY.get(text)
-    return json.loads(text) if empty is None else empty()
-
-
-_EMPTY: dict[str, Callable[[], Any]] = {"{}": dict, "[]": list}

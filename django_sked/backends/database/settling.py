@@ -7,58 +7,113 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db.models import Q
 
-from django_sked.backends.base import Settled
+from django_sked import failpoints
+from django_sked.backends.base import STORED, Settled
 from django_sked.backends.database.claiming import ClaimStrategy, claimed_and_locked
+from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages
 from django_sked.models import ScheduledMessage
-from django_sked.outcomes import Outcome, Row, finish, written
-from django_sked.states import Status
+from django_sked.outcomes import Outcome, Row, finish, is_awaited, written
+from django_sked.states import FINISHED, Status
 
+#: `is_awaited`, the other way round, of rows that have ended.
+NOT_AWAITED = Q(recurrence_id__isnull=True) | Q(status=Status.DELIVERED, verdict__isnull=True)
 Retention = Mapping[Status, timedelta | None]
-_ROW = ("attempt", "next_at", "expires_at", "cancel_requested", "unroutable", "errors")
+_ROW = tuple(Row.__slots__)
 
 
-def settle(strategy: ClaimStrategy, outcomes: Sequence[Outcome], now: datetime, retention: Retention) -> Settled:
+def settle(
+    strategy: ClaimStrategy, outcomes: Sequence[Outcome], now: datetime, retention: Retention, families: Families
+) -> Settled:
     """Settle a batch. Rows that somebody else has locked are skipped, not waited for."""
     using = strategy.using
-    by_id: dict[UUID, Outcome] = {}
-    again = [outcome for outcome in outcomes if by_id.setdefault(outcome.id, outcome) is not outcome]
-    plain = {outcome.id: outcome.token for outcome in by_id.values() if outcome.is_plain_delivery}
-    special = {outcome.id: outcome for outcome in by_id.values() if outcome.id not in plain}
+    by_id = {outcome.id: outcome for outcome in outcomes}
+    again: list[Outcome] = []
+    if len(by_id) < len(outcomes):
+        by_id = {}
+        again = [outcome for outcome in outcomes if by_id.setdefault(outcome.id, outcome) is not outcome]
+    plain = {id: outcome.token for id, outcome in by_id.items() if outcome.is_plain_delivery}
+    special = {id: outcome for id, outcome in by_id.items() if id not in plain} if len(plain) < len(by_id) else {}
     settled = Settled()
     if plain:
         _settle_plain(strategy, plain, now, retention, settled)
     if special:
-        with transaction.atomic(using=using):
-            _settle_special(using, special, now, settled)
-            ended = {id: settled.written[id]["status"] for id in special if id in settled.written}
-            _delete_at_once(using, ended, retention)
-    _sort_out_the_rest(using, [o for o in by_id.values() if o.id not in settled.written], settled)
+        _settle_special(strategy, special, now, retention, families, settled)
+    if len(settled.written) < len(by_id):
+        parents = _sort_out_the_rest(using, [o for id, o in by_id.items() if id not in settled.written], settled)
+        if parents:
+            _settle_special(strategy, parents, now, retention, families, settled)
+            settled.busy += [outcome for id, outcome in parents.items() if id not in settled.written]
     if again:
         # A message that was claimed twice meanwhile: one of the two is lost.
-        _merge(settled, settle(strategy, again, now, retention))
+        _merge(settled, settle(strategy, again, now, retention, families))
     return settled
+
+
+def settle_now(
+    using: str, outcome: Outcome, now: datetime, retention: Retention, families: Families
+) -> dict[str, Any] | None:
+    """Settle one in the caller's transaction, waiting for who has its row locked; None when the fence refuses."""
+    held = messages(using).filter(pk=outcome.id, token=outcome.token, status=Status.CLAIMED)
+    # While it is held nobody else changes what matters here, save that people request a cancel, once, and that a first
+    # child comes.
+    for _ in range(3):
+        row = held.values("has_children", "recurrence_id", *_ROW).first()
+        if row is None:
+            return None
+        has_children, recurrence = row.pop("has_children"), row.pop("recurrence_id")
+        fields = written(outcome, Row(**row), now)
+        ours = held.filter(cancel_requested=row["cancel_requested"]) if outcome.minds_cancel else held
+        ours = ours.filter(has_children=has_children)
+        awaited = is_awaited(fields["status"], recurrence, fields.get("verdict"))
+        kept = has_children or awaited or retention.get(fields["status"]) != timedelta(0)
+        if ours.update(**fields) if kept else ours._raw_delete(using):
+            if has_children and fields["status"] in FINISHED:
+                families.ended({outcome.id: fields["status"]}, now, wait=True)
+            return fields
+    return None
 
 
 def _merge(settled: Settled, more: Settled) -> None:
     settled.written.update(more.written)
     settled.lost += more.lost
     settled.busy += more.busy
+    settled.repeated.update(more.repeated)
 
 
 def _settle_plain(
     strategy: ClaimStrategy, tokens: Mapping[UUID, int], now: datetime, retention: Retention, settled: Settled
 ) -> None:
     attempts = strategy.deliver(tokens, now, keep=retention[Status.DELIVERED] != timedelta(0))
-    fields = finish(Status.DELIVERED, now) | {"unroutable": 0}
+    fields = finish(Status.DELIVERED, now) | {"unroutable": 0, "suspect": False}
     settled.written.update({id: fields | {"attempt": attempt} for id, attempt in attempts.items()})
 
 
-def _settle_special(using: str, special: Mapping[UUID, Outcome], now: datetime, settled: Settled) -> None:
+def _settle_special(
+    strategy: ClaimStrategy,
+    special: Mapping[UUID, Outcome],
+    now: datetime,
+    retention: Retention,
+    families: Families,
+    settled: Settled,
+) -> None:
+    """All but plain deliveries of messages without children: each is read first, and its children follow."""
+    with strategy.transaction():
+        rows = _written_now(strategy.using, special, now, settled)
+        ended = {row.pk: Status(row.status) for row in rows if row.status in FINISHED}
+        parents = {row.pk for row in rows if row.has_children}
+        families.ended({id: status for id, status in ended.items() if id in parents}, now)
+        delete_at_once(strategy.using, {id: status for id, status in ended.items() if id not in parents}, retention)
+        failpoints.hit("settle.before_commit")
+
+
+def _written_now(
+    using: str, special: Mapping[UUID, Outcome], now: datetime, settled: Settled
+) -> list[ScheduledMessage]:
     changed: list[ScheduledMessage] = []
-    for row in claimed_and_locked(using, list(special)).only("id", "token", *_ROW):
+    for row in claimed_and_locked(using, list(special)).only("id", "token", "has_children", *_ROW):
         outcome = special[row.pk]
         if row.token != outcome.token:
             continue
@@ -67,6 +122,7 @@ def _settle_special(using: str, special: Mapping[UUID, Outcome], now: datetime, 
         settled.written[row.pk] = fields
         changed.append(row)
     _write(using, changed, settled)
+    return changed
 
 
 def _write(using: str, rows: Sequence[ScheduledMessage], settled: Settled) -> None:
@@ -81,18 +137,29 @@ def _write(using: str, rows: Sequence[ScheduledMessage], settled: Settled) -> No
         messages(using).bulk_update(group, sorted(fields_of_group), batch_size=200)
 
 
-def _delete_at_once(using: str, statuses: Mapping[UUID, Status], retention: Retention) -> None:
-    """A retention of 0: what has just ended in such a status is not kept."""
+def delete_at_once(using: str, statuses: Mapping[UUID, Status], retention: Retention) -> None:
+    """A retention of 0: what has just ended in such a status is not kept, unless a promoter is to read it."""
     ids = [id for id, status in statuses.items() if retention.get(status) == timedelta(0)]
     if ids:
-        messages(using).filter(pk__in=ids)._raw_delete(using)
+        messages(using).filter(NOT_AWAITED, pk__in=ids)._raw_delete(using)
 
 
-def _sort_out_the_rest(using: str, rest: Sequence[Outcome], settled: Settled) -> None:
-    """A row that is still ours was locked by somebody else: settle it again; any other is lost."""
-    if not rest:
-        return
-    rows: Any = messages(using).filter(pk__in=[outcome.id for outcome in rest], status=Status.CLAIMED)
-    ours = set(rows.values_list("pk", "token"))
+def _sort_out_the_rest(using: str, rest: Sequence[Outcome], settled: Settled) -> dict[UUID, Outcome]:
+    """A row that is still ours was locked by somebody else: settle it again. One that we have settled, and nobody has
+    claimed since, is told; any other is lost. Returns those that are ours, plain, and have children."""
+    parents: dict[UUID, Outcome] = {}
+    rows = messages(using).filter(pk__in=[outcome.id for outcome in rest])
+    stored = {(row.pop("pk"), row.pop("token")): row for row in rows.values("pk", "token", "has_children", *STORED)}
     for outcome in rest:
-        (settled.busy if (outcome.id, outcome.token) in ours else settled.lost).append(outcome)
+        fields = stored.get((outcome.id, outcome.token))
+        if fields is None:
+            settled.lost.append(outcome)
+            continue
+        has_children = fields.pop("has_children")
+        if fields["status"] != Status.CLAIMED:
+            settled.repeated[outcome.id] = fields
+        elif has_children and outcome.is_plain_delivery:
+            parents[outcome.id] = outcome
+        else:
+            settled.busy.append(outcome)
+    return parents

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, connections, models
+from django.db import DatabaseError, DataError, connections, models
 from django.db.models import DateTimeField, F, Func, QuerySet, Value
+from django.db.models.expressions import RawSQL
 
 from django_sked.models import ScheduledMessage, WorkerProcess
 
@@ -35,9 +37,37 @@ _NOW = {
 }
 
 
-def moment(now: datetime | None) -> Any:
-    """The instant to compare with, as SQL: the store's, unless a test gives one."""
-    return StoreNow() if now is None else Value(now, output_field=DateTimeField())
+#: Seconds after which a database that can ends a worker's own transaction in which nothing happens any more.
+LONGEST_IDLE = 5
+
+#: As a word of the SQL: a plan that is made without knowing the parameters could not use the partial index otherwise.
+CLAIMED = RawSQL("'claimed'", ())
+
+#: What reading a row raises that was written by other means than ours.
+_UNREADABLE = (ValueError, TypeError, OverflowError, DataError)
+
+
+def moment(now: datetime | None, ahead: float = 0.0) -> Any:
+    """The instant to compare with, as SQL: the store's, unless a test gives one; or so many seconds later."""
+    later = timedelta(seconds=ahead)
+    if now is not None:
+        return Value(now + later, output_field=DateTimeField())
+    return StoreNow() + later if ahead else StoreNow()
+
+
+def is_any(using: str, rows: Callable[[str], QuerySet[Any]]) -> bool:
+    """Is there any of these? For what each worker asks each second: compiled once, so `rows`, a function of a module,
+    must always give the same question."""
+    known = _compiled.get((using, rows))
+    if known is None:
+        sql, parameters = rows(using).values_list("pk")[:1].query.get_compiler(using).as_sql()
+        known = _compiled[using, rows] = sql, tuple(parameters)
+    with connections[using].cursor() as cursor:
+        cursor.execute(*known)
+        return cursor.fetchone() is not None
+
+
+_compiled: dict[tuple[str, Callable[[str], QuerySet[Any]]], tuple[str, tuple[Any, ...]]] = {}
 
 
 def messages(using: str) -> QuerySet[ScheduledMessage]:
@@ -47,6 +77,30 @@ def messages(using: str) -> QuerySet[ScheduledMessage]:
 
 def workers(using: str) -> QuerySet[WorkerProcess]:
     return models.QuerySet(WorkerProcess, using=using)
+
+
+def skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+    """Those that nobody else has locked, locked until the transaction ends; where a database locks rows."""
+    features = connections[rows.db].features
+    return rows.select_for_update(skip_locked=True) if features.has_select_for_update_skip_locked else rows
+
+
+def read_error(using: str, id: UUID) -> Exception | None:
+    """Why this row cannot be read; None when it can."""
+    try:
+        messages(using).filter(pk=id).first()
+    except _UNREADABLE as error:
+        return error
+    return None
+
+
+def readable(using: str, ids: Sequence[UUID]) -> list[ScheduledMessage]:
+    """Those of these rows that can be read."""
+    rows = messages(using).filter(pk__in=ids)
+    try:
+        return list(rows)
+    except _UNREADABLE:
+        return list(rows.filter(pk__in=[id for id in ids if read_error(using, id) is None]))
 
 
 def take_write_lock(using: str) -> None:

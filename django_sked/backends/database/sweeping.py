@@ -2,60 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from django.db import connections, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from django_sked.backends.database.settling import Retention
-from django_sked.backends.database.store import messages, moment, workers
+from django_sked import failpoints
+from django_sked.backends.database.claiming import ClaimStrategy
+from django_sked.backends.database.families import Families, forget_edges, forget_workflows, needed_no_more
+from django_sked.backends.database.settling import NOT_AWAITED, Retention, delete_at_once
+from django_sked.backends.database.store import (
+    CLAIMED,
+    is_any,
+    messages,
+    moment,
+    readable,
+    skip_locked,
+    take_write_lock,
+    workers,
+)
 from django_sked.models import ScheduledMessage
-from django_sked.outcomes import finish, stop
-from django_sked.states import PENDING, Status
+from django_sked.outcomes import VERDICT_KEPT, finish, lost_alone, rescued
+from django_sked.states import FINISHED, PENDING, Status
 
 #: A worker's row outlives its lease by so long, for people to see which one it was.
 FORGET_WORKERS_AFTER = timedelta(days=1)
-
-
-def _skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
-    features = connections[rows.db].features
-    return rows.select_for_update(skip_locked=True) if features.has_select_for_update_skip_locked else rows
+#: The time of the store, asked when it is needed.
+Clock: TypeAlias = Callable[[], datetime]
 
 
 def lapsed(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
     """Claimed rows (index sked_message_holder) whose worker has no lease."""
     leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
-    return messages(using).filter(~Exists(leased), status=Status.CLAIMED)
+    return messages(using).filter(~Exists(leased), status=CLAIMED)
 
 
-def rescue(using: str, limit: int, now: datetime | None, at: datetime) -> tuple[list[UUID], list[UUID]]:
-    """Take lapsed rows back; the raised token shuts their worker out."""
+def expired(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
+    """Pending rows past their expiry (index sked_message_expiry). Without the order, as exists() asks, a database may
+    read everything that does not expire."""
+    passed = messages(using).filter(status__in=PENDING, finished_at__isnull=True, expires_at__lte=moment(now))
+    return passed.order_by("expires_at")
+
+
+def _lapsed_now(using: str) -> QuerySet[ScheduledMessage]:
+    return lapsed(using, None)
+
+
+def _expired_now(using: str) -> QuerySet[ScheduledMessage]:
+    return expired(using, None)
+
+
+def rescue(
+    strategy: ClaimStrategy, limit: int, now: datetime | None, at: Clock, retention: Retention, families: Families
+) -> tuple[list[UUID], list[ScheduledMessage]]:
+    """Take lapsed rows back; the raised token shuts their worker out. Returns all ids, and what has ended."""
+    using = strategy.using
     # The first look takes no lock: most of the time there is nothing to rescue.
+    if now is None and not is_any(using, _lapsed_now):
+        return [], []
     ids = list(lapsed(using, now).values_list("pk", flat=True)[:limit])
     if not ids:
         return [], []
-    with transaction.atomic(using=using):
-        found = dict(_skip_locked(lapsed(using, now).filter(pk__in=sorted(ids))).values_list("pk", "cancel_requested"))
-        stopped = [id for id, cancel_requested in found.items() if cancel_requested]
-        rows = messages(using)
-        if stopped:
-            rows.filter(pk__in=stopped).update(token=F("token") + 1, **stop(at))
-        if back := sorted(found.keys() - set(stopped)):
-            freed = {"status": Status.SCHEDULED, "claimed_by": None, "claimed_at": None}
-            rows.filter(pk__in=back).update(token=F("token") + 1, **freed)
-    return list(found), stopped
+    present = at()
+    with strategy.transaction():
+        take_write_lock(using)
+        held = skip_locked(lapsed(using, now).filter(pk__in=sorted(ids)))
+        # By what is written: there are few such sets of fields, and one UPDATE for each.
+        groups: dict[tuple[tuple[str, Any], ...], list[UUID]] = {}
+        for id, cancel_requested, suspect, crashes in held.values_list("pk", "cancel_requested", "suspect", "crashes"):
+            fields = rescued(cancel_requested=cancel_requested, suspect=suspect, crashes=crashes, now=present)
+            groups.setdefault(tuple(fields.items()), []).append(id)
+        ended: dict[UUID, Status] = {}
+        for items, group in groups.items():
+            written = dict(items)
+            messages(using).filter(pk__in=sorted(group)).update(token=F("token") + 1, **written)
+            ended.update(dict.fromkeys(group, written["status"]) if written["status"] in FINISHED else {})
+        found = _ended(using, ended, present, retention, families)
+        failpoints.hit("rescue.before_commit")
+    return [id for group in groups.values() for id in group], found
 
 
-def expire(using: str, limit: int, now: datetime | None, at: datetime) -> list[ScheduledMessage]:
-    """Pending rows past their expiry (index sked_message_expiry)."""
-    passed = messages(using).filter(status__in=PENDING, finished_at__isnull=True, expires_at__lte=moment(now))
-    if not passed.exists():
+def _ended(
+    using: str, statuses: Mapping[UUID, Status], at: datetime, retention: Retention, families: Families
+) -> list[ScheduledMessage]:
+    """The messages that a rescue has ended, the dead ones with an account of their death."""
+    found = readable(using, list(statuses)) if statuses else []
+    if dead := [message for message in found if message.status == Status.DEAD]:
+        _note_deaths(using, dead, at)
+    parents = _parents(using, statuses)
+    families.ended({id: statuses[id] for id in parents}, at)
+    delete_at_once(using, {id: status for id, status in statuses.items() if id not in parents}, retention)
+    return found
+
+
+def _parents(using: str, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these locked rows that have children: asked in SQL, as some row may not be readable."""
+    if not (ended := list(ids)):
+        return set()
+    return set(messages(using).filter(pk__in=ended, has_children=True).values_list("pk", flat=True))
+
+
+def _note_deaths(using: str, dead: Sequence[ScheduledMessage], at: datetime) -> None:
+    """Which worker was lost last: a suspect is held alone, so there is one death for each lost worker at most."""
+    lost = workers(using).filter(pk__in=[message.claimed_by for message in dead])
+    places = {id: (host, pid) for id, host, pid in lost.values_list("pk", "host", "pid")}
+    for message in dead:
+        fields = lost_alone(
+            attempt=message.attempt,
+            errors=message.errors,
+            delivered_to=message.delivered_to,
+            worker=message.claimed_by,
+            place=places.get(message.claimed_by) if message.claimed_by else None,
+            now=at,
+        )
+        for name, value in fields.items():
+            setattr(message, name, value)
+    messages(using).bulk_update(dead, ["reason", "errors", "delivered_to"])
+
+
+def expire(
+    strategy: ClaimStrategy, limit: int, now: datetime | None, clock: Clock, families: Families
+) -> list[ScheduledMessage]:
+    """End the pending rows that are past their expiry."""
+    using = strategy.using
+    if now is None and not is_any(using, _expired_now):
         return []
-    with transaction.atomic(using=using):
-        found = list(_skip_locked(passed.order_by("expires_at"))[:limit])
+    passed = expired(using, now)
+    at = clock()
+    with strategy.transaction():
+        found = list(skip_locked(passed)[:limit])
         ids = [message.pk for message in found]
         messages(using).filter(pk__in=ids, status__in=PENDING).update(**finish(Status.EXPIRED, at))
+        families.ended({message.pk: Status.EXPIRED for message in found if message.has_children}, at)
     for message in found:
         message.status, message.finished_at, message.live_key = Status.EXPIRED, at, None
     return found
@@ -68,11 +148,16 @@ def prune(using: str, limit: int, now: datetime, retention: Retention) -> int:
         if kept is None or deleted >= limit:
             continue
         old = messages(using).filter(status=status, finished_at__isnull=False, finished_at__lt=now - kept)
-        ids = list(old.order_by("finished_at").values_list("pk", flat=True)[: limit - deleted])
-        if ids:
+        if kept < VERDICT_KEPT:
+            old = old.filter(NOT_AWAITED | Q(finished_at__lt=now - VERDICT_KEPT))
+        old = needed_no_more(using, old, now, retention)
+        found = dict(old.order_by("finished_at").values_list("pk", "workflow_id")[: limit - deleted])
+        if ids := list(found):
             # Conditional again: a message may have been redriven meanwhile.
             gone = messages(using).filter(pk__in=ids, status=status)._raw_delete(using)
             deleted += gone or 0
+            forget_edges(using, ids)
+            forget_workflows(using, {workflow for workflow in found.values() if workflow is not None})
     return deleted
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import django
 
-from config.settings import databases
+from config.settings import databases, stores
 from django_sked.retry import Exponential
 
 INSTALLED_APPS = [
@@ -23,17 +23,17 @@ INSTALLED_APPS = [
 DATABASES = {"default": databases.chosen()}
 
 # All of it is optional: without SKED, messages are kept in the default database, with the defaults.
-SKED = {
-    "default": {
-        "BACKEND": "django_sked.backends.database.DatabaseBackend",
-        "QUEUES": {"mail": {"concurrency": 4}, "reports": {"concurrency": 1}},
-        "OPTIONS": {
-            "max_attempts": 5,
-            "retry": Exponential(base=2, cap=timedelta(hours=1)),
-            "retention": {"delivered": timedelta(days=30)},
-        },
+SKED = stores.chosen(
+    # A digest need not come to the millisecond, and may be cancelled until the last one.
+    QUEUES={"mail": {"concurrency": 4}, "reports": {"concurrency": 1, "lookahead": 0}},
+    OPTIONS={
+        "max_attempts": 5,
+        "retry": Exponential(base=2, cap=timedelta(hours=1)),
+        "retention": {"delivered": timedelta(days=30)},
     },
-}
+)
+# With SHOP_MESSAGES: we ask the backend, not the table, and what is atomic goes to the "books".
+SILENCED_SYSTEM_CHECKS = ["django_sked.W003", "django_sked.W006"]
 
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"

@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
                 ("email", models.EmailField(max_length=254, unique=True)),
                 ("country", models.CharField(default="Germany", max_length=50)),
                 ("newsletter", models.BooleanField(default=True)),
+                ("points", models.PositiveIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(

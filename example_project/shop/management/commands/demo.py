@@ -17,6 +17,7 @@ from urllib.request import urlopen
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import connections
 
+from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
 from django_sked.states import LIVE
 from shop import demo
@@ -39,7 +40,8 @@ class Command(BaseCommand):
         try:
             self.fill(options["messages"])
             port = free_port(options["port"])
-            children["worker"] = start("sked_worker")
+            for alias in message_backends:
+                children[f"worker of {alias}"] = start("sked_worker", f"--backend={alias}")
             children["web server"] = start("runserver", f"127.0.0.1:{port}", "--noreload", "--skip-checks")
             self.welcome(f"http://127.0.0.1:{port}/", children)
             watch(children, options["seconds"])

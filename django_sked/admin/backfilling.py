@@ -1,0 +1,110 @@
+"""The page on which a range of a recurrence is backfilled."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from django_sked.admin import times
+from django_sked.admin.readonly import BaseAdmin
+from django_sked.exceptions import SkedError
+from django_sked.models import Recurrence
+
+
+def moment_input() -> forms.DateTimeInput:
+    """One input with one label, which Django's own two are without."""
+    return forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S")
+
+
+def _instant(label: Any) -> forms.DateTimeField:
+    return forms.DateTimeField(label=label, widget=moment_input())
+
+
+class BackfillForm(forms.Form):
+    """A range of time, both ends included, and how fast its messages come."""
+
+    start = _instant(gettext_lazy("From"))
+    end = _instant(gettext_lazy("Until"))
+    rate = forms.FloatField(
+        label=gettext_lazy("Messages a second"),
+        initial=1.0,
+        min_value=0.001,
+        max_value=10_000,
+        widget=forms.NumberInput(attrs={"step": "any"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zone = _("In the time zone %(zone)s.") % {"zone": timezone.get_current_timezone_name()}
+        self.fields["start"].help_text = zone
+        self.fields["end"].help_text = zone
+        self.fields["rate"].help_text = _("The first one is due now.")
+
+
+class Backfilling(BaseAdmin[Recurrence]):
+    """Mixed into the admin of recurrences."""
+
+    backfill_template = "admin/django_sked/backfill.html"
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.backfill_view)
+        return [path("<uuid:id>/backfill/", view, name="django_sked_recurrence_backfill"), *super().get_urls()]
+
+    def backfill_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        """Asks for the range, and schedules what has no message in it."""
+        if not request.user.has_perm("django_sked.run_recurrence") or not self.has_view_permission(request):
+            raise PermissionDenied
+        recurrence = self.get_queryset(request).filter(pk=id).first()
+        if recurrence is None:
+            raise Http404
+        form = BackfillForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                made = recurrence.backfill(**form.cleaned_data)
+            except SkedError as error:
+                form.add_error(None, str(error))
+            else:
+                self._tell(request, recurrence, form, len(made))
+                return HttpResponseRedirect(self._url("change", recurrence))
+        return self._ask(request, recurrence, form)
+
+    def _tell(self, request: HttpRequest, recurrence: Recurrence, form: BackfillForm, count: int) -> None:
+        start, end = (times.absolute(form.cleaned_data[name]) for name in ("start", "end"))
+        text = ngettext(
+            "Backfilled from %(start)s until %(end)s: %(count)d message was scheduled.",
+            "Backfilled from %(start)s until %(end)s: %(count)d messages were scheduled.",
+            count,
+        ) % {"start": start, "end": end, "count": count}
+        LogEntry.objects.log_actions(request.user.pk, [recurrence], CHANGE, change_message=text)  # type: ignore[arg-type]
+        self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
+
+    def _ask(self, request: HttpRequest, recurrence: Recurrence, form: BackfillForm) -> TemplateResponse:
+        title = _("Backfill: %(name)s") % {"name": recurrence.name}
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": True,
+            # What Django's template ends the breadcrumbs with.
+            "original": title,
+            "form": form,
+            "back_url": self._url("change", recurrence),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, self.backfill_template, context)
+
+    def _url(self, view: str, recurrence: Recurrence) -> str:
+        name = f"admin:django_sked_recurrence_{view}"
+        return reverse(name, args=[recurrence.pk], current_app=self.admin_site.name)

@@ -1,0 +1,59 @@
+"""Which backend's messages a page is about, and the addresses that say so."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest
+from django.urls import reverse
+
+from django_sked.admin.readonly import BaseAdmin
+from django_sked.admin.stored import StoredMessages
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.backends.base import BaseBackend
+from django_sked.criteria import Criteria
+from django_sked.models import ScheduledMessage
+
+#: The parameter of an address; without it, it is about the default backend.
+PARAMETER = "backend"
+
+
+class Places(BaseAdmin[ScheduledMessage]):
+    """Mixed into the admin of messages."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduledMessage]:
+        """The messages of one backend: rows, or what stands for a QuerySet of those that are none."""
+        backend = message_backends[_chosen(request) or DEFAULT_ALIAS]
+        if backend.database is None:
+            return cast("QuerySet[ScheduledMessage]", StoredMessages(backend, Criteria()))
+        return super().get_queryset(request).using(backend.database)
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> ScheduledMessage | None:
+        """By its id in the backend that the address names, else in any: links of the history name none."""
+        named = _chosen(request)
+        for alias in [named] if named else message_backends:
+            request.sked_backend = alias  # type: ignore[attr-defined]
+            found = super().get_object(request, object_id, from_field)
+            if found is not None:
+                return found
+        return None
+
+    def url_name(self, view: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+    def url(self, view: str, *args: Any, backend: BaseBackend) -> str:
+        """The address of a view on this site, about messages of this backend."""
+        url = reverse(f"admin:{self.url_name(view)}", args=args, current_app=self.admin_site.name)
+        return url if backend.alias == DEFAULT_ALIAS else f"{url}?{urlencode({PARAMETER: backend.alias})}"
+
+
+def _chosen(request: HttpRequest) -> str | None:
+    """The alias that the address names, or that `get_object` is looking into."""
+    alias: str | None = getattr(request, "sked_backend", None) or request.GET.get(PARAMETER) or None
+    if alias is not None and alias not in message_backends:
+        raise Http404(f"There is no backend {alias!r}.")
+    return alias

@@ -1,0 +1,206 @@
+"""The admin of recurrences: what comes when, made and edited by a form; what the code declares is paused only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import ValidationError
+from django.db.models import DateTimeField, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html_join
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_sked import definitions, triggers
+from django_sked.admin import times
+from django_sked.admin.backfilling import Backfilling, moment_input
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import SkedError
+from django_sked.models import Recurrence, ScheduledMessage
+
+
+class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A cron expression or an interval, and the rest of a definition."""
+
+    cron = forms.CharField(required=False, max_length=triggers.MOST_CHARACTERS, label=gettext_lazy("Cron expression"))
+    every = forms.DurationField(required=False, label=gettext_lazy("Every"))
+
+    class Meta:
+        model = Recurrence
+        fields = (
+            *("name", "event", "payload", "cron", "every", "timezone", "start_at", "end_at", "max_occurrences"),
+            *("jitter", "misfire", "misfire_cap", "grace", "overlap", "stateful", "queue", "priority"),
+        )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        stored = self.instance.trigger or {}
+        if stored.get("kind") == "cron":
+            self.initial["cron"] = stored["expression"]
+        elif stored.get("kind") == "every":
+            self.initial["every"] = triggers.Every(stored["interval"]).interval
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if self.errors:
+            return cleaned
+        values = {name: cleaned.get(name, getattr(self.instance, name)) for name in definitions.FIELDS}
+        cron, every = cleaned.get("cron") or None, cleaned.get("every")
+        try:
+            if cron is not None or every is not None or not self.instance.trigger:
+                values["trigger"] = triggers.to_json(definitions.one_trigger(cron=cron, every=every, trigger=None))
+            definitions.checked(values)
+        except SkedError as error:
+            raise ValidationError(str(error)) from error
+        self.instance.trigger = values["trigger"]
+        return cleaned
+
+
+class RecurrenceAdminMixin(Backfilling):
+    """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
+
+    form = RecurrenceForm
+    formfield_overrides: ClassVar[dict[Any, Any]] = {
+        DateTimeField: {"form_class": forms.DateTimeField, "widget": moment_input()},
+    }
+    change_form_template = "admin/django_sked/recurrence.html"
+    list_display: tuple[Any, ...] = ("name", "event", "when", "state", "next_tick", "occurrences", "failures", "missed")
+    list_filter: ClassVar[tuple[Any, ...]] = ("status", "is_declared")
+    search_fields: ClassVar[tuple[str, ...]] = ("name", "event")
+    ordering: ClassVar[tuple[str, ...]] = ("name",)
+    actions = ("pause", "resume", "run_now")
+    readonly_fields: ClassVar[tuple[str, ...]] = (
+        *("when", "next_five", "state", "is_declared", "last_tick", "occurrences", "successes", "failures"),
+        *("missed", "skipped"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Recurrence]:
+        return super().get_queryset(request).using(Recurrence.objects.get_queryset().db)
+
+    def get_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[Any]:
+        """What is carried is for those who may see it; what has happened, of what is there."""
+        if not self.has_change_permission(request, obj):
+            fields = [name for name in RecurrenceForm.Meta.fields if name not in ("cron", "every")]
+        else:
+            fields = list(RecurrenceForm.Meta.fields)
+        if not request.user.has_perm("django_sked.view_payload"):
+            fields.remove("payload")
+        return fields if obj is None else [*self.readonly_fields, *fields]
+
+    def has_change_permission(self, request: HttpRequest, obj: Recurrence | None = None) -> bool:
+        """The code says what it has declared: a change by hand would be gone with the next deploy."""
+        return super().has_change_permission(request, obj) and (obj is None or not obj.is_declared)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Recurrence | None = None) -> bool:
+        """One at a time: Django's bulk delete would not ask who owns a row."""
+        return obj is not None and not obj.is_declared and super().has_delete_permission(request, obj)
+
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_sked.pause_recurrence")
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_sked.run_recurrence")
+
+    @property
+    def media(self) -> forms.Media:
+        return super().media + forms.Media(css={"all": ["django_sked/admin.css"]})
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        recurrence: Recurrence | None = context["original"]
+        if recurrence is not None:
+            if request.user.has_perm("django_sked.view_scheduledmessage"):
+                context["messages_url"] = self._messages_url(recurrence)
+            if self.has_run_permission(request):
+                context["backfill_url"] = self._url("backfill", recurrence)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _messages_url(self, recurrence: Recurrence) -> str | None:
+        """Where its messages are listed, on a site that lists messages."""
+        if not self.admin_site.is_registered(ScheduledMessage) or recurrence.backend not in message_backends:
+            return None
+        query = {"recurrence": str(recurrence.pk)}
+        if recurrence.backend != DEFAULT_ALIAS:
+            query["backend"] = recurrence.backend
+        url = reverse("admin:django_sked_scheduledmessage_changelist", current_app=self.admin_site.name)
+        return f"{url}?{urlencode(query)}"
+
+    # Columns
+
+    @admin.display(description=gettext_lazy("when"))
+    def when(self, recurrence: Recurrence) -> str:
+        try:
+            return recurrence.explain()
+        except SkedError as error:
+            return str(error)
+
+    @admin.display(description=gettext_lazy("status"))
+    def state(self, recurrence: Recurrence) -> str:
+        label = Recurrence.Status(recurrence.status).label
+        return f"{label} ({recurrence.reason})" if recurrence.reason else str(label)
+
+    @admin.display(description=gettext_lazy("next"))
+    def next_tick(self, recurrence: Recurrence) -> str:
+        is_active = recurrence.status == Recurrence.Status.ACTIVE
+        return times.shown(recurrence.next_tick_at if is_active else None, recurrence.store.now())
+
+    @admin.display(description=gettext_lazy("last tick"))
+    def last_tick(self, recurrence: Recurrence) -> str:
+        return times.shown(recurrence.last_tick_at, recurrence.store.now())
+
+    @admin.display(description=gettext_lazy("next five"))
+    def next_five(self, recurrence: Recurrence) -> str:
+        """In the time zone of the recurrence, not of who looks."""
+        try:
+            ticks = recurrence.next_ticks(5) if recurrence.status == Recurrence.Status.ACTIVE else []
+        except SkedError as error:
+            return str(error)
+        lines = ((tick.isoformat(), tick.strftime("%a %d %b %Y %H:%M:%S %Z")) for tick in ticks)
+        return format_html_join(", ", '<time datetime="{}">{}</time>', lines) or "-"
+
+    # Actions
+
+    @admin.action(permissions=["pause"], description=gettext_lazy("Pause selected recurrences"))
+    def pause(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
+        self._do(request, queryset, "paused", lambda each: each.pause(reason=f"by {request.user}"))
+
+    @admin.action(permissions=["pause"], description=gettext_lazy("Resume selected recurrences"))
+    def resume(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
+        self._do(request, queryset, "resumed", lambda each: each.resume())
+
+    @admin.action(permissions=["run"], description=gettext_lazy("Run selected recurrences now"))
+    def run_now(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
+        self._do(request, queryset, "run", lambda each: each.run_now() is not None)
+
+    def _do(
+        self, request: HttpRequest, queryset: QuerySet[Recurrence], done: str, act: Callable[[Recurrence], bool]
+    ) -> None:
+        """Each one, with an entry in the log of who did it."""
+        changed: list[Recurrence] = []
+        for recurrence in queryset:
+            try:
+                if act(recurrence):
+                    changed.append(recurrence)
+            except SkedError as error:
+                self.message_user(request, f"{recurrence}: {error}", messages.ERROR)
+        if changed:
+            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=done)  # type: ignore[arg-type]
+        text = _("%(count)d of %(all)d recurrences were %(done)s.")
+        level = messages.SUCCESS if changed else messages.WARNING
+        self.message_user(request, text % {"count": len(changed), "all": len(queryset), "done": done}, level)
+
+
+if TYPE_CHECKING:
+
+    class RecurrenceAdmin(RecurrenceAdminMixin): ...
+else:
+
+    class RecurrenceAdmin(RecurrenceAdminMixin, admin.ModelAdmin):
+        """The admin of recurrences as it is registered."""

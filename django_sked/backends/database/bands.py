@@ -1,0 +1,95 @@
+"""What a process remembers of the bands of each queue, so that a quick claim need not look for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from django_sked.clock import monotonic
+
+#: Seconds for which the bands of a queue are taken to be known, and for which a floor may hide an earlier message.
+KNOWN = 1.0
+#: A floor trails the store's time by at least so much: another host's estimate of that time lies a round trip behind
+#: it, and a transaction commits some time after it has scheduled.
+MARGIN = timedelta(seconds=0.25)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class Look(NamedTuple):
+    """A look into the store that has begun: what had been hinted at until then, and how high it may raise a floor."""
+
+    of_priorities: int
+    of_times: int
+    limit: datetime
+
+
+class Bands:
+    """The priorities in use and the *floor* of each band, the next_at before which there is nothing left to claim.
+
+    Rows before the floor are gone, but while some old transaction keeps them from being vacuumed the index still leads
+    through them, at 50 times the cost. Whatever comes to lie before a floor all the same, by a late commit or a
+    change, is met when the floor is forgotten, once a second, or at once after a hint. Used by several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._priorities: dict[str, tuple[float, list[int]]] = {}
+        self._floors: dict[tuple[str, int], tuple[float, datetime]] = {}
+        # Hints so far that may have been about a new priority, and about an earlier time than some floor.
+        self._of_priorities = self._of_times = 0
+        self._highest = _LONG_AGO
+
+    def begin(self, now: datetime | None = None) -> Look:
+        """Called before the store is asked; `now` is the store's time, for a claim."""
+        with self._lock:
+            limit = _LONG_AGO if now is None else now - MARGIN
+            self._highest = max(self._highest, limit)
+            return Look(self._of_priorities, self._of_times, limit)
+
+    def known(self, queue: str) -> list[int] | None:
+        """The priorities in use, highest first; None when they are to be looked up."""
+        looked_at, priorities = self._priorities.get(queue, (float("-inf"), []))
+        return priorities if monotonic() - looked_at < KNOWN else None
+
+    def looked(self, queue: str, priorities: Sequence[int], *, since: Look) -> None:
+        """These priorities were in use when this look began."""
+        with self._lock:
+            if since.of_priorities == self._of_priorities:
+                self._priorities[queue] = (monotonic(), list(priorities))
+
+    def floor(self, queue: str, band: int) -> datetime | None:
+        """Where to begin in this band; None once a second, to look from its very beginning."""
+        with self._lock:
+            begun_at, floor = self._floors.get((queue, band), (float("-inf"), None))
+            if floor is not None and monotonic() - begun_at >= KNOWN:
+                del self._floors[queue, band]
+                return None
+            return floor
+
+    def claimed(self, queue: str, band: int, last: datetime, *, since: Look) -> None:
+        """Everything in this band up to `last` is taken. Claimed ahead, it says nothing of what comes meanwhile."""
+        with self._lock:
+            # A message that was hinted at after this claim began may not have been there for it to see.
+            if since.of_times == self._of_times:
+                begun_at, _ = self._floors.get((queue, band), (monotonic(), None))
+                self._floors[queue, band] = (begun_at, min(last, since.limit))
+
+    def look_back(self, at: datetime, queue: str | None, priority: int | None) -> None:
+        """A message for `at` has been committed: see `BaseBackend.look_back`."""
+        with self._lock:
+            if queue is None:
+                self._priorities.clear()
+                self._of_priorities += 1
+            elif priority is None or (known := self.known(queue)) is None:
+                self._priorities.pop(queue, None)
+                self._of_priorities += 1
+            elif priority not in known:
+                looked_at, _ = self._priorities[queue]
+                self._priorities[queue] = (looked_at, sorted([*known, priority], reverse=True))
+                self._of_priorities += 1
+            self._of_times += at < self._highest
+            for (name, band), (begun_at, floor) in self._floors.items():
+                if floor > at and queue in (None, name):
+                    self._floors[name, band] = (begun_at, at)

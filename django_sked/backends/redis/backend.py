@@ -1,0 +1,308 @@
+"""Messages in Redis or Valkey: one server, a master that Sentinels name, or a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, cast
+from uuid import UUID
+
+from django.core.checks import CheckMessage
+
+from django_sked.backends.base import BaseBackend, Settled
+from django_sked.backends.query import MessageQuery
+from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors
+from django_sked.backends.redis.claiming import Claims
+from django_sked.backends.redis.connections import Connections
+from django_sked.backends.redis.encoding import instant, micros, uuid
+from django_sked.backends.redis.keys import Keys
+from django_sked.backends.redis.records import Records
+from django_sked.backends.redis.roster import Roster
+from django_sked.backends.redis.scripts import Scripts
+from django_sked.backends.redis.searching import Searches
+from django_sked.backends.redis.settling import Settles
+from django_sked.backends.redis.sweeping import Sweeps
+from django_sked.backends.redis.waking import News, Wake
+from django_sked.backends.ticks import MOST_TICKS
+from django_sked.clock import StoreClock
+from django_sked.conf import BackendSettings, RedisOptions
+from django_sked.criteria import Criteria
+from django_sked.exceptions import InvalidBackend
+from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.outcomes import Outcome
+from django_sked.scheduling import OnConflict
+from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
+from django_sked.states import Answer, Status
+from django_sked.verbs import Cancel, Reschedule, Verb
+
+#: Ids that a look at what a worker holds reads at once.
+PAGE = 500
+
+
+class RedisBackend(BaseBackend):
+    """Every transition is one script, on the server's own clock. Writes inside `atomic()` follow the commit."""
+
+    options_class = RedisOptions
+    supports_wakeup: ClassVar[bool] = True
+
+    def __init__(self, settings: BackendSettings) -> None:
+        super().__init__(settings)
+        try:
+            self.location = connecting.location(settings.location)
+        except InvalidBackend as error:
+            raise InvalidBackend(f"SKED[{settings.alias!r}]['LOCATION'] {error}.") from None
+        self.redis_options = cast(RedisOptions, self.options)
+        connecting.refuse(settings.alias, self.location, self.redis_options)
+        self.keys_of_store = Keys.of(settings.key_prefix, settings.alias)
+        retention = self.options.retention
+        self.connections = Connections(self.location, self.redis_options, self.keys_of_store.declared[0])
+        self.scripts = Scripts(
+            self.connections, self.keys_of_store, self.redis_options.replicas, self.redis_options.replica_timeout
+        )
+        self._clock = StoreClock(self.read_now)
+        self._records = Records(self.alias, self.scripts)
+        self._claims = Claims(self.alias, self.scripts, self._records)
+        self._settles = Settles(self.scripts, self._records, retention)
+        self._sweeps = Sweeps(self.scripts, self._records, retention)
+        self._searches = Searches(self.scripts, self._records)
+        self._news = News(self.connections.client, self.keys_of_store.news, self.alias, self.options.poll_interval)
+        self._roster = Roster(self.alias)
+
+    def check(self) -> list[CheckMessage]:
+        return checking.check(self)
+
+    # Time
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def read_now(self) -> datetime:
+        return instant(self.scripts.call("read")[0])
+
+    def is_postponing(self) -> bool:
+        return committing.is_open(self.redis_options.transaction_database)
+
+    def postpone(self, step: str, action: Callable[[], object]) -> bool:
+        if not self.is_postponing():
+            return False
+        committing.after_commit(self.redis_options.transaction_database, self.alias, step, action)
+        return True
+
+    # Schedule
+
+    def add(
+        self,
+        messages: Sequence[ScheduledMessage],
+        *,
+        on_conflict: OnConflict = "error",
+        batch_size: int | None = None,
+    ) -> list[ScheduledMessage]:
+        """See `BaseBackend.add`. One script stores all of them, at most 10,000, so `batch_size` has no say."""
+        adding.refuse_many(messages)
+        adding.refuse_late(messages)
+        adding.refuse_twins(messages, on_conflict)
+        if not messages:
+            return []
+        if self.is_postponing():
+            # As they are now: the caller may go on with the instances.
+            taken = list(map(adding.taken, messages))
+            self.postpone("schedule", lambda: self._add(taken, on_conflict))
+            for message in messages:
+                adding.stored(message, self.alias)
+            return list(messages)
+        return self._add(messages, on_conflict)
+
+    def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
+        """See `BaseBackend.add_ticks`. Their ticks are noted by the call that stores them."""
+        if not messages:
+            return []
+        if self.is_postponing():
+            taken = list(map(adding.taken, messages))
+            self.postpone("promote", lambda: self._add(taken, "ignore", MOST_TICKS))
+            for message in messages:
+                adding.stored(message, self.alias)
+            return list(messages)
+        return self._add(messages, "ignore", MOST_TICKS)
+
+    def _add(
+        self, messages: Sequence[ScheduledMessage], on_conflict: OnConflict, ticks: int = 0
+    ) -> list[ScheduledMessage]:
+        now = self.now()
+        news = self._news.of(messages, now)
+        answers, replaced = adding.add(
+            self.scripts, self._records, messages, on_conflict, now=micros(now), news=news, ticks=ticks
+        )
+        ours = {id(message) for message in messages}
+        fresh = [answer for answer in answers if id(answer) in ours]
+        for message in fresh:
+            adding.stored(message, self.alias)
+        self._news.tell_here(fresh)
+        self.tell(message_scheduled, fresh)
+        if replaced and message_cancelled.has_listeners():
+            self.tell(message_cancelled, self._read(replaced))
+        return answers
+
+    def _read(self, ids: Sequence[UUID]) -> list[ScheduledMessage]:
+        records = self._records.read(ids)[1].values()
+        return [record.message for record in records if record.message is not None]
+
+    # Read
+
+    def find(self, *, id: UUID | None = None, key: str | None = None) -> ScheduledMessage:
+        return self._searches.find(id, key)
+
+    def find_many(self, ids: Collection[UUID]) -> dict[UUID, ScheduledMessage]:
+        records = self._records.read(list(ids))[1].items()
+        return {id: record.message for id, record in records if record.is_readable and record.message is not None}
+
+    def search(self, criteria: Criteria) -> MessageQuery:
+        return MessageQuery(self, criteria)
+
+    def page(self, criteria: Criteria, start: int, stop: int | None) -> list[ScheduledMessage]:
+        return self._searches.page(criteria, start, stop)
+
+    def ids(self, criteria: Criteria, start: int, stop: int | None) -> Iterator[UUID]:
+        return self._searches.ids(criteria, start, stop)
+
+    def count(self, criteria: Criteria, *, most: int | None = None) -> int:
+        return self._searches.count(criteria, most)
+
+    def keys(self, queue: str | None = None) -> list[str]:
+        return self._searches.keys(queue)
+
+    def next_due_at(self, queue: str | None = None) -> datetime | None:
+        names = self.queues() if queue is None else [queue]
+        times = [time for name in names if (time := self.scripts.call("queues", name)) is not None]
+        return min(map(instant, times), default=None)
+
+    # Change
+
+    def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
+        changing.refuse_late(verb)
+        if self.postpone(verb.step, lambda: self._change([id], verb, now)):
+            return Answer.ON_COMMIT
+        changed = self._change([id], verb, now)
+        return verb.done if changed.messages else changed.refusals.get(id, Answer.TOO_LATE)
+
+    def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
+        """See `BaseBackend.change`. Inside a transaction it returns on how many it will be tried."""
+        changing.refuse_late(verb)
+        if self.postpone(verb.step, lambda: self._change(ids, verb, now)):
+            return len(ids)
+        return len(self._change(ids, verb, now).messages)
+
+    def _change(self, ids: Sequence[UUID], verb: Verb, now: datetime | None) -> changing.Changed:
+        at = now or self.now()
+        changed = changing.change(self._records, ids, verb, now, lambda messages: self._news.of(messages, at))
+        self._news.tell_here(changed.messages)
+        if isinstance(verb, Cancel | Reschedule):
+            self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed.messages)
+        return changed
+
+    # The worker's lease
+
+    def register(self, worker: WorkerProcess, *, now: datetime | None = None) -> None:
+        self._renew(worker, now)
+        worker.started_at = worker.beat_at
+        self._enter(worker, now)
+
+    def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> dict[UUID, int]:
+        asked = self._renew(worker, now)
+        started_at: datetime | None = worker.started_at
+        worker.started_at = started_at or worker.beat_at
+        self._enter(worker, now)
+        return asked
+
+    def _renew(self, worker: WorkerProcess, now: datetime | None) -> dict[UUID, int]:
+        lease = round(worker.lease * 1_000_000)
+        place = json.dumps([worker.host, worker.pid])
+        at, stopping = self.scripts.call("beat", worker.pk.hex, lease, place, now=_given(now))
+        worker.beat_at = instant(at)
+        worker.lease_until = worker.beat_at + timedelta(microseconds=lease)
+        return {uuid(id): int(token) for id, token in zip(stopping[::2], stopping[1::2], strict=True)}
+
+    def _enter(self, worker: WorkerProcess, now: datetime | None) -> None:
+        # At a time that a test has named there is no worker that people could look for.
+        if now is None:
+            self._roster.enter(worker)
+
+    def retire(self, worker: WorkerProcess) -> None:
+        self.scripts.call("beat", worker.pk.hex, 0, "")
+        self._roster.leave(worker)
+
+    # Claim and settle
+
+    def queues(self) -> list[str]:
+        return sorted(self.scripts.call("queues", ""))
+
+    def claim(
+        self,
+        worker: UUID,
+        queue: str,
+        limit: int,
+        *,
+        ahead: float = 0.0,
+        quick: bool = False,
+        now: datetime | None = None,
+    ) -> list[ScheduledMessage]:
+        found = self._claims.claim(worker, queue, limit, ahead, _given(now))
+        if found:
+            self._news.found()
+        return found
+
+    def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
+        return self._claims.has_suspects(queues, _given(now))
+
+    def claim_suspect(
+        self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
+    ) -> ScheduledMessage | None:
+        return self._claims.claim_suspect(worker, queues, _given(now))
+
+    def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
+        return self._settles.settle(outcomes, now)
+
+    def held_by(self, worker: UUID) -> dict[UUID, int]:
+        held: dict[UUID, int] = {}
+        for start in range(0, 1 << 31, PAGE):
+            flat = self.scripts.call("held", worker.hex, start, start + PAGE - 1)
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            held.update((uuid(id), int(token)) for id, token in pairs if token is not None)
+            if len(flat) < 2 * PAGE:
+                break
+        return held
+
+    # Sweep
+
+    def has_lapsed(self, *, now: datetime | None = None) -> bool:
+        return self._sweeps.has_lapsed(now)
+
+    def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
+        rescued, ended = self._sweeps.rescue(limit, now)
+        for status, fact in ((Status.CANCELLED, message_cancelled), (Status.DEAD, message_dead)):
+            self.tell(fact, [message for message in ended if message.status == status])
+        return rescued
+
+    def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
+        return self._sweeps.expire(limit, now)
+
+    def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
+        return self._sweeps.prune(limit, now)
+
+    def forget(self, ids: Sequence[UUID]) -> int:
+        return self._sweeps.forget(ids)
+
+    # Wake-ups
+
+    def is_expected(self, error: BaseException) -> bool:
+        return errors.is_expected(error)
+
+    def interrupt_thread(self, ident: int) -> bool:
+        return self.connections.interrupt(ident)
+
+    def listen(self, wake: Wake) -> Callable[[], None]:
+        return self._news.listen(wake)
+
+
+def _given(now: datetime | None) -> Any:
+    return micros(now) if now else ""

@@ -1,0 +1,17 @@
+#!lua flags=no-writes
+-- with states index
+-- The queues in which messages are scheduled; or, of one queue, the earliest next_at of what is no suspect.
+-- ARGV: queue, or '' for the queues.
+
+if ARGV[3] == '' then
+    return redis.call('SUNION', P .. 'due-queues', P .. 'suspect-queues')
+end
+local earliest
+for _, priority in ipairs(bands('due', ARGV[3])) do
+    local first = redis.call('ZRANGE', P .. 'due:' .. ARGV[3] .. ':' .. priority, 0, 0)
+    local next_at = first[1] and redis.call('HGET', record(first[1]), 'next_at')
+    if tonumber(next_at) and (not earliest or tonumber(next_at) < tonumber(earliest)) then
+        earliest = next_at
+    end
+end
+return earliest

@@ -1,0 +1,84 @@
+#!lua flags=allow-oom
+-- with states steps index
+-- Every step that Python has decided: written only if the record is still the one that the decision was made from.
+--
+-- ARGV: the queue to tell of, or ''; a name of this call, or '' where it need not be known again; then for each write: step, id, the rev, token and status it was decided from, the new
+-- rev, a worker that must have no lease or '', 1 to delete the record, how many names follow with a value each, how many
+-- names to remove, and these. Returns for each: 'written', 'changed' (look again), 'gone', 'leased' or 'key'.
+
+local now = store_time()
+local answer = {}
+local at = 5
+local made = ARGV[4] ~= '' and P .. 'made:' .. ARGV[4]
+
+-- A call whose answer was lost is made again at once. Others may have changed the records since, and so no `rev` tells of it.
+if made then
+    for word in (redis.call('GET', made) or ''):gmatch('%a+') do
+        answer[#answer + 1] = word
+    end
+    if #answer > 0 then
+        return answer
+    end
+end
+
+-- What may be indexed differently afterwards, as it will be; refuses a step that states.py does not have.
+local function after(old, step, first, sets, dels)
+    local new = {}
+    for name, value in pairs(old) do
+        new[name] = value
+    end
+    for position = first, first + 2 * sets - 1, 2 do
+        new[ARGV[position]] = ARGV[position + 1]
+    end
+    for position = first + 2 * sets, first + 2 * sets + dels - 1 do
+        new[ARGV[position]] = nil
+    end
+    if not (STEPS[step] and STEPS[step].from[old.status] and STEPS[step].to[new.status]) then
+        error('no step ' .. step .. ' leads from ' .. old.status .. ' to ' .. new.status)
+    end
+    return new
+end
+
+local function write(step, id, first, sets, dels)
+    local old = indexed(id)
+    local state = old and redis.call('HMGET', record(id), 'rev', 'token')
+    if not old then
+        return 'gone'
+    end
+    if state[1] == ARGV[at + 5] then
+        return 'written' -- by this very call, whose answer was lost
+    end
+    if (state[1] or '') ~= ARGV[at + 2] or state[2] ~= ARGV[at + 3] or old.status ~= ARGV[at + 4] then
+        return 'changed'
+    end
+    if ARGV[at + 6] ~= '' and has_lease(ARGV[at + 6], now) then
+        return 'leased'
+    end
+    local new = after(old, step, first, sets, dels)
+    if new.live and not old.live and key_holder(new.key) then
+        return 'key'
+    end
+    unindex(id, old)
+    if ARGV[at + 7] == '1' then
+        redis.call('UNLINK', record(id))
+        return 'written'
+    end
+    redis.call('HSET', record(id), 'rev', ARGV[at + 5], unpack(ARGV, first, first + 2 * sets - 1))
+    if dels > 0 then
+        redis.call('HDEL', record(id), unpack(ARGV, first + 2 * sets, first + 2 * sets + dels - 1))
+    end
+    index(id, new)
+    return 'written'
+end
+
+while at <= #ARGV do
+    local sets, dels = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9])
+    answer[#answer + 1] = write(ARGV[at], ARGV[at + 1], at + 10, sets, dels)
+    at = at + 10 + 2 * sets + dels
+end
+write_index()
+tell(ARGV[3])
+if made then
+    redis.call('SET', made, table.concat(answer, ' '), 'EX', 60)
+end
+return answer

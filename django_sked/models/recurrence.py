@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from zoneinfo import ZoneInfo
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_sked import arguments, civil, definitions, ids, payloads, ticking, triggers
+from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import InvalidMessage, RecurrenceChanged
+from django_sked.models.message import ScheduledMessage
+from django_sked.recurrences import RecurrenceManager, new_message
+from django_sked.verbs import Cancel
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+
+#: Rounds against others that change the same recurrence.
+ROUNDS = 20
+MOST_BACKFILLED = 10_000
+
+
+class Recurrence(models.Model):
+    """What brings a message at each tick of a trigger.
+
+    Declared by `@recurring` above a function, or made by `Recurrence.objects.create(...)`. The workers of its backend
+    turn ticks into messages, each tick into one at most. Everything that changes it is one conditional write: it names
+    the version that was read, and is made again when that is another one by now.
+    """
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("active")
+        PAUSED = "paused", _("paused")
+        ENDED = "ended", _("ended")
+
+    class Misfire(models.TextChoices):
+        LATEST = "latest", _("make up for the latest")
+        SKIP = "skip", _("skip")
+        ALL = "all", _("make up for all, up to a cap")
+
+    class Overlap(models.TextChoices):
+        ALLOW = "allow", _("allow")
+        SKIP = "skip", _("skip")
+        QUEUE = "queue", _("queue one")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=255, unique=True)
+    backend = models.CharField(_("backend"), max_length=64, default=DEFAULT_ALIAS)
+    event = models.CharField(_("event"), max_length=255, blank=True)
+    payload: models.JSONField[Any, Any] = models.JSONField(_("payload"), null=True, blank=True)
+    queue = models.CharField(_("queue"), max_length=64, default="default")
+    priority = models.SmallIntegerField(_("priority"), default=0)
+    metadata: models.JSONField[Any, Any] = models.JSONField(_("metadata"), default=dict, blank=True)
+    max_attempts = models.PositiveSmallIntegerField(_("most attempts"), null=True, blank=True)
+    retry_policy: models.JSONField[Any, Any] = models.JSONField(_("retry policy"), null=True, blank=True)
+    timeout = models.DurationField(_("timeout"), null=True, blank=True)
+    expires_in = models.DurationField(_("expires in"), null=True, blank=True)
+
+    trigger: models.JSONField[Any, Any] = models.JSONField(_("trigger"))
+    timezone = models.CharField(_("time zone"), max_length=64, default="UTC")
+    start_at = models.DateTimeField(_("start at"), null=True, blank=True)
+    end_at = models.DateTimeField(_("end at"), null=True, blank=True)
+    max_occurrences = models.PositiveIntegerField(_("most occurrences"), null=True, blank=True)
+    jitter = models.DurationField(_("jitter"), default=timedelta(0))
+    misfire = models.CharField(_("missed ticks"), max_length=10, choices=Misfire.choices, default=Misfire.LATEST)
+    misfire_cap = models.PositiveIntegerField(_("cap of missed ticks"), default=100)
+    grace = models.DurationField(_("late, not missed"), default=definitions.GRACE)
+    overlap = models.CharField(_("overlap"), max_length=10, choices=Overlap.choices, default=Overlap.ALLOW)
+    stateful = models.BooleanField(_("stateful"), default=False)
+
+    is_declared = models.BooleanField(_("declared in code"), default=False, editable=False)
+    orphaned_at = models.DateTimeField(_("orphaned at"), null=True, blank=True, editable=False)
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE, editable=False)
+    reason = models.CharField(_("reason"), max_length=255, default="", blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), editable=False)
+    ended_at = models.DateTimeField(_("ended at"), null=True, blank=True, editable=False)
+
+    # The promoter's: the next tick to become a message, and when it looks here again, None for never.
+    next_tick_at = models.DateTimeField(_("next tick at"), null=True, blank=True, editable=False)
+    look_at = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
+    last_tick_at = models.DateTimeField(_("last tick at"), null=True, blank=True, editable=False)
+    waiting_tick_at = models.DateTimeField(_("waiting tick"), null=True, blank=True, editable=False)
+    # Ids of messages of which it is not known yet that they have finished.
+    open: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True, editable=False)
+    occurrences = models.PositiveIntegerField(_("occurrences"), default=0, editable=False)
+    successes = models.PositiveIntegerField(_("successes"), default=0, editable=False)
+    failures = models.PositiveIntegerField(_("failures"), default=0, editable=False)
+    missed = models.PositiveBigIntegerField(_("missed"), default=0, editable=False)
+    skipped = models.PositiveBigIntegerField(_("skipped"), default=0, editable=False)
+    # Raised by every change, so that nobody writes over what they have not seen.
+    version = models.BigIntegerField(default=0, editable=False)
+
+    objects: ClassVar[RecurrenceManager] = RecurrenceManager()
+
+    class Meta:
+        verbose_name = _("recurrence")
+        verbose_name_plural = _("recurrences")
+        permissions = [
+            ("pause_recurrence", _("Can pause and resume recurrences")),
+            ("run_recurrence", _("Can run recurrences now and backfill them")),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Store its definition, checked; of a stored one nothing else is written. Raises InvalidMessage."""
+        if self._state.adding:
+            now = self.store.now()
+            self._check(now)
+            self._begin(now)
+            kwargs["using"] = kwargs.get("using") or type(self).objects.database_of(self.store)
+            super().save(*args, **kwargs)
+        else:
+            self._check(None)
+            wanted = {name: getattr(self, name) for name in definitions.FIELDS}
+            self.redefine(wanted)
+
+    save.alters_data = True  # type: ignore[attr-defined]
+
+    # What it says
+
+    @property
+    def store(self) -> BaseBackend:
+        """The backend that gets its messages."""
+        return message_backends[self.backend]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return civil.zone(self.timezone)
+
+    @property
+    def rules(self) -> ticking.Rules:
+        """What it is asked to do; raises InvalidMessage when its trigger is not known here."""
+        return ticking.Rules(
+            trigger=triggers.from_json(self.trigger),
+            zone=self.zone,
+            end_at=self.end_at,
+            max_occurrences=self.max_occurrences,
+            grace=self.grace,
+            misfire=self.misfire,
+            misfire_cap=self.misfire_cap,
+            overlap=self.overlap,
+            stateful=self.stateful,
+        )
+
+    def explain(self) -> str:
+        """Its trigger in words, and the time zone."""
+        text = triggers.explain(triggers.from_json(self.trigger))
+        return text if self.trigger.get("kind") == "every" else f"{text}, {self.timezone}"
+
+    def next_ticks(self, count: int = 5, *, after: datetime | None = None) -> list[datetime]:
+        """The next ticks in its time zone: those that become messages unless it is paused, or ends before."""
+        rules, tick = self.rules, self.next_tick_at
+        if after is not None or tick is None:
+            tick = self.first_tick(after or self.store.now())
+        found: list[datetime] = []
+        while tick is not None and len(found) < count and (self.end_at is None or tick <= self.end_at):
+            found.append(tick.astimezone(rules.zone))
+            tick = triggers.next_tick(rules.trigger, tick, rules.zone)
+        return found
+
+    def due_at(self, tick: datetime) -> datetime:
+        """When the message of this tick is due: later by the same part of the jitter whoever asks."""
+        return tick + self.jitter * (ids.of_tick(self.pk, tick).int / 2**128)
+
+    def first_tick(self, now: datetime) -> datetime | None:
+        """The first tick later than now and than the last one made, and not before the start."""
+        rules = self.rules
+        since = max(now, self.last_tick_at or now)
+        start = self.start_at
+        if start is not None and start > since:
+            return triggers.first_tick(rules.trigger, rules.zone, start=start, now=since)
+        known = self.next_tick_at or self.last_tick_at or start
+        if self.trigger.get("kind") == "every" and known is not None:
+            # An interval goes on in its rhythm.
+            return triggers.pass_over(rules.trigger, rules.zone, known, until=since + timedelta.resolution, keep=0).next
+        return triggers.next_tick(rules.trigger, since, rules.zone)
+
+    # Changes
+
+    def _check(self, now: datetime | None) -> None:
+        for name, value in definitions.checked({name: getattr(self, name) for name in definitions.FIELDS}).items():
+            setattr(self, name, value)
+        self.payload = payloads.normalise(self.payload, max_bytes=self.store.options.max_payload_bytes)
+        # What the code declares may have ended by the time that another database is made.
+        if now is not None and not self.is_declared and self.end_at is not None and self.end_at <= now:
+            raise InvalidMessage(f"end must lie in the future, not {arguments.shown(self.end_at)}.")
+
+    def _begin(self, now: datetime) -> None:
+        self.created_at = now
+        for name, value in self._going_on(now).items():
+            setattr(self, name, value)
+
+    def redefine(self, wanted: dict[str, Any], **state: Any) -> bool:
+        """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new."""
+
+        def change(stored: Self) -> dict[str, Any]:
+            fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
+            if fresh.keys() & _RHYTHM:
+                for name, value in fresh.items():
+                    setattr(stored, name, value)
+                stored.next_tick_at = None
+                fresh |= stored._going_on(self.store.now()) if stored.status != self.Status.PAUSED else {}
+            return fresh
+
+        return self._change(change)
+
+    def _going_on(self, now: datetime) -> dict[str, Any]:
+        """The fields with which it is active from now on, or has ended for want of ticks."""
+        tick = self.first_tick(now)
+        if tick is None or (self.end_at is not None and tick > self.end_at):
+            return self.ending(now, "There are no more ticks.")
+        look_at = now if self.open else tick - ticking.AHEAD
+        return {
+            "status": self.Status.ACTIVE,
+            "reason": "",
+            "ended_at": None,
+            "next_tick_at": tick,
+            "look_at": look_at,
+        }
+
+    def ending(self, now: datetime, reason: str) -> dict[str, Any]:
+        """The fields with which it has ended."""
+        return {
+            "status": self.Status.ENDED,
+            "reason": reason[:255],
+            "ended_at": now,
+            "next_tick_at": None,
+            "waiting_tick_at": None,
+            **self._resting(now),
+        }
+
+    def _resting(self, now: datetime) -> dict[str, Any]:
+        """No more ticks; but what has become of open messages is still to be read."""
+        return {"look_at": now if self.open else None}
+
+    def pause(self, *, reason: str = "") -> bool:
+        """Bring no more messages until it is resumed; what is not due yet is cancelled. False if it was not active."""
+        text = arguments.reason(reason)[:255]
+
+        def change(stored: Self) -> dict[str, Any]:
+            if stored.status != self.Status.ACTIVE:
+                return {}
+            fields = {"status": self.Status.PAUSED, "reason": text, "waiting_tick_at": None}
+            return fields | self._resting(self.store.now())
+
+        changed = self._change(change)
+        if changed:
+            self.cancel_ahead(reason="paused")
+        return changed
+
+    def orphan(self) -> bool:
+        """Its declaration is gone from the code: pause it, and remember why. False if that is known."""
+
+        def change(stored: Self) -> dict[str, Any]:
+            if stored.orphaned_at is not None:
+                return {}
+            now = self.store.now()
+            fields: dict[str, Any] = {"orphaned_at": now}
+            if stored.status == self.Status.ACTIVE:
+                fields |= self._resting(now) | {"status": self.Status.PAUSED, "reason": "no longer declared"}
+            return fields
+
+        changed = self._change(change)
+        if changed:
+            self.cancel_ahead(reason="no longer declared")
+        return changed
+
+    def resume(self) -> bool:
+        """Go on with the next tick after now, also after an end; what has passed meanwhile is not made up for.
+
+        False if it was active, or has no more ticks.
+        """
+
+        def change(stored: Self) -> dict[str, Any]:
+            if stored.status == self.Status.ACTIVE:
+                return {}
+            return stored._going_on(self.store.now()) | {"orphaned_at": None}
+
+        return self._change(change) and self.status == self.Status.ACTIVE
+
+    def end(self, *, reason: str = "") -> bool:
+        """Bring no more messages; what is not due yet is cancelled. False if it had ended."""
+        text = arguments.reason(reason)
+
+        def change(stored: Self) -> dict[str, Any]:
+            return {} if stored.status == self.Status.ENDED else self.ending(self.store.now(), text)
+
+        changed = self._change(change)
+        if changed:
+            self.cancel_ahead(reason="ended")
+        return changed
+
+    def cancel_ahead(self, *, reason: str, now: datetime | None = None) -> None:
+        """Cancel the messages that were made a little ahead of ticks that have not come."""
+        store, now = self.store, now or self.store.now()
+        for id in self.open_ids():
+            try:
+                message = store.find(id=id)
+            except ScheduledMessage.DoesNotExist:
+                continue
+            if message.tick_at is not None and message.tick_at > now:
+                store.change_one(id, Cancel(reason=reason))
+
+    def open_ids(self) -> list[uuid.UUID]:
+        return [uuid.UUID(text) for text in self.open]
+
+    def _change(self, change: Callable[[Self], dict[str, Any]]) -> bool:
+        """Write what `change` makes of the stored row, and read it again; false when that is nothing."""
+        for _round in range(ROUNDS):
+            self.refresh_from_db()
+            fields = change(self)
+            if not fields:
+                self.refresh_from_db()
+                return False
+            if self.write(fields):
+                return True
+        raise RecurrenceChanged(
+            f"The recurrence {self.name!r} is being changed by others; gave up after {ROUNDS} rounds."
+        )
+
+    def write(self, fields: dict[str, Any]) -> bool:
+        """Write these fields if nobody else has changed it since it was read; false when somebody has."""
+        rows: models.QuerySet[Self] = models.QuerySet(type(self), using=self._state.db)
+        if not rows.filter(pk=self.pk, version=self.version).update(version=self.version + 1, **fields):
+            return False
+        for name, value in (fields | {"version": self.version + 1}).items():
+            setattr(self, name, value)
+        return True
+
+    # Messages
+
+    def run_now(self) -> ScheduledMessage:
+        """Schedule an occurrence besides its ticks, due now, whatever its status and overlap; returns the message."""
+        message = new_message(self, ScheduledMessage, None, due_at=self.store.now())
+
+        def change(stored: Self) -> dict[str, Any]:
+            open = [*stored.open, str(message.pk)]
+            return {"open": open, "occurrences": stored.occurrences + 1, "look_at": message.due_at}
+
+        self.store.add([message])
+        self._change(change)
+        return message
+
+    def backfill(self, start: datetime, end: datetime, *, rate: float = 1.0) -> list[ScheduledMessage]:
+        """Schedule the ticks from `start` to `end`, both included, that have no message, `rate` a second from now on.
+
+        They do not count as occurrences. Returns the messages. Raises InvalidMessage for more than 10,000 ticks.
+        """
+        ticks = self._ticks_between(arguments.instant(start, "start"), arguments.instant(end, "end"))
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.001 <= rate <= 10_000:
+            raise InvalidMessage(f"rate must be a number of messages a second from 0.001 to 10000, not {rate!r}.")
+        first = self.store.now()
+        messages = [
+            new_message(self, ScheduledMessage, tick, due_at=first + timedelta(seconds=position / rate))
+            for position, tick in enumerate(ticks)
+        ]
+        return [message for message in self.store.add_ticks(messages) if message.was_created]
+
+    def _ticks_between(self, start: datetime, end: datetime) -> list[datetime]:
+        rules = self.rules
+        found: list[datetime] = []
+        if end < start:
+            raise InvalidMessage(f"end must not lie before start ({start}), not {end}.")
+        now = self.store.now()
+        if end > now + _CLOCKS_DIFFER:
+            raise InvalidMessage(f"end must not lie in the future, where ticks come by themselves, not {end}.")
+        end = min(end, now)
+        if self.trigger.get("kind") == "every":
+            tick = self._in_rhythm(rules, start)
+        else:
+            tick = triggers.next_tick(rules.trigger, start - timedelta.resolution, rules.zone)
+        while tick is not None and tick <= end:
+            if len(found) == MOST_BACKFILLED:
+                raise InvalidMessage(f"From {start} to {end} there are more than {MOST_BACKFILLED} ticks.")
+            found.append(tick)
+            tick = triggers.next_tick(rules.trigger, tick, rules.zone)
+        return found
+
+    def _in_rhythm(self, rules: ticking.Rules, start: datetime) -> datetime | None:
+        """The first tick of an interval from `start` on, in the rhythm that it has now."""
+        known = self.next_tick_at or self.last_tick_at or self.start_at or self.created_at
+        interval: timedelta = rules.trigger.interval  # type: ignore[attr-defined]
+        return start + (known - start) % interval
+
+
+#: Who says "until now" may do so by another clock than the store's.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+#: What a new value of makes the next tick another one.
+_RHYTHM = {"trigger", "timezone", "start_at", "end_at", "max_occurrences"}

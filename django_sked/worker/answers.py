@@ -1,0 +1,199 @@
+"""What receivers said, and the one outcome that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from django_sked import arguments
+from django_sked.exceptions import Bury, Reschedule, Retry, SkedError
+from django_sked.models import ScheduledMessage
+from django_sked.outcomes import Outcome, Step
+from django_sked.retry import Exponential, RetryPolicy, from_json
+from django_sked.worker import failures
+
+#: A postponed message comes back after so long at the soonest: a Reschedule is not counted, and must not spin.
+SOONEST = timedelta(seconds=0.1)
+#: Seconds until a message is tried again that could not even be dispatched, because what is stored cannot be read.
+SET_ASIDE = 60.0
+#: Seconds until a message is offered again whose transaction may have been committed: the store could not be asked.
+IN_DOUBT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """How one receiver took the message, when it was not simply satisfied."""
+
+    receiver: str
+    kind: Literal["failed", "postponed", "buried"]
+    at: datetime | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a message: who is satisfied by now, and what the others said."""
+
+    message: ScheduledMessage
+    satisfied: dict[str, str]
+    replies: list[Reply] = field(default_factory=list)
+    has_begun: bool = False
+    #: What was said of its recurrence, now or at attempts before.
+    verdict: dict[str, Any] | None = None
+    #: Was the last receiver interrupted, because its time was up?
+    was_interrupted: bool = False
+
+    def note_interrupt(self) -> None:
+        self.was_interrupted = True
+
+    def and_satisfied(self, receiver: str) -> Attempt:
+        """The attempt as it will be if this receiver succeeds."""
+        return Attempt(self.message, self.satisfied | {receiver: "delivered"}, self.replies, True, self.verdict)
+
+    def and_said(self, reply: Reply) -> Attempt:
+        return Attempt(self.message, self.satisfied, [*self.replies, reply], True, self.verdict)
+
+
+class Answers:
+    """Turns exceptions into replies, and replies into outcomes, by the rules of one backend."""
+
+    def __init__(self, *, clock: Callable[[], datetime], default_retry: RetryPolicy, worker: str) -> None:
+        self._clock = clock
+        self._default_retry = default_retry
+        self._worker = worker
+
+    def reply(self, receiver: str, error: BaseException, message: ScheduledMessage) -> Reply:
+        """What a receiver said by raising."""
+        if isinstance(error, Bury):
+            return Reply(receiver=receiver, kind="buried", error=self._entry(receiver, error, message))
+        if isinstance(error, Reschedule):
+            return self._postponed(receiver, error, message)
+        return self._failed(receiver, error, message)
+
+    def _postponed(self, receiver: str, later: Reschedule, message: ScheduledMessage) -> Reply:
+        now = self._clock()
+        try:
+            at = arguments.moment(at=later.at, delay=later.delay, now=now)
+        except SkedError as error:
+            return self._failed(receiver, error, message)
+        return Reply(receiver=receiver, kind="postponed", at=max(at or now, now + SOONEST))
+
+    def _failed(self, receiver: str, error: BaseException, message: ScheduledMessage) -> Reply:
+        """A failed attempt of this receiver: tried again when it asked for it, else by the policy, or never."""
+        entry = self._entry(receiver, error, message)
+        at = None
+        if message.attempt + 1 < message.max_attempts:
+            try:
+                at = self._next_attempt(message, error)
+            except Exception as wrong:
+                # Neither a receiver's wrong argument nor a policy that this worker cannot read ends a message.
+                entry["text"] += f" [{failures.text_of(wrong)}]"
+                at = self._after(Exponential().delay_after(message.attempt + 1))
+        return Reply(receiver=receiver, kind="failed", at=at, error=entry)
+
+    def _next_attempt(self, message: ScheduledMessage, error: BaseException) -> datetime | None:
+        if isinstance(error, Retry):
+            return arguments.moment(at=error.at, delay=error.delay, now=self._clock())
+        policy = from_json(message.retry_policy) if message.retry_policy else self._default_retry
+        return self._after(policy.delay_after(message.attempt + 1))
+
+    def _after(self, delay: float | None) -> datetime | None:
+        return None if delay is None else arguments.moment(at=None, delay=delay, now=self._clock())
+
+    def _entry(self, receiver: str, error: BaseException, message: ScheduledMessage) -> dict[str, Any]:
+        return {
+            "attempt": message.attempt + 1,
+            "at": self._clock().isoformat(timespec="microseconds"),
+            "receiver": receiver,
+            "type": type(error).__name__,
+            "text": failures.text_of(error),
+            "traceback": failures.traceback_of(error),
+            "worker": self._worker,
+        }
+
+    def conclude(self, attempt: Attempt) -> Outcome:
+        """One outcome from all replies: again at the earliest time asked; at the end dead if anyone gave up."""
+        message, satisfied, replies = attempt.message, attempt.satisfied, attempt.replies
+        if not replies and "buried" not in satisfied.values():
+            return Outcome(
+                id=message.id, token=message.token, step="deliver", delivered_to=satisfied, verdict=attempt.verdict
+            )
+        again = [reply.at for reply in replies if reply.at is not None]
+        errors = [reply.error for reply in replies if reply.error is not None]
+        step: Step = "retry" if again else "bury"
+        if step == "retry":
+            satisfied = satisfied | {reply.receiver: "buried" for reply in replies if reply.at is None}
+        else:
+            # A dead message that is redriven calls those again that gave up, and no others.
+            satisfied = {name: kind for name, kind in satisfied.items() if kind == "delivered"}
+        return Outcome(
+            id=message.id,
+            token=message.token,
+            step=step,
+            at=min(again, default=None),
+            counted=not again or any(reply.kind == "failed" for reply in replies),
+            delivered_to=satisfied,
+            errors=errors,
+            reason=_last_text([*message.errors, *errors]) if step == "bury" else "",
+            verdict=attempt.verdict,
+        )
+
+    def keep(self, attempt: Attempt) -> Outcome:
+        """Still claimed, with a note of who is satisfied: others are still to be called."""
+        message = attempt.message
+        satisfied, verdict = attempt.satisfied, attempt.verdict
+        return Outcome(
+            id=message.id, token=message.token, step="keep", counted=False, delivered_to=satisfied, verdict=verdict
+        )
+
+    def in_doubt(self, attempt: Attempt, receiver: str) -> Outcome:
+        """This atomic receiver may have succeeded, or not: if it was the last and has, the fence refuses this; if it
+        was not the last, the store has the only note of it. What those before it said is kept."""
+        at = self._clock() + timedelta(seconds=IN_DOUBT)
+        unknown = Reply(receiver=receiver, kind="postponed", at=at)
+        return replace(self.conclude(attempt.and_said(unknown)), in_doubt=True)
+
+    def expired(self, attempt: Attempt) -> Outcome:
+        """Its time ran out before the next receiver; what those before it answered is kept."""
+        return Outcome(
+            id=attempt.message.id,
+            token=attempt.message.token,
+            step="expire",
+            counted=attempt.has_begun,
+            has_begun=attempt.has_begun,
+            delivered_to=attempt.satisfied,
+            errors=[reply.error for reply in attempt.replies if reply.error is not None],
+        )
+
+    def not_started(self, attempt: Attempt, receiver: str) -> Outcome:
+        """This worker may not call it any more. What has begun comes again for those that were not called yet; what
+        has not is handed back as if it had not been claimed."""
+        message = attempt.message
+        if not attempt.has_begun:
+            return Outcome(id=message.id, token=message.token, step="release", counted=False, has_begun=False)
+        return self.conclude(attempt.and_said(Reply(receiver=receiver, kind="postponed", at=self._clock())))
+
+    def set_aside(self, attempt: Attempt, error: BaseException) -> Outcome:
+        """A failed attempt of which no receiver can tell: this must not stop the worker, nor come back at once."""
+        message = attempt.message
+        is_last = message.attempt + 1 >= message.max_attempts
+        entry = self._entry("", error, message)
+        satisfied = attempt.satisfied
+        if is_last:
+            satisfied = {name: kind for name, kind in satisfied.items() if kind == "delivered"}
+        return Outcome(
+            id=message.id,
+            token=message.token,
+            step="bury" if is_last else "retry",
+            delay=SET_ASIDE,
+            has_begun=attempt.has_begun,
+            delivered_to=satisfied,
+            errors=[*(reply.error for reply in attempt.replies if reply.error is not None), entry],
+            reason=entry["text"] if is_last else "",
+        )
+
+
+def _last_text(errors: list[dict[str, Any]]) -> str:
+    return str(errors[-1].get("text", "")) if errors else ""

@@ -1,0 +1,224 @@
+"""STEP promote: the ticks of recurrences become messages, a little ahead of their time, each exactly once.
+
+Any number of workers do this at the same time. Where messages are rows, those of the ticks and the next tick are
+written in one transaction, and the recurrence only while nobody else has changed it. Elsewhere the messages come first,
+under ids that are made of recurrence and tick, and then the recurrence is moved on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, transaction
+
+from django_sked import clock, failpoints, ticking
+from django_sked.backends.base import BaseBackend
+from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.recurrences import new_message
+from django_sked.states import Status
+
+logger = logging.getLogger("django_sked.worker")
+
+INTERVAL = 1.0
+#: Recurrences in one step, and rounds of one that has more missed ticks than are counted in one go.
+BATCH = 500
+ROUNDS = 100
+#: Messages of which a recurrence remembers that they have not finished, each one read at every look; the newest ones.
+MOST_OPEN = 100
+#: Until an occurrence is looked at that has not finished: a part of the time that it has taken, between these two.
+LOOKS = (timedelta(seconds=1), timedelta(minutes=5))
+#: Seconds for which a recurrence is left to other workers that could not be promoted here.
+SET_ASIDE = 60.0
+
+
+@dataclass(slots=True)
+class Account:
+    """What has become of the messages of a recurrence that had not finished when it was last looked at."""
+
+    live: list[ScheduledMessage] = field(default_factory=list)
+    successes: int = 0
+    failures: int = 0
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+
+class Promoter:
+    """Its `step` is called each second. `on_made` is called when there are new messages.
+
+    What may keep a thread waiting is done within `watch`, of a name and the database that recurrences are in.
+    """
+
+    def __init__(
+        self,
+        backend: BaseBackend,
+        on_made: Callable[[], None] = lambda: None,
+        watch: Callable[[str, str], AbstractContextManager[None]] = lambda name, using: nullcontext(),
+    ) -> None:
+        self._backend = backend
+        self._on_made = on_made
+        self._using = Recurrence.objects.database_of(backend)
+        self._watch = watch
+        self._set_aside: dict[UUID, float] = {}
+
+    def step(self, now: datetime | None = None) -> list[ScheduledMessage]:
+        """Promote what is to be looked at; returns the messages that were made."""
+        at = now or self._backend.now()
+        present = clock.monotonic()
+        self._set_aside = {id: until for id, until in self._set_aside.items() if until > present}
+        rows = Recurrence.objects.of(self._backend).filter(look_at__lte=at)
+        made: list[ScheduledMessage] = []
+        with self._watch("promote", self._using):
+            # Mostly there are none, and then little is to be asked for.
+            if not rows.values_list("pk")[:1]:
+                return []
+            found = list(rows.exclude(pk__in=list(self._set_aside)).order_by("look_at")[:BATCH])
+        for recurrence in found:
+            made += self._promote_safely(recurrence, at)
+        if made:
+            self._on_made()
+        return made
+
+    def _promote_safely(self, recurrence: Recurrence, at: datetime) -> list[ScheduledMessage]:
+        """One that fails, as when this worker does not know its trigger, neither ends nor keeps others waiting."""
+        made: list[ScheduledMessage] = []
+        try:
+            for _round in range(ROUNDS):
+                with self._watch("promote", self._using):
+                    made += self._promote(recurrence, at)
+                if recurrence.look_at is None or recurrence.look_at > at:
+                    break
+        except Exception as error:
+            # Recurrences may be in another database than messages.
+            if self._backend.is_expected(error) or isinstance(error, InterfaceError | OperationalError):
+                raise
+            logger.exception("not_promoted recurrence=%s", recurrence.name)
+            self._set_aside[recurrence.pk] = clock.monotonic() + SET_ASIDE
+        return made
+
+    def _promote(self, recurrence: Recurrence, at: datetime) -> list[ScheduledMessage]:
+        account = self._account(recurrence)
+        fields = _accounted(recurrence, account)
+        if recurrence.status != Recurrence.Status.ACTIVE:
+            self._write(recurrence, fields | _of_resting(recurrence, account, at), [])
+            return []
+        reason = _why_it_ends(recurrence, account, fields["successes"])
+        if reason is not None:
+            if self._write(recurrence, fields | _of_resting(recurrence, account, at, reason), []) is not None:
+                recurrence.cancel_ahead(reason=reason, now=at)
+            return []
+        standing = ticking.Standing(
+            next_tick_at=recurrence.next_tick_at,
+            waiting_tick_at=recurrence.waiting_tick_at,
+            live=len(account.live),
+            successes=fields["successes"],
+        )
+        ticks = ticking.decide(recurrence.rules, standing, at)
+        recurrence.payload = fields.get("payload", recurrence.payload)
+        messages = [new_message(recurrence, ScheduledMessage, t, due_at=recurrence.due_at(t)) for t in ticks.made]
+        fields |= _moved_on(recurrence, ticks, account.live + messages, at)
+        return self._write(recurrence, fields, messages) or []
+
+    def _account(self, recurrence: Recurrence) -> Account:
+        account = Account()
+        for id in recurrence.open_ids():
+            try:
+                message = self._backend.find(id=id)
+            except ScheduledMessage.DoesNotExist:
+                account.successes += 1  # deleted as it was delivered, with a retention of 0: others are kept
+                continue
+            if message.is_live:
+                account.live.append(message)
+            elif message.status == Status.DELIVERED:
+                account.successes += 1
+                account.verdict |= message.verdict or {}
+            elif message.status in (Status.DEAD, Status.EXPIRED):
+                account.failures += 1
+        return account
+
+    def _write(
+        self, recurrence: Recurrence, fields: dict[str, Any], messages: list[ScheduledMessage]
+    ) -> list[ScheduledMessage] | None:
+        """Both or nothing; None when somebody else has changed the recurrence meanwhile."""
+        if not self._backend.joins_transactions:
+            added = self._backend.add_ticks(messages) if messages else []
+            failpoints.hit("promote")
+            if not recurrence.write(fields):
+                # Whoever changed it has added the same, or looks again.
+                recurrence.look_at = None
+                return _created(added) or None
+            return _created(added)
+        with transaction.atomic(using=self._backend.database):
+            # First: this takes the lock of the row, and whoever comes second finds another version.
+            if not recurrence.write(fields):
+                recurrence.look_at = None
+                return None
+            failpoints.hit("promote")
+            return _created(self._backend.add_ticks(messages)) if messages else []
+
+
+def _created(messages: list[ScheduledMessage]) -> list[ScheduledMessage]:
+    return [message for message in messages if message.was_created]
+
+
+def _accounted(recurrence: Recurrence, account: Account) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "open": [str(message.pk) for message in account.live],
+        "successes": recurrence.successes + account.successes,
+        "failures": recurrence.failures + account.failures,
+    }
+    if "next_payload" in account.verdict:
+        fields |= {"payload": account.verdict["next_payload"], "stateful": True}
+    return fields
+
+
+def _why_it_ends(recurrence: Recurrence, account: Account, successes: int) -> str | None:
+    if "end" in account.verdict:
+        return str(account.verdict["end"]) or "Its receiver has ended it."
+    most = recurrence.max_occurrences
+    return None if most is None or successes < most else f"It has had its {most} successes."
+
+
+def _of_resting(recurrence: Recurrence, account: Account, at: datetime, reason: str = "") -> dict[str, Any]:
+    """The fields of one without further ticks, that ends if it has a reason to; it is looked at while messages live."""
+    if "end" in account.verdict and recurrence.status != Recurrence.Status.ENDED:
+        reason = str(account.verdict["end"]) or "Its receiver has ended it."
+    looks = [_look_at(message, at) for message in account.live]
+    return (recurrence.ending(at, reason) if reason else {}) | {"look_at": min(looks, default=None)}
+
+
+def _moved_on(
+    recurrence: Recurrence, ticks: ticking.Ticks, live: list[ScheduledMessage], at: datetime
+) -> dict[str, Any]:
+    """The fields with which it waits for what is next, or ends."""
+    fields: dict[str, Any] = {
+        "open": [str(message.pk) for message in live][-MOST_OPEN:],
+        "occurrences": recurrence.occurrences + len(ticks.made),
+        "missed": recurrence.missed + ticks.missed,
+        "skipped": recurrence.skipped + ticks.skipped,
+        "waiting_tick_at": ticks.waiting_tick_at,
+        "next_tick_at": ticks.next_tick_at,
+        "last_tick_at": max([*ticks.made, recurrence.last_tick_at], key=_last, default=None),
+    }
+    looks = [_look_at(message, at) for message in live]
+    if ticks.held_back:
+        looks.append(at + LOOKS[0])
+    elif ticks.next_tick_at is not None:
+        looks.append(ticks.next_tick_at - ticking.AHEAD)
+    if not looks:
+        return fields | recurrence.ending(at, "There are no more ticks.") | {"look_at": None}
+    return fields | {"look_at": min(looks)}
+
+
+def _last(tick: datetime | None) -> float:
+    return float("-inf") if tick is None else tick.timestamp()
+
+
+def _look_at(message: ScheduledMessage, at: datetime) -> datetime:
+    """When to see whether this occurrence has finished."""
+    shortest, longest = LOOKS
+    return max(at, message.due_at) + min(max(shortest, (at - message.due_at) / 4), longest)

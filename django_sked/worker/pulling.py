@@ -1,0 +1,124 @@
+"""Messages for a loop of your own: the worker hands each over, and waits for what the loop says of it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedError
+from django_sked.models import ScheduledMessage
+from django_sked.signals import EVERY_EVENT, Receiver
+
+#: The name under which a message remembers that the loop has had it.
+NAME = "worker.messages"
+#: Seconds between two moments at which a timeout can reach a thread that waits for the loop.
+REACHABLE = 0.25
+#: More than there are threads.
+EVERYBODY = 10_000
+
+
+class Delivery:
+    """A message in the hands of the loop, until that has said what became of it."""
+
+    def __init__(self, message: ScheduledMessage) -> None:
+        self.message = message
+        #: Everything that was said of it, by the loop and by its timeout. The first counts: to append is atomic.
+        self._said: list[tuple[BaseException | None]] = []
+        # Not an Event: an exception that is raised from outside could leave its inner lock locked for ever.
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def answer(self, error: BaseException | None = None) -> None:
+        """It is delivered; or `error` means what it means in a receiver."""
+        if self._say(error):
+            return
+        if isinstance(self._said[0][0], AttemptTimedOut):
+            raise LeaseLost(f"Message {self.message.pk} has been given up: its timeout has passed.")
+        raise SkedError(f"It has been said already what became of message {self.message.pk}.")
+
+    def give_back(self) -> bool:
+        """Have it come again at once, if nothing has been said of it; true when that was so."""
+        return self._say(Reschedule(delay=0))
+
+    def _say(self, error: BaseException | None) -> bool:
+        word = (error,)
+        self._said.append(word)
+        if self._said[0] is not word:
+            return False
+        self._silence.release()
+        return True
+
+    def wait(self) -> None:
+        try:
+            while not self._silence.acquire(timeout=REACHABLE):
+                pass
+        except AttemptTimedOut as late:
+            if self._say(late):
+                raise
+        (error,) = self._said[0]
+        if error is not None:
+            raise error
+
+
+class Handover:
+    """Where the threads of the pools and the loop meet, one message at a time."""
+
+    def __init__(self) -> None:
+        self.receiver = Receiver(NAME, EVERY_EVENT, False, False, lambda: self._receive)
+        self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._wanted = threading.Semaphore(0)
+        self._local = threading.local()
+        self._is_over = False
+
+    def messages(self) -> Iterator[ScheduledMessage]:
+        """Each message in turn, until the worker has ended."""
+        try:
+            while (delivery := self._next()) is not None:
+                try:
+                    yield delivery.message
+                except GeneratorExit:
+                    delivery.give_back()
+                    raise
+                if delivery.give_back():
+                    raise SkedError(
+                        f"Nothing was said of message {delivery.message.pk}: use `with message.delivery():`, or "
+                        "message.deliver(), .retry() or .bury(). It was given back."
+                    )
+        finally:
+            # Set first: what is handed over from now on is given back by who hands it over.
+            self._is_over = True
+            while not self._deliveries.empty():
+                if (delivery := self._deliveries.get()) is not None:
+                    delivery.give_back()
+
+    def _next(self) -> Delivery | None:
+        self._wanted.release()
+        return self._deliveries.get()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until the loop wants a message, so that whether it may still be started is looked at just then."""
+        self._wanted.acquire()
+        self._local.took = False
+        try:
+            yield
+        finally:
+            if not self._local.took:
+                self._wanted.release()
+
+    def _receive(self, message: ScheduledMessage, **kwargs: Any) -> None:
+        delivery = message._delivery = Delivery(message)  # the copy that the loop gets
+        self._deliveries.put(delivery)
+        # Not before: were a timeout to come in between, the loop would wait for a turn that nobody has.
+        self._local.took = True
+        if self._is_over:
+            delivery.give_back()
+        delivery.wait()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the worker stops, and hands nothing over that is not on its way already."""
+        self._wanted.release(EVERYBODY)
+        self._deliveries.put(None)

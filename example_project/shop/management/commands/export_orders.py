@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+from django.core.management.base import BaseCommand, OutputWrapper
+
+from django_sked.worker import Worker
+from shop.models import Order
+
+
+class Command(BaseCommand):
+    help = "Write the orders that wait to be exported as CSV, and end: a loop instead of receivers."
+    stdout: OutputWrapper
+
+    def handle(self, **options: Any) -> None:
+        rows = csv.writer(self.stdout, lineterminator="\n")
+        for message in Worker(queues=["exports"], burst=True).messages():
+            with message.delivery():
+                order = Order.objects.select_related("customer").get(pk=message.payload["order"])
+                rows.writerow([order.pk, order.customer.email, order.total, order.status])

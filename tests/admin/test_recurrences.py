@@ -1,0 +1,248 @@
+"""The pages of recurrences."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from django_sked.backends import message_backends
+from django_sked.models import Recurrence, ScheduledMessage
+from tests.admin.conftest import LIST as MESSAGES
+from tests.admin.conftest import Login, change_url, make
+
+pytestmark = pytest.mark.django_db
+LIST = "admin:django_sked_recurrence_changelist"
+FORM: dict[str, Any] = {
+    **{"name": "digest", "event": "digest.daily", "payload": "null", "cron": "0 9 * * mon-fri", "every": ""},
+    **{"timezone": "Europe/Berlin", "misfire": "latest", "misfire_cap": "100", "overlap": "allow"},
+    **{"jitter": "0", "grace": "60", "queue": "default", "priority": "0"},
+}
+
+
+def page(recurrence: Recurrence) -> str:
+    return reverse("admin:django_sked_recurrence_change", args=[recurrence.pk])
+
+
+def declared() -> Recurrence:
+    recurrence = Recurrence.objects.create("digest", cron="0 9 * * mon-fri", timezone="Europe/Berlin")
+    Recurrence.objects.filter(pk=recurrence.pk).update(is_declared=True)
+    return recurrence
+
+
+def use(client: Client, action: str, *recurrences: Recurrence) -> Any:
+    data = {"action": action, "_selected_action": [str(each.pk) for each in recurrences], "index": "0"}
+    return client.post(reverse(LIST), data, follow=True)
+
+
+def test_the_pages_say_when_in_words_and_show_the_next_five_ticks_in_its_zone(boss: Client) -> None:
+    recurrence = declared()
+    assert "At 09:00 on Monday through Friday, Europe/Berlin" in boss.get(reverse(LIST)).content.decode()
+    html = boss.get(page(recurrence)).content.decode()
+    assert html.count("09:00:00 CE") == 5
+
+
+def test_a_recurrence_is_made_by_a_form(boss: Client) -> None:
+    response = boss.post(reverse("admin:django_sked_recurrence_add"), FORM)
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    stored = Recurrence.objects.get()
+    assert stored.trigger == {"kind": "cron", "expression": "0 9 * * mon-fri"}
+    assert (stored.status, stored.is_declared) == ("active", False)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"cron": "61 * * * *"}, "cron must have"),
+        ({"cron": ""}, "exactly one of cron="),
+        ({"every": "60"}, "exactly one of cron="),
+        ({"timezone": "Mars/Olympus"}, "timezone must be the name of a time zone"),
+        ({"queue": "a b"}, "queue must be"),
+    ],
+)
+def test_a_wrong_form_is_refused_with_the_reason(boss: Client, change: dict[str, str], text: str) -> None:
+    html = boss.post(reverse("admin:django_sked_recurrence_add"), FORM | change).content.decode()
+    assert text in html
+    assert not Recurrence.objects.exists()
+
+
+def test_a_recurrence_made_by_hand_is_edited(boss: Client) -> None:
+    boss.post(reverse("admin:django_sked_recurrence_add"), FORM)
+    recurrence = Recurrence.objects.get()
+    assert boss.post(page(recurrence), FORM | {"cron": "", "every": "300"}).status_code == 302
+    assert Recurrence.objects.get().trigger == {"kind": "every", "interval": 300.0}
+
+
+def test_a_start_is_asked_for_in_one_input_and_kept_when_nothing_is_changed(boss: Client) -> None:
+    response = boss.post(
+        reverse("admin:django_sked_recurrence_add"),
+        FORM | {"cron": "", "every": "300", "start_at": "2030-01-15T10:00:30"},
+    )
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    recurrence = Recurrence.objects.get()
+    assert timezone.localtime(recurrence.start_at).isoformat() == "2030-01-15T10:00:30+01:00"
+    assert 'value="2030-01-15T10:00:30"' in boss.get(page(recurrence)).content.decode()
+
+
+def test_what_the_code_declares_is_not_edited_or_deleted_by_hand(boss: Client) -> None:
+    recurrence = declared()
+    assert boss.post(page(recurrence), FORM).status_code == 403
+    assert boss.post(reverse("admin:django_sked_recurrence_delete", args=[recurrence.pk])).status_code == 403
+    use(boss, "delete_selected", recurrence)
+    assert Recurrence.objects.count() == 1
+
+
+def test_what_the_code_declares_is_paused_and_resumed_by_hand(boss: Client) -> None:
+    recurrence = declared()
+    use(boss, "pause", recurrence)
+    assert Recurrence.objects.get().status == "paused"
+    use(boss, "resume", recurrence)
+    assert Recurrence.objects.get().status == "active"
+    assert [entry.change_message for entry in LogEntry.objects.order_by("pk")] == ["paused", "resumed"]
+
+
+def test_a_recurrence_is_run_now(boss: Client) -> None:
+    recurrence = declared()
+    use(boss, "run_now", recurrence)
+    assert ScheduledMessage.objects.get().recurrence_id == recurrence.pk
+
+
+@pytest.mark.parametrize(
+    ("action", "permission"),
+    [("pause", "pause_recurrence"), ("resume", "pause_recurrence"), ("run_now", "run_recurrence")],
+)
+def test_each_action_needs_its_permission(login: Login, action: str, permission: str) -> None:
+    recurrence = declared()
+    before = recurrence.version
+    use(login("view_recurrence"), action, recurrence)
+    assert Recurrence.objects.get().version == before
+    if action == "resume":
+        recurrence.pause()
+    use(login("view_recurrence", permission), action, recurrence)
+    assert Recurrence.objects.get().version > before
+
+
+def test_a_payload_is_shown_only_to_those_who_may_see_payloads(login: Login) -> None:
+    recurrence = Recurrence.objects.create("digest", every=60, payload={"secret": "hunter2"})
+    assert "hunter2" not in login("view_recurrence").get(page(recurrence)).content.decode()
+    assert "hunter2" in login("view_recurrence", "view_payload").get(page(recurrence)).content.decode()
+
+
+def test_a_stored_trigger_that_is_unknown_here_is_shown_as_such(boss: Client) -> None:
+    recurrence = declared()
+    Recurrence.objects.filter(pk=recurrence.pk).update(trigger={"kind": "moon"})
+    assert "trigger must be a dict" in boss.get(reverse(LIST)).content.decode()
+    assert boss.get(page(recurrence)).status_code == 200
+
+
+def backfill_url(recurrence: Recurrence) -> str:
+    return reverse("admin:django_sked_recurrence_backfill", args=[recurrence.pk])
+
+
+def hourly() -> tuple[Recurrence, dict[str, str]]:
+    """An interval, and a form for the three hours before now."""
+    now = timezone.localtime().replace(microsecond=0)
+    recurrence = Recurrence.objects.create("hourly", every=timedelta(hours=1), start=now - timedelta(days=9))
+    start = now - timedelta(hours=2, minutes=30)
+    return recurrence, {"start": f"{start:%Y-%m-%dT%H:%M:%S}", "end": f"{now:%Y-%m-%dT%H:%M:%S}", "rate": "0.5"}
+
+
+def test_a_range_is_backfilled_by_a_form(boss: Client) -> None:
+    recurrence, form = hourly()
+    assert f'href="{backfill_url(recurrence)}"' in boss.get(page(recurrence)).content.decode()
+
+    response = boss.post(backfill_url(recurrence), form)
+
+    assert response["Location"] == page(recurrence)
+    made = ScheduledMessage.objects.order_by("due_at")
+    assert [message.recurrence_id for message in made] == [recurrence.pk] * 3
+    assert made[1].due_at - made[0].due_at == timedelta(seconds=2)
+    (entry,) = LogEntry.objects.all()
+    assert "3 messages were scheduled." in entry.change_message
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"start": ""}, "This field is required."),
+        ({"rate": "0"}, "greater than or equal to 0.001"),
+        ({"end": "2020-01-01T00:00:00"}, "end must not lie before start"),
+        ({"end": "2999-01-01T00:00:00"}, "end must not lie in the future"),
+    ],
+)
+def test_a_range_that_cannot_be_backfilled_is_refused_with_the_reason(
+    boss: Client, change: dict[str, str], text: str
+) -> None:
+    recurrence, form = hourly()
+    assert text in boss.post(backfill_url(recurrence), form | change).content.decode()
+    assert not ScheduledMessage.objects.exists()
+
+
+def test_backfilling_needs_its_permission_and_a_post(login: Login) -> None:
+    recurrence, form = hourly()
+    watcher, runner = login("view_recurrence"), login("view_recurrence", "run_recurrence")
+    assert watcher.post(backfill_url(recurrence), form).status_code == 403
+    assert backfill_url(recurrence) not in watcher.get(page(recurrence)).content.decode()
+    assert runner.get(backfill_url(recurrence), form).status_code == 200
+    assert not ScheduledMessage.objects.exists()
+    assert runner.post(backfill_url(recurrence), form).status_code == 302
+    assert ScheduledMessage.objects.count() == 3
+
+
+def test_a_message_leads_to_its_recurrence_and_that_to_its_messages(boss: Client) -> None:
+    recurrence = declared()
+    mine = make(event="digest", recurrence_id=recurrence.pk)
+    make(event="digest", key="another-one")
+    assert f'<a href="{page(recurrence)}">digest</a>' in boss.get(change_url(mine)).content.decode()
+
+    html = boss.get(page(recurrence)).content.decode()
+    url = f"{reverse(MESSAGES)}?recurrence={recurrence.pk}"
+    assert f'href="{url}"' in html
+    response = boss.get(url)
+
+    assert list(response.context["cl"].queryset) == [mine]
+    assert f'<option value="{recurrence.pk}"' in response.content.decode()
+
+
+def test_a_message_whose_recurrence_is_gone_shows_its_id(boss: Client) -> None:
+    recurrence = declared()
+    message = make(recurrence_id=recurrence.pk)
+    Recurrence.objects.all().delete()
+    assert str(recurrence.pk) in boss.get(change_url(message)).content.decode()
+
+
+def test_messages_of_no_recurrence_are_not_all_messages(boss: Client, login: Login) -> None:
+    recurrence = declared()
+    make(event="other")
+    for value in ("0198c6f0-0000-7000-8000-000000000000", "nonsense"):
+        response = boss.get(reverse(MESSAGES), {"recurrence": value})
+        assert response.status_code == 302 and response["Location"].endswith("?e=1")
+    # Also for who may not know its name.
+    response = login("view_scheduledmessage").get(reverse(MESSAGES), {"recurrence": str(recurrence.pk)})
+    assert list(response.context["cl"].queryset) == []
+    assert "digest" not in response.content.decode()
+
+
+def test_the_names_of_recurrences_are_offered_to_who_may_see_them(login: Login) -> None:
+    declared()
+    assert "By recurrence" not in login("view_scheduledmessage").get(reverse(MESSAGES)).content.decode()
+    html = login("view_scheduledmessage", "view_recurrence").get(reverse(MESSAGES)).content.decode()
+    assert "By recurrence" in html and ">digest</option>" in html
+
+
+def test_messages_that_are_no_rows_are_those_of_its_event(boss: Client) -> None:
+    message_backends.reset()
+    recurrence = Recurrence.objects.create("poll", every=60, backend="memory")
+    message = recurrence.run_now()
+    ScheduledMessage.objects.schedule("other", backend="memory")
+    url = f"{reverse(MESSAGES)}?recurrence={recurrence.pk}&amp;backend=memory"
+    assert f'href="{url}"' in boss.get(page(recurrence)).content.decode()
+
+    response = boss.get(url.replace("&amp;", "&"))
+
+    assert [each.pk for each in response.context["cl"].result_list] == [message.pk]

@@ -1,0 +1,150 @@
+"""SQLite has one writer at a time: a worker's threads line up, and its beat does not wait until nobody else writes."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, connections, transaction
+
+from django_sked.backends import message_backends
+from django_sked.backends.base import BaseBackend
+from django_sked.backends.database import claiming
+from django_sked.backends.database.claiming import ClaimStrategy, OneWriter
+from tests.contract.store import elsewhere
+
+PATIENCE = 30.0
+FILES = [
+    pytest.param(alias, marks=pytest.mark.django_db(transaction=True, databases=[alias]), id=vendor)
+    for alias, vendor in settings.SKED_TEST_ALIASES.items()
+    if vendor == "sqlite" and alias in settings.DATABASES
+]
+
+
+@pytest.fixture(params=FILES)
+def alias(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def backend(alias: str) -> BaseBackend:
+    return message_backends[alias]
+
+
+@pytest.fixture
+def strategy(alias: str) -> Iterator[ClaimStrategy]:
+    yield OneWriter(alias)
+    connections[alias].close()
+
+
+def locked() -> OperationalError:
+    cause = sqlite3.OperationalError("database is locked")
+    cause.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    error = OperationalError("database is locked")
+    error.__cause__ = cause
+    return error
+
+
+def pragma(alias: str) -> Any:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        return cursor.fetchone()[0]
+
+
+def test_what_is_urgent_asks_for_the_lock_again_and_again(alias: str, strategy: ClaimStrategy) -> None:
+    errors = [locked() for _ in range(50)]
+    waits: list[int] = []
+
+    def write() -> str:
+        waits.append(pragma(alias))
+        if errors:
+            raise errors.pop()
+        return "written"
+
+    assert strategy.urgently(write) == "written"
+    assert len(waits) == 51
+    assert max(waits) <= 10, "milliseconds for one look"
+    assert pragma(alias) == 20_000
+
+
+def test_it_does_not_ask_for_ever(alias: str, strategy: ClaimStrategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "LONGEST_TURN", 0.0)
+
+    def write() -> None:
+        raise locked()
+
+    with pytest.raises(OperationalError, match="locked"):
+        strategy.urgently(write)
+    assert pragma(alias) == 20_000
+
+
+def test_what_has_failed_otherwise_is_not_tried_again(alias: str, strategy: ClaimStrategy) -> None:
+    calls: list[int] = []
+
+    def write() -> None:
+        calls.append(1)
+        raise IntegrityError
+
+    with pytest.raises(IntegrityError):
+        strategy.urgently(write)
+    assert len(calls) == 1
+
+
+def test_in_a_transaction_it_is_done_once(alias: str, strategy: ClaimStrategy) -> None:
+    calls: list[int] = []
+
+    def write() -> None:
+        calls.append(1)
+        raise locked()
+
+    with pytest.raises(OperationalError), transaction.atomic(using=alias):
+        strategy.urgently(write)
+    assert len(calls) == 1
+
+
+def test_receivers_of_one_process_line_up_before_they_ask_for_the_lock(alias: str, backend: BaseBackend) -> None:
+    """The second one has no patience with the lock of the file at all."""
+    may_end, has_begun = threading.Event(), threading.Event()
+
+    def first() -> None:
+        backend.prepare_thread()
+        with backend.receiver_transaction(30.0):
+            has_begun.set()
+            assert may_end.wait(PATIENCE)
+
+    def second() -> str:
+        backend.prepare_thread()
+        with connections[alias].cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 0")
+        threading.Timer(0.05, may_end.set).start()
+        with backend.receiver_transaction(30.0):
+            return "began"
+
+    thread = threading.Thread(target=lambda: elsewhere(first))
+    thread.start()
+    assert has_begun.wait(PATIENCE)
+
+    assert elsewhere(second) == "began"
+    thread.join(PATIENCE)
+
+
+def test_a_receiver_that_does_not_end_keeps_no_other_from_the_lock_itself(
+    alias: str, backend: BaseBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "LONGEST_TURN", 0.01)
+
+    def second() -> None:
+        backend.prepare_thread()
+        with connections[alias].cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 0")
+        with backend.receiver_transaction(30.0):
+            pass
+
+    backend.prepare_thread()
+    with backend.receiver_transaction(30.0), pytest.raises(OperationalError, match="locked"):
+        elsewhere(second)
+    connections[alias].close()

@@ -1,0 +1,138 @@
+"""Promoters in processes of their own, which are killed between a recurrence and the messages of its ticks."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from tests import servers
+from tests.worker.programs import Program, Project
+
+pytestmark = pytest.mark.slow
+
+TICKS, LOOKS, WORKERS = 500, 50, 20
+#: At which of its writes each of those is killed that a failpoint kills.
+KILLS = (1, 2, 3, 5, 7, 9, 11, 13)
+
+#: Five hundred ticks in fifty looks; a line tells of each one.
+PROMOTE = """
+import os
+from datetime import timedelta
+from django.conf import settings
+from django_sked import clock, failpoints
+from django_sked.backends import message_backends
+from django_sked.models import Recurrence
+from django_sked.worker.promoter import Promoter
+
+settings.SKED_ALLOW_FAILPOINTS = True
+failpoints.set({kill!r})
+backend = message_backends["default"]
+promoter, first = Promoter(backend), Recurrence.objects.get().created_at
+look = 1
+while look <= {looks}:
+    now = first + timedelta(seconds={seconds} * look)
+    try:
+        with clock.pretend(now):
+            promoter.step(now)
+        os.write(1, b"looked\\n")
+        look += 1
+    except Exception as error:
+        if not backend.is_expected(error):
+            raise
+"""
+CREATE = """
+from django_sked.models import Recurrence
+Recurrence.objects.create("digest", every=5, misfire="all", misfire_cap=1000)
+"""
+STORED = """
+import json
+from django_sked.models import Recurrence, ScheduledMessage
+recurrence = Recurrence.objects.get()
+messages = list(ScheduledMessage.objects.search())
+print(json.dumps({
+    "ticks": sorted(each.tick_at.isoformat() for each in messages),
+    "made": recurrence.occurrences,
+    "first": recurrence.created_at.isoformat(),
+}))
+"""
+
+
+#: What a vendor's settings end with.
+_LATER = {
+    "redis": "SKED['default'] = %(entry)r\n",
+    "mariadb": "from tests.servers import use_mysql_driver\nuse_mysql_driver()\n",
+}
+
+
+def _makers() -> list[Any]:
+    return [
+        pytest.param(
+            vendor, marks=pytest.mark.skipif(vendor not in settings.SKED_TEST_VENDORS, reason=f"a run without {vendor}")
+        )
+        for vendor in ("sqlite", "postgresql", "mariadb", "redis")
+    ]
+
+
+@pytest.fixture(params=_makers())
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    """A project on a server of its own, migrated and with one recurrence."""
+    vendor = request.param
+    server: Any = {"postgresql": servers.PostgreSQL, "mariadb": servers.MariaDB, "redis": servers.Redis}.get(vendor)
+    if vendor in ("mariadb", "redis") and server.find() is None:
+        pytest.skip(f"no {vendor} is installed")
+    manager: Any = nullcontext() if server is None else server()
+    with manager as running:
+        project = Project(tmp_path, None if vendor in ("sqlite", "redis") else running.entry)
+        with (tmp_path / "sked_command_settings.py").open("a") as file:
+            file.write(_LATER.get(vendor, "") % {"entry": running and running.entry})
+        try:
+            assert project.run("migrate", "--verbosity", "0").process.returncode == 0
+            assert project.script(CREATE).end() == 0
+            yield project
+        finally:
+            project.close()
+
+
+def test_promoters_that_are_killed_make_each_of_five_hundred_ticks_once(project: Project) -> None:
+    first_of_all = _promote(project, f"promote=kill:{KILLS[0]}")
+    assert first_of_all.end() == -signal.SIGKILL, first_of_all.output
+    doomed = [_promote(project, f"promote=kill:{look}") for look in KILLS[1:]]
+    shot = [_promote(project) for _ in range(4)]
+    for count, program in enumerate(shot, start=1):
+        _shoot(program, after=count)
+    codes = [program.end() for program in doomed + shot]
+    whole = [_promote(project) for _ in range(WORKERS - 1 - len(codes))]
+    assert {program.end() for program in whole} == {0}, [program.output for program in whole]
+
+    # Each is killed, unless others were quicker with every tick that is left.
+    assert set(codes) <= {0, -signal.SIGKILL}, codes
+    ticks, made, first = _stored(project)
+    assert ticks[:TICKS] == [first + timedelta(seconds=5 * count) for count in range(1, TICKS + 1)]
+    assert len(ticks) == len(set(ticks)) == made
+
+
+def _promote(project: Project, kill: str = "") -> Program:
+    return project.script(PROMOTE.format(kill=kill, looks=LOOKS, seconds=5 * TICKS // LOOKS))
+
+
+def _shoot(program: Program, *, after: int) -> None:
+    """Kill it, wherever it is, once it has looked so often."""
+    for _ in range(after):
+        program.wait_for("looked")
+    program.send(signal.SIGKILL)
+
+
+def _stored(project: Project) -> tuple[list[datetime], int, datetime]:
+    program = project.script(STORED)
+    assert program.end() == 0, program.output
+    found = json.loads(program.lines[-1])
+    ticks = [datetime.fromisoformat(tick) for tick in found["ticks"]]
+    return ticks, found["made"], datetime.fromisoformat(found["first"])

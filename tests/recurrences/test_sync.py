@@ -1,0 +1,201 @@
+"""What the code declares becomes rows, and stays what the code says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections
+from django.db.models.signals import post_migrate
+
+from django_sked import clock, recurring, syncing
+from django_sked.apps import SkedConfig
+from django_sked.exceptions import Misconfigured
+from django_sked.models import Recurrence
+from django_sked.signals import message_due
+from tests.recurrences.conftest import T0, Clockwork, at
+
+
+@pytest.fixture(autouse=True)
+def _nothing_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(recurring, "_declared", {})
+    yield
+    for declaration in recurring.declarations():
+        message_due.disconnect(dispatch_uid=declaration.function)
+
+
+Declare = Callable[..., Any]
+Sync = Callable[..., syncing.Report]
+
+
+@pytest.fixture
+def declare(clockwork: Clockwork) -> Iterator[Declare]:
+    def declare(name: str = "digest", **arguments: Any) -> Any:
+        """As a fresh import of the code would."""
+        recurring._declared.pop(name, None)
+        message_due.disconnect(dispatch_uid=f"uid-{name}")
+        if not arguments.keys() & {"cron", "every"}:
+            arguments["every"] = 60
+
+        @recurring.recurring(name, backend=clockwork.backend.alias, dispatch_uid=f"uid-{name}", **arguments)
+        def receive(**kwargs: Any) -> None:
+            received.append(kwargs["message"])
+
+        return receive
+
+    received.clear()
+    yield declare
+    message_due.disconnect(dispatch_uid="uid-digest")
+
+
+received: list[Any] = []
+
+
+@pytest.fixture
+def sync(clockwork: Clockwork) -> Sync:
+    """Synchronise the database of this backend: a test may use no other."""
+
+    def sync(now: datetime = T0, **options: Any) -> syncing.Report:
+        with clock.pretend(now):
+            return syncing.sync(database=Recurrence.objects.database_of(clockwork.backend), **options)
+
+    return sync
+
+
+def test_a_declaration_becomes_a_row_and_its_function_the_receiver(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(cron="0 13 * * *", payload={"to": "all"})
+    assert sync().created == ["digest"]
+    stored = clockwork.rows.get()
+    assert (stored.name, stored.event, stored.is_declared) == ("digest", "digest", True)
+    clockwork.promote(at(hours=1))
+    clockwork.deliver(at(hours=1))
+    assert [message.payload for message in received] == [{"to": "all"}]
+
+
+def test_a_second_sync_changes_nothing(clockwork: Clockwork, declare: Declare, sync: Sync) -> None:
+    declare()
+    sync()
+    version = clockwork.rows.get().version
+    assert sync() == syncing.Report()
+    assert clockwork.rows.get().version == version
+
+
+def test_a_changed_declaration_reaches_the_stored_row(clockwork: Clockwork, declare: Declare, sync: Sync) -> None:
+    declare(every=3600)
+    sync()
+    declare(every=60, queue="mail")
+    assert sync(at(seconds=10)).changed == ["digest"]
+    stored = clockwork.rows.get()
+    assert (stored.queue, stored.trigger["interval"]) == ("mail", 60)
+    assert stored.next_tick_at <= at(seconds=70)
+
+
+def test_what_people_have_paused_stays_paused(clockwork: Clockwork, declare: Declare, sync: Sync) -> None:
+    declare()
+    sync()
+    clockwork.rows.get().pause(reason="holidays")
+    declare(every=90)
+    sync()
+    stored = clockwork.rows.get()
+    assert (stored.status, stored.trigger["interval"]) == ("paused", 90)
+    assert clockwork.promote(at(days=1)) == []
+
+
+def test_a_declaration_that_is_gone_is_paused_and_one_that_comes_back_goes_on(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare()
+    sync()
+    recurring._declared.clear()
+    assert sync().orphaned == ["digest"]
+    assert sync().orphaned == []
+    stored = clockwork.rows.get()
+    assert (stored.status, stored.reason, stored.orphaned_at) == ("paused", "no longer declared", T0)
+    declare()
+    sync(at(seconds=5))
+    assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
+
+
+def test_only_a_prune_deletes_and_only_what_code_has_declared(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare()
+    sync()
+    clockwork.create("by.hand")
+    recurring._declared.clear()
+    assert sync(prune=True).pruned == ["digest"]
+    assert [row.name for row in clockwork.rows] == ["by.hand"]
+
+
+def test_two_declarations_of_one_name_are_refused(clockwork: Clockwork) -> None:
+    @recurring.recurring("twice", every=60)
+    def first(**kwargs: Any) -> None: ...
+
+    with pytest.raises(Misconfigured, match=r"Two functions declare the recurrence 'twice': .*first and .*second"):
+
+        @recurring.recurring("twice", every=60)
+        def second(**kwargs: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [({}, "exactly one of cron="), ({"cron": "nonsense"}, "cron must have"), ({"crom": "* * * * *"}, "'cron'")],
+)
+def test_a_wrong_declaration_is_refused_at_start(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(Misconfigured, match=text):
+        recurring.recurring("digest", **arguments)
+
+
+def test_nothing_is_synchronised_while_tests_make_their_databases(clockwork: Clockwork, declare: Declare) -> None:
+    declare()
+    using = Recurrence.objects.database_of(clockwork.backend)
+    config = SkedConfig.create("django_sked")
+    post_migrate.send(sender=config, app_config=config, verbosity=0, interactive=False, using=using)
+    assert not clockwork.rows.exists()
+
+
+def test_after_migrate_the_code_becomes_rows(
+    clockwork: Clockwork, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.apps import apps
+    from django.test import utils
+
+    declare()
+    using = Recurrence.objects.database_of(clockwork.backend)
+    # As outside of tests.
+    monkeypatch.delattr(utils._TestState, "saved_data")
+    config = apps.get_app_config("django_sked")
+    post_migrate.send(sender=config, app_config=config, verbosity=0, interactive=False, using=using)
+    assert [row.name for row in clockwork.rows] == ["digest"]
+
+
+def test_a_database_without_the_table_is_not_ready(clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    using = Recurrence.objects.database_of(clockwork.backend)
+    assert syncing.is_ready(using)
+    monkeypatch.setattr(connections[using].introspection, "table_names", lambda: ["auth_user"])
+    assert not syncing.is_ready(using)
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_the_commands_say_what_is_done_and_stored() -> None:
+    @recurring.recurring("digest", cron="0 9 * * mon-fri", timezone="Europe/Berlin", dispatch_uid="uid-digest")
+    def receive(**kwargs: Any) -> None: ...
+
+    output = StringIO()
+    call_command("sked_sync", stdout=output)
+    call_command("sked_list", recurrences=True, stdout=output)
+    message_due.disconnect(dispatch_uid="uid-digest")
+    first, second = output.getvalue().splitlines()[:2]
+    assert first == "created digest"
+    assert second.startswith("digest  active  At 09:00 on Monday through Friday, Europe/Berlin  next ")
+
+
+def test_the_list_wants_to_know_of_what() -> None:
+    with pytest.raises(CommandError, match="--recurrences"):
+        call_command("sked_list")

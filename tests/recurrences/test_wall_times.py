@@ -1,0 +1,104 @@
+"""Messages that are due when the clocks on the wall show a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from django_sked import civil, clock, syncing
+from django_sked.exceptions import InvalidMessage
+from django_sked.models import ScheduledMessage
+from tests.recurrences.conftest import T0, Clockwork, at
+
+NINE = datetime(2030, 7, 1, 9)
+
+
+@pytest.fixture
+def schedule(clockwork: Clockwork) -> Any:
+    def schedule(**arguments: Any) -> ScheduledMessage:
+        with clock.pretend(T0):
+            return ScheduledMessage.objects.schedule("reminder", backend=clockwork.backend.alias, **arguments)
+
+    return schedule
+
+
+def test_wall_time_and_zone_are_kept_and_shown(schedule: Any, clockwork: Clockwork) -> None:
+    id = schedule(at_local=NINE, timezone="Europe/Berlin").pk
+    stored = ScheduledMessage.objects.find(id=id, backend=clockwork.backend.alias)
+    assert stored.due_at == stored.next_at == datetime(2030, 7, 1, 7, tzinfo=UTC)
+    assert (stored.at_local, stored.timezone) == (NINE, "Europe/Berlin")
+
+
+def test_other_messages_have_neither(schedule: Any) -> None:
+    assert (schedule(at=T0).at_local, schedule(delay=5).timezone) == (None, None)
+
+
+def test_a_wall_time_that_is_left_out_is_the_first_instant_after_the_gap(schedule: Any) -> None:
+    message = schedule(at_local=datetime(2030, 3, 31, 2, 30), timezone="Europe/Berlin")
+    assert message.due_at == datetime(2030, 3, 31, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"at_local": NINE}, "at_local= and timezone= together"),
+        ({"timezone": "UTC"}, "at_local= and timezone= together"),
+        ({"at_local": NINE, "timezone": "UTC", "delay": 5}, "only one of at=, delay= and at_local="),
+        ({"at_local": at(), "timezone": "UTC"}, "at_local must be a datetime without a time zone"),
+        ({"at_local": NINE, "timezone": "Mars/Olympus"}, "timezone must be the name"),
+    ],
+)
+def test_a_wrong_wall_time_is_refused(schedule: Any, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidMessage, match=text):
+        schedule(**arguments)
+
+
+def test_many_messages_may_have_wall_times(clockwork: Clockwork) -> None:
+    items = [{"event": "a", "at_local": NINE, "timezone": zone} for zone in ("Europe/Berlin", "Asia/Tokyo")]
+    made = ScheduledMessage.objects.schedule_many([*items, {"event": "b"}], backend=clockwork.backend.alias)
+    assert [message.timezone for message in made] == ["Europe/Berlin", "Asia/Tokyo", None]
+    stored = {message.timezone for message in clockwork.backend.by_wall_time()}
+    assert stored == {"Europe/Berlin", "Asia/Tokyo"}
+
+
+def test_a_message_is_moved_when_its_zone_has_got_other_rules(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = schedule(at_local=NINE, timezone="Europe/Berlin", expires_in=3600)
+    plain, hours = schedule(at=at(days=200)), timedelta(hours=1)
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + hours)  # no summer time any more
+    assert syncing.move_wall_times(clockwork.backend) == 1
+    assert syncing.move_wall_times(clockwork.backend) == 0
+    stored = ScheduledMessage.objects.find(id=moved.pk, backend=clockwork.backend.alias)
+    assert stored.due_at == stored.next_at == datetime(2030, 7, 1, 8, tzinfo=UTC)
+    assert stored.expires_at == datetime(2030, 7, 1, 9, tzinfo=UTC)
+    assert stored.at_local == NINE
+    unmoved = ScheduledMessage.objects.find(id=plain.pk, backend=clockwork.backend.alias)
+    assert unmoved.due_at == at(days=200)
+
+
+@pytest.mark.parametrize("change", [{"at": at(days=3)}, {"delay": 60}, {"shift": 60}])
+def test_a_message_that_people_move_to_another_instant_has_no_wall_time_any_more(
+    schedule: Any, change: dict[str, Any]
+) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    assert message.reschedule(**change)
+    assert message.at_local is None
+
+
+def test_a_message_may_be_moved_to_another_wall_time(schedule: Any) -> None:
+    message = schedule(at=T0)
+    assert message.reschedule(at_local=NINE, timezone="Asia/Tokyo")
+    assert (message.at_local, message.timezone) == (NINE, "Asia/Tokyo")
+    assert message.due_at == datetime(2030, 7, 1, tzinfo=UTC)
+    assert message.reschedule(priority=5)
+    assert message.at_local == NINE
+
+
+def test_a_message_made_due_is_not_moved_back(schedule: Any, clockwork: Clockwork) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    assert message.make_due()
+    assert syncing.move_wall_times(clockwork.backend) == 0

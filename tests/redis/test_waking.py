@@ -1,0 +1,132 @@
+"""Idle workers of other processes are told, by what the script that stores a message publishes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import Empty, Queue
+from typing import Any
+
+import pytest
+
+from django_sked.backends.redis import RedisBackend
+from django_sked.exceptions import KeyInUse
+from tests.contract.store import Store
+from tests.worker.conftest import eventually
+
+
+class Ear:
+    """What a worker of another process hears: another backend object on the same keys."""
+
+    def __init__(self, backend: RedisBackend) -> None:
+        self.backend = RedisBackend(backend.settings)
+        self.queues: Queue[str | None] = Queue()
+        self.stop = self.backend.listen(self._wake)
+        assert eventually(self._is_listening)
+        self.settle_down()
+
+    def _wake(self, queue: str | None) -> bool:
+        self.queues.put(queue)
+        return True
+
+    def _is_listening(self) -> bool:
+        (found,) = self.backend.connections.client().pubsub_numsub(self.backend.keys_of_store.news)
+        return bool(found[1])
+
+    def next(self) -> str | None:
+        return self.queues.get(timeout=30)
+
+    def settle_down(self) -> None:
+        """It looks when it begins to listen, and once more soon after."""
+        assert self.next() is None
+        while not self.hears_nothing():
+            pass
+
+    def hears_nothing(self) -> bool:
+        try:
+            self.queues.get(timeout=0.2)
+        except Empty:
+            return True
+        return False
+
+
+@pytest.fixture
+def ear(backend: RedisBackend) -> Iterator[Ear]:
+    ear = Ear(backend)
+    yield ear
+    ear.stop()
+
+
+def test_a_message_that_is_due_is_announced_with_its_queue(store: Store, ear: Ear) -> None:
+    store.schedule(queue="mail", delay=0)
+
+    assert ear.next() == "mail"
+
+
+def test_one_that_workers_will_see_at_their_next_poll_is_not(store: Store, ear: Ear) -> None:
+    store.schedule(delay=3600)
+    held = store.schedule(delay=3600)
+    held.hold()
+
+    assert ear.hears_nothing()
+
+
+@pytest.mark.parametrize("verb", ["make_due", "resume", "redrive", "reschedule"])
+def test_so_is_what_a_verb_makes_due(store: Store, ear: Ear, verb: str) -> None:
+    arguments: dict[str, Any] = {"delay": 0} if verb == "reschedule" else {}
+    status = {"resume": "blocked", "redrive": "dead"}.get(verb, "scheduled")
+    due_at = store.backend.now().replace(year=2020) if verb == "resume" else store.backend.now().replace(year=2099)
+    message = store.in_status(status, due_at=due_at)
+    while not ear.hears_nothing():
+        pass
+
+    assert getattr(message, verb)(**arguments)
+
+    assert ear.next() == message.queue
+
+
+def test_a_wake_up_is_not_kept_back_by_a_write_that_failed(store: Store, ear: Ear) -> None:
+    store.schedule(key="k", delay=3600)
+    with pytest.raises(KeyInUse):
+        store.schedule(key="k", queue="mail", delay=0)
+
+    store.schedule(queue="mail", delay=0)
+
+    assert ear.next() == "mail"
+
+
+def test_many_calls_are_few_announcements(store: Store, backend: RedisBackend, ear: Ear) -> None:
+    for _ in range(300):
+        store.schedule(delay=0)
+    ear.next()
+
+    commands = backend.connections.client().info("commandstats")
+    assert commands["cmdstat_publish"]["calls"] < 300
+
+
+def test_a_listener_whose_connection_breaks_makes_another(store: Store, backend: RedisBackend, ear: Ear) -> None:
+    backend.connections.client().client_kill_filter(_type="pubsub")
+    ear.settle_down()
+
+    store.schedule(queue="mail", delay=0)
+    assert ear.next() == "mail"
+
+
+def test_a_listener_waits_for_a_server_that_is_away(store: Store, server: Any, ear: Ear) -> None:
+    server.stop()
+    server.start()
+    ear.settle_down()
+
+    store.schedule(queue="mail", delay=0)
+    assert ear.next() == "mail"
+
+
+def test_a_listener_ends_when_it_is_told_to(backend: RedisBackend, ear: Ear) -> None:
+    before = {thread for thread in threading.enumerate() if thread.name == "sked-listener"}
+    other = Ear(backend)
+    (thread,) = {each for each in threading.enumerate() if each.name == "sked-listener"} - before
+
+    other.stop()
+
+    thread.join(5)
+    assert not thread.is_alive()

@@ -131,6 +131,5 @@ def halt_before(start: Start, history: History) -> Fault | None:
 def _in_trouble(fault: Fault, history: History) -> bool:
     """Did something shortly before this keep settles from being written?"""
     return any(
-        other.kind in TROUBLES and other.begin <= fault.begin <= other.end + RECOVERY
-        for other in history.faults
+        other.kind in TROUBLES and other.begin <= fault.begin <= other.end + RECOVERY for other in history.faults
     )

@@ -121,5 +121,5 @@ def connected(receiver: Callable[..., Any], event: str | list[str] | None = None
         message_due.disconnect(receiver, dispatch_uid=options.get("dispatch_uid"))
 
 
-def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> None:
-    async_to_sync(function)(**kwargs)
+def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> Any:
+    return async_to_sync(function)(**kwargs)

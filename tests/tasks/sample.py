@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from django_sked.contrib.tasks.compat import task
+from django_sked.contrib.tasks import task
 from django_sked.exceptions import Bury, Reschedule, Retry
 from django_sked.retry import Fixed
 

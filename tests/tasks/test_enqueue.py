@@ -11,13 +11,13 @@ import pytest
 from django.db import connections, transaction
 from django.test import override_settings
 
-from django_sked.contrib.tasks import SkedTask, SkedTaskBackend
-from django_sked.contrib.tasks.compat import InvalidTask, InvalidTaskBackend, task, task_backends
+from django_sked.contrib.tasks import SkedTask, SkedTaskBackend, compat, task
+from django_sked.contrib.tasks.compat import InvalidTask, InvalidTaskBackend, task_backends
 from django_sked.exceptions import InvalidPayload, KeyInUse, UnknownArgument
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed
 from django_sked.states import Status
-from django_sked.testing import deliver_due
+from django_sked.testing import TickedWorker, deliver_due
 from tests.tasks import sample
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -119,8 +119,6 @@ def test_what_was_claimed_is_too_late_to_cancel(alias: str) -> None:
     result: Any = sample.add.using(backend=alias).enqueue(1)
     store = task_backends[alias].store  # type: ignore[attr-defined]
 
-    from django_sked.testing import TickedWorker
-
     TickedWorker(store).claim()
     answers.append(result.cancel())
 
@@ -205,7 +203,7 @@ def test_a_task_with_context_needs_the_argument() -> None:
 
 def test_a_task_has_no_run_after_of_its_own() -> None:
     with pytest.raises(TypeError):
-        task(run_after=T0)(sample.add.func)
+        task(run_after=T0)(sample.add.func)  # type: ignore[call-overload]
 
 
 @pytest.mark.skipif(django.VERSION < (6, 1), reason="tasks are pickled since Django 6.1")
@@ -257,7 +255,7 @@ def test_a_task_of_another_backend_may_be_sent_to_this_one() -> None:
         other = "django_tasks.backends.dummy.DummyBackend"
     ours = {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "OPTIONS": {"backend": "memory"}}
     with override_settings(TASKS={"default": {"BACKEND": other}, "sked": ours}):
-        plain = task(sample.add.func)
+        plain = compat.task(sample.add.func)
         assert not isinstance(plain, SkedTask)
         result = plain.using(backend="sked").enqueue(4)
         deliver_due(backend="memory")

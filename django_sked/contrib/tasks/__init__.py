@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django_sked.contrib.tasks.backend import SkedTaskBackend
+    from django_sked.contrib.tasks.declaring import SkedTask, task
     from django_sked.contrib.tasks.result import SkedTaskContext, SkedTaskResult
-    from django_sked.contrib.tasks.task import SkedTask
 
-__all__ = ["SkedTask", "SkedTaskBackend", "SkedTaskContext", "SkedTaskResult"]
+__all__ = ["SkedTask", "SkedTaskBackend", "SkedTaskContext", "SkedTaskResult", "task"]
 
-_HOMES = {"SkedTask": "task", "SkedTaskBackend": "backend", "SkedTaskContext": "result", "SkedTaskResult": "result"}
+_HOMES = {
+    "SkedTask": "declaring",
+    "SkedTaskBackend": "backend",
+    "SkedTaskContext": "result",
+    "SkedTaskResult": "result",
+    "task": "declaring",
+}
 
 
 def __getattr__(name: str) -> Any:

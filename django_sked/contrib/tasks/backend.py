@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.apps import apps
@@ -21,8 +20,8 @@ from django_sked.contrib.tasks.compat import (
     normalize_json,
     task_enqueued,
 )
+from django_sked.contrib.tasks.declaring import CHECKS, SkedTask, check_extras, extras_of
 from django_sked.contrib.tasks.result import SkedTaskResult, alias_of, result_of
-from django_sked.contrib.tasks.task import CHECKS, SkedTask, check_extras, extras_of
 from django_sked.exceptions import InvalidMessage, KeyInUse, Misconfigured
 from django_sked.models import ScheduledMessage
 
@@ -71,7 +70,7 @@ class SkedTaskBackend(BaseTaskBackend):
         check_extras(task)
         receivers.register(task)
 
-    def enqueue(self, task: AnyTask, args: Any, kwargs: Any) -> SkedTaskResult:
+    def enqueue(self, task: AnyTask, args: Any, kwargs: Any) -> SkedTaskResult:  # type: ignore[override]
         """Schedule its message, in the caller's transaction where the store joins that."""
         self.validate_task(task)
         message = self._schedule(
@@ -110,7 +109,7 @@ class SkedTaskBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id)
         return result_of(message)
 
-    def check(self, **kwargs: Any) -> Iterable[checks.CheckMessage]:
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
         """That the apps are installed, and the alias is one of SKED."""
         missing = [app for app in ("django_sked", OUR_APP, APP) if app and not apps.is_installed(app)]
         problems = [f"needs {app!r} in INSTALLED_APPS" for app in missing]

@@ -42,7 +42,7 @@ _OURS = {"WorkerLost": WorkerLost}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkedTaskResult(AnyTaskResult):
+class SkedTaskResult(AnyTaskResult):  # type: ignore[misc]
     """A result whose task can still be changed. Its `id` is that of the message."""
 
     _not_kept: str = ""
@@ -99,7 +99,7 @@ class SkedTaskResult(AnyTaskResult):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkedTaskContext(AnyTaskContext):
+class SkedTaskContext(AnyTaskContext):  # type: ignore[misc]
     """What a task with `takes_context=True` is given."""
 
     @property

@@ -17,7 +17,7 @@ class EagerTaskBackend(SkedTaskBackend):
     `deliver_due(now=...)`; Django's ImmediateBackend refuses it.
     """
 
-    def enqueue(self, task: AnyTask, args: Any, kwargs: Any) -> SkedTaskResult:
+    def enqueue(self, task: AnyTask, args: Any, kwargs: Any) -> SkedTaskResult:  # type: ignore[override]
         """Enqueue it, run it if it is due, and return what has become of it."""
         result = super().enqueue(task, args, kwargs)
         deliver_due(backend=self.store, queue=task.queue_name)

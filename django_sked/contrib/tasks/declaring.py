@@ -1,14 +1,15 @@
-"""A task with what a message can do besides."""
+"""`@task`, and a task with what a message can do besides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from django_sked import arguments, payloads, scheduling
-from django_sked.contrib.tasks.compat import AnyTask, InvalidTask
+from django_sked.contrib.tasks import compat
+from django_sked.contrib.tasks.compat import DEFAULT_TASK_BACKEND_ALIAS, AnyTask, InvalidTask
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.retry import RetryPolicy
@@ -89,6 +90,33 @@ class SkedTask(AnyTask):
 
     acancel = twin(cancel)
     areschedule = twin(reschedule)
+
+
+@overload
+def task(function: Callable[..., Any], /) -> SkedTask: ...
+
+
+@overload
+def task(
+    *,
+    priority: int = 0,
+    queue_name: str = "default",
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS,
+    takes_context: bool = False,
+    key: str | None = None,
+    on_conflict: OnConflict | None = None,
+    expires_in: Delay | None = None,
+    max_attempts: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: Delay | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], SkedTask]: ...
+
+
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Django's `@task`, which takes the same, typed for tasks whose backend is a SkedTaskBackend."""
+    declared: Any = compat.task
+    return declared(function, **options)
 
 
 def extras_of(task: AnyTask) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class Options:
     poll_interval: float = _option(_number(0.01, 3600), default=1.0)
     batch_size: int = _option(_number(1, 5000, whole=True), default=500)
     max_payload_bytes: int = _option(_number(1, 1 << 30, whole=True), default=256 * 1024)
+    #: Of what each receiver returns; 0 keeps no results.
+    max_result_bytes: int = _option(_number(0, 1 << 30, whole=True), default=64 * 1024)
     retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
 
 

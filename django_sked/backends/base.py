@@ -7,7 +7,7 @@ only tests and `django_sked.testing` pass another.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -288,6 +288,13 @@ class BaseBackend(ABC):
         Returns the fields that were written; None when the fence refuses, so that the caller rolls back.
         """
         raise NotImplementedError
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        """Note how far claimed messages are: id -> (token, percent), each only while its token is the message's.
+
+        Returns those that the fence refuses. One that somebody else has locked is passed over.
+        """
+        return []
 
     @abstractmethod
     def held_by(self, worker: UUID) -> dict[UUID, int]:

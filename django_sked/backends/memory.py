@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, ClassVar
@@ -315,6 +315,17 @@ class MemoryBackend(BaseBackend):
                 self._delete_at_once([message])
         self.tell(message_cancelled, others)
         return settled
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        with self._lock:
+            lost = []
+            for id, (token, percent) in progress.items():
+                message = self._messages.get(id)
+                if message is None or message.token != token or message.status != Status.CLAIMED:
+                    lost.append(id)
+                else:
+                    message.progress = percent
+            return lost
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         with self._lock:

@@ -120,5 +120,5 @@ def _now(now: datetime | None) -> datetime | None:
     return now or clock.pretended()
 
 
-def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> None:
-    async_to_sync(function)(**kwargs)
+def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> Any:
+    return async_to_sync(function)(**kwargs)

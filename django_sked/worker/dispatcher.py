@@ -19,9 +19,10 @@ from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import Receiver, message_due, message_started
-from django_sked.worker import failures, hygiene, transactions
+from django_sked.worker import failures, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
 from django_sked.worker.deadlines import Abandoned, Deadlines
+from django_sked.worker.results import Results
 from django_sked.worker.watchdog import Guard
 
 logger = logging.getLogger("django_sked.worker")
@@ -55,6 +56,7 @@ class Dispatcher:
         write_off: Callable[[int, Outcome], None] = lambda thread, outcome: None,
         guard: Callable[[Callable[[int], None]], Guard] = lambda abandon: Guard({}, abandon),
         receivers_of: Callable[[str], tuple[Receiver, ...]] = message_due.receivers_of,
+        tell_progress: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -65,8 +67,10 @@ class Dispatcher:
         self._write_off = write_off
         self._guard = guard
         self.receivers_of = receivers_of
+        self._tell_progress = tell_progress or partial(progress.write_now, backend)
         self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
         self._warned: set[str] = set()
+        self._results = Results(backend.options.max_result_bytes)
         #: What the receivers running now were given, by id and token.
         self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
 
@@ -75,7 +79,7 @@ class Dispatcher:
 
         None when there is nothing to write any more: the message is not ours.
         """
-        attempt = Attempt(message, {}, verdict=message.verdict)
+        attempt = Attempt(message, {}, verdict=message.verdict, tell_progress=self._tell_progress)
         try:
             receivers = self.receivers_of(message.event)
             return self._dispatch(attempt, receivers) if receivers else self._unroutable(message)
@@ -87,6 +91,8 @@ class Dispatcher:
                 raise
             logger.exception("set_aside event=%s id=%s", message.event, message.id)
             return self._answers.set_aside(attempt, error)
+        finally:
+            attempt.is_over = True
 
     def request_cancel(self, tokens: Mapping[UUID, int]) -> None:
         """Let receivers that run now, under these tokens, see that their message shall be cancelled."""
@@ -97,11 +103,12 @@ class Dispatcher:
     def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
         message = attempt.message
         attempt.satisfied = dict(message.delivered_to)
+        attempt.is_for_several = len(receivers) > 1 or bool(attempt.satisfied)
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         for receiver in wanted:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 return instead
-            shown = _shown(message, receiver.name, alone=len(wanted) == 1)
+            shown = _shown(attempt, receiver.name, alone=len(wanted) == 1)
             if not attempt.has_begun:
                 signals.tell(message_started, [shown], self._backend.alias)
             try:
@@ -110,7 +117,9 @@ class Dispatcher:
                     if outcome.step != "keep":
                         return outcome
                 else:
-                    self._call(attempt, receiver, shown, message.timeout)
+                    value = self._call(attempt, receiver, shown, message.timeout)
+                    if value is not None:
+                        self._results.keep(attempt, receiver.name, value)
                 attempt.satisfied[receiver.name] = "delivered"
             except (Abandoned, transactions.Lost):
                 raise
@@ -141,17 +150,17 @@ class Dispatcher:
         if self._backend.has_one_writer:
             # The beat of this very worker waits until the transaction ends.
             timeout = min(timeout, self._lease / 2)
-        before = attempt.verdict
+        before, results = attempt.verdict, attempt.results
 
         def call() -> None:
             # It may have waited long for this transaction: for a connection, or where one writes at a time.
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 raise transactions.NotStarted(instead)
             # Each try gets the message as it is stored, whatever the one before it did to its own.
-            shown = _shown(attempt.message, receiver.name, alone=False)
-            attempt.verdict = before
+            shown = _shown(attempt, receiver.name, alone=False)
+            attempt.verdict, attempt.results = before, results
             try:
-                self._call(attempt, receiver, shown, timeout)
+                value = self._call(attempt, receiver, shown, timeout)
             except Exception as error:
                 if attempt.was_interrupted and self._backend.is_expected(error):
                     raise AttemptTimedOut(_had(timeout)) from error
@@ -159,14 +168,16 @@ class Dispatcher:
             if attempt.was_interrupted:
                 # It swallowed that; but whether its connection still says the truth, nobody knows.
                 raise AttemptTimedOut(_had(timeout))
-            outcome.verdict = attempt.verdict
+            if value is not None:
+                self._results.keep(attempt, receiver.name, value)
+            outcome.verdict, outcome.result, outcome.progress = attempt.verdict, attempt.result, attempt.progress
 
         after = attempt.and_satisfied(receiver.name)
         outcome = self._answers.conclude(after) if is_last else self._answers.keep(after)
         seconds = (timeout + self._lease).total_seconds()
 
         def in_doubt() -> Outcome:
-            attempt.verdict = before
+            attempt.verdict, attempt.results = before, results
             return self._answers.in_doubt(attempt, receiver.name)
 
         guard = self._guard(lambda thread: self._write_off(thread, in_doubt()))
@@ -176,8 +187,12 @@ class Dispatcher:
             return error.instead
         except transactions.InDoubt:
             return in_doubt()
+        except BaseException:
+            attempt.results = results
+            raise
 
-    def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> None:
+    def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> Any:
+        """Returns what the receiver returns."""
         attempt.has_begun = True
         function = receiver.function
         if function is None:
@@ -189,18 +204,20 @@ class Dispatcher:
         try:
             failpoints.hit("dispatch.during")
             if receiver.is_async:
-                self._run_async(function, kwargs, None if timeout is None else timeout.total_seconds())
+                value = self._run_async(function, kwargs, None if timeout is None else timeout.total_seconds())
             elif timeout is None or self._deadlines is None:
-                function(**kwargs)
+                value = function(**kwargs)
             else:
                 write_off = partial(self._not_ended, attempt, receiver.name, timeout)
                 called = partial(function, **kwargs)
-                self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
+                value = self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown)
+            return value
         except EndRecurrence as end:
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown, end=end.reason)
+            return None
         except AttemptTimedOut as error:
             if not error.args and timeout is not None:
                 error.args = (_had(timeout),)
@@ -245,11 +262,12 @@ def _had(timeout: timedelta) -> str:
     return f"It had {timeout.total_seconds():g} s."
 
 
-def _shown(message: ScheduledMessage, receiver: str, *, alone: bool) -> ScheduledMessage:
+def _shown(attempt: Attempt, receiver: str, *, alone: bool) -> ScheduledMessage:
     """What a receiver gets: the message with the number of this attempt; setting its fields changes nothing of ours.
 
     A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told.
     """
+    message = attempt.message
     shown = ScheduledMessage.__new__(ScheduledMessage)
     values = shown.__dict__
     values.update(message.__dict__)
@@ -257,6 +275,7 @@ def _shown(message: ScheduledMessage, receiver: str, *, alone: bool) -> Schedule
     state.adding, state.db = message._state.adding, message._state.db
     values["attempt"] = message.attempt + 1
     values["receiver"] = receiver
+    values["_attempt"] = attempt
     if not alone:
         for name in _JSON:
             values[name] = copy.deepcopy(values[name])

@@ -26,14 +26,14 @@ class Delivery:
     def __init__(self, message: ScheduledMessage) -> None:
         self.message = message
         #: Everything that was said of it, by the loop and by its timeout. The first counts: to append is atomic.
-        self._said: list[tuple[BaseException | None]] = []
+        self._said: list[tuple[BaseException | None, Any]] = []
         # Not an Event: an exception that is raised from outside could leave its inner lock locked for ever.
         self._silence = threading.Lock()
         self._silence.acquire()
 
-    def answer(self, error: BaseException | None = None) -> None:
+    def answer(self, error: BaseException | None = None, *, result: Any = None) -> None:
         """It is delivered; or `error` means what it means in a receiver."""
-        if self._say(error):
+        if self._say(error, result):
             return
         if isinstance(self._said[0][0], AttemptTimedOut):
             raise LeaseLost(f"Message {self.message.pk} has been given up: its timeout has passed.")
@@ -43,24 +43,26 @@ class Delivery:
         """Have it come again at once, if nothing has been said of it; true when that was so."""
         return self._say(Reschedule(delay=0))
 
-    def _say(self, error: BaseException | None) -> bool:
-        word = (error,)
+    def _say(self, error: BaseException | None, result: Any = None) -> bool:
+        word = (error, result)
         self._said.append(word)
         if self._said[0] is not word:
             return False
         self._silence.release()
         return True
 
-    def wait(self) -> None:
+    def wait(self) -> Any:
+        """Returns what a receiver would have returned."""
         try:
             while not self._silence.acquire(timeout=REACHABLE):
                 pass
         except AttemptTimedOut as late:
             if self._say(late):
                 raise
-        (error,) = self._said[0]
+        error, result = self._said[0]
         if error is not None:
             raise error
+        return result
 
 
 class Handover:
@@ -109,14 +111,14 @@ class Handover:
             if not self._local.took:
                 self._wanted.release()
 
-    def _receive(self, message: ScheduledMessage, **kwargs: Any) -> None:
+    def _receive(self, message: ScheduledMessage, **kwargs: Any) -> Any:
         delivery = message._delivery = Delivery(message)  # the copy that the loop gets
         self._deliveries.put(delivery)
         # Not before: were a timeout to come in between, the loop would wait for a turn that nobody has.
         self._local.took = True
         if self._is_over:
             delivery.give_back()
-        delivery.wait()
+        return delivery.wait()
 
     def close(self) -> None:
         """Let nobody wait any more: the worker stops, and hands nothing over that is not on its way already."""

@@ -24,6 +24,7 @@ from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
+from django_sked.worker.progress import ProgressWriter
 from django_sked.worker.promoter import Promoter
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
@@ -94,7 +95,7 @@ class Worker(Life):
             requests=lambda: self._forced + self._stopping,
             on_cut=self._on_cut,
             give_up=self._give_up,
-            parts=lambda: [self._settler, self._deadlines, *self._loops],
+            parts=lambda: [self._settler, self._deadlines, self._progress, *self._loops],
         )
         store = self._watchdog.store
         self._holding: dict[UUID, ScheduledMessage] = {}
@@ -111,6 +112,7 @@ class Worker(Life):
         """What claims, calls receivers and settles."""
         self._event_loop = EventLoop()
         self._deadlines = Deadlines()
+        self._progress = ProgressWriter(store, self._reporter)
         self._dispatcher = Dispatcher(
             self.backend,
             clock=self._clock.now,
@@ -121,6 +123,7 @@ class Worker(Life):
             deadlines=self._deadlines,
             write_off=self._write_off,
             guard=self._watchdog.guard,
+            tell_progress=self._progress.tell,
         )
         self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
         self._claimer = Claimer(
@@ -156,6 +159,10 @@ class Worker(Life):
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
+
+    @property
+    def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
+        return [self._progress, *self._loops]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
         size = 1 if self._handover is not None else size
@@ -205,6 +212,7 @@ class Worker(Life):
 
     def _deliver_until_stopped(self) -> None:
         self._settler.start()
+        self._progress.start()
         for loop in self._loops:
             loop.start()
         send_safely(worker_started, sender=Worker, worker=self)
@@ -340,10 +348,11 @@ class Worker(Life):
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
         self._pruner.stop()
-        for loop in self._loops:
-            loop.stop()
-        for loop in self._loops:
-            loop.join(1.0)
+        parts = self._loops_and_progress
+        for part in parts:
+            part.stop()
+        for part in parts:
+            part.join(1.0)
         self._retire()
         self._event_loop.stop()
         self._deadlines.stop()
@@ -373,8 +382,8 @@ class Worker(Life):
         logger.error("given_up worker=%s reason=%r", self.id, reason)
         self.exit_code = EXIT_ABANDONED if self._forced else EXIT_STUCK
         self._stopping = self._forced = True
-        for loop in self._loops:
-            loop.stop()
+        for part in self._loops_and_progress:
+            part.stop()
         if self._handover is not None:
             self._handover.close()
         # Somebody who listens may wait for the same store.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -268,6 +268,9 @@ class DatabaseBackend(BaseBackend):
     def settle_now(self, outcome: Outcome, *, now: datetime | None = None) -> dict[str, Any] | None:
         at = now or self.now()
         return settling.settle_now(self.database, outcome, at, self.options.retention, self._families)
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        return settling.set_progress(self._claiming, progress)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         rows = rows_of(self.database).filter(status=CLAIMED, claimed_by=worker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -261,6 +261,9 @@ class RedisBackend(BaseBackend):
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         return self._settles.settle(outcomes, now)
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        return self._settles.set_progress(progress)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         held: dict[UUID, int] = {}

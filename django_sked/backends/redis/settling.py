@@ -86,6 +86,21 @@ class Settles:
             else:
                 settled.lost.append(outcome)
 
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        """See `BaseBackend.set_progress`."""
+        lost: set[UUID] = set()
+
+        def decision(record: Record | None, id: UUID, at: datetime) -> Write | None:
+            token, percent = progress[id]
+            message = None if record is None else record.message
+            if record is None or message is None or message.token != token or message.status != Status.CLAIMED:
+                lost.add(id)
+                return None
+            return Write(record=record, step="keep", changes={"progress": percent})
+
+        self._records.decide(progress, decision)
+        return list(lost)
+
     def is_deleted(self, status: str) -> bool:
         """A retention of 0: what has just ended in such a status is not kept."""
         return self._retention.get(Status(status)) == timedelta(0)

@@ -26,9 +26,11 @@ from django_sked.signals import (
 
 def register(task: AnyTask) -> None:
     """Make a task known, so that the messages of its event are received here."""
-    if registry.add(task):
-        receiver, name = (arun, ASYNC_NAME) if iscoroutinefunction(task.func) else (run, NAME)
-        message_due.connect(receiver, event=registry.event_of(task), dispatch_uid=name)
+    registry.add(task)
+    event = registry.event_of(task)
+    receiver, name = (arun, ASYNC_NAME) if iscoroutinefunction(task.func) else (run, NAME)
+    if not any(known.name == name for known in message_due.receivers_of(event)):
+        message_due.connect(receiver, event=event, dispatch_uid=name)
 
 
 def discover() -> None:

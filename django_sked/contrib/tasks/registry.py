@@ -33,11 +33,8 @@ def task_of(event: str) -> AnyTask:
         ) from None
 
 
-def add(task: AnyTask) -> bool:
-    """Make it known; false when it was."""
-    event = event_of(task)
-    known = _tasks.get(event)
-    if known is not None and known.func is task.func:
-        return False
-    _tasks[event] = task
-    return known is None
+def add(task: AnyTask) -> None:
+    """Make it known, as it was declared first: `.using()` makes others of the same function."""
+    known = _tasks.get(event_of(task))
+    if known is None or known.func is not task.func:
+        _tasks[event_of(task)] = task

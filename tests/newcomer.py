@@ -107,7 +107,7 @@ def readme_block(text: str) -> str:
     """The Python block of the README in which this stands."""
     found = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if text in block]
     assert len(found) == 1, f"README.md has {len(found)} blocks with {text!r}"
-    return found[0]
+    return str(found[0])
 
 
 def build(folder: Path) -> Path:

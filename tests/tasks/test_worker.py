@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core import checks
 from django.test import override_settings
 
 from django_sked.contrib.tasks.compat import APP, task_backends
@@ -46,8 +45,9 @@ def test_an_app_that_is_missing_is_named() -> None:
 def test_an_alias_that_is_not_there_is_named() -> None:
     backend = {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "OPTIONS": {"backend": "elsewhere"}}
     with override_settings(TASKS={"default": backend}):
-        (problem,) = [found for found in checks.run_checks() if found.id == "django_sked.E030"]
+        (problem,) = task_backends["default"].check()
 
+    assert problem.id == "django_sked.E030"
     assert "SKED['elsewhere']" in problem.msg
 
 

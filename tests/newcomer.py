@@ -2,8 +2,11 @@
 
 Builds the wheel, makes an empty virtual environment and an empty project outside of this tree, and does there what
 README.md says, in its words, plus what Django's own tutorial has everybody do. Prints a transcript; ends with 1 at the
-first step that does not work. NEWCOMER_DATABASE may be the DATABASES entry to use, as JSON; without it, SQLite.
-NEWCOMER_DJANGO may be a requirement, such as "Django~=6.1.0".
+first step that does not work.
+
+NEWCOMER_DATABASE  the DATABASES entry to use, as JSON; without it, SQLite
+NEWCOMER_EXTRA     an extra to install, such as postgres
+NEWCOMER_DJANGO    a requirement, such as "Django~=6.1.0"
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -78,9 +82,9 @@ class Newcomer:
     def manage(self, *arguments: str, shows: str = "", stdin: str = "") -> str:
         return self.run(str(self._bin / "python"), "manage.py", *arguments, shows=shows, stdin=stdin)
 
-    def install(self, wheel: Path, *extra: str) -> None:
+    def install(self, wheel: Path, extra: str | None, *others: str) -> None:
         self.run(sys.executable, "-m", "venv", ".venv")
-        self.run(str(self._bin / "pip"), "install", "--quiet", str(wheel), *extra)
+        self.run(str(self._bin / "pip"), "install", "--quiet", f"{wheel}[{extra}]" if extra else str(wheel), *others)
 
     def start_project(self, database: str | None) -> None:
         """`startproject`, `startapp`, and the lines of the README in their places."""
@@ -115,7 +119,18 @@ def build(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=120)
     (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        check_contents(archive.namelist())
     return wheel
+
+
+def check_contents(names: list[str]) -> None:
+    """The package with all that is no Python, and nothing else."""
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "django_sked").rglob("*") if path.is_file()}
+    missing = {name for name in ours if "__pycache__" not in name} - set(names)
+    others = [name for name in names if not name.startswith(("django_sked/", "django_sked-"))]
+    assert not missing, f"The wheel lacks {sorted(missing)}"
+    assert not others, f"The wheel has {others}"
 
 
 def main() -> None:
@@ -123,7 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sked-newcomer-") as name:
         folder = Path(name)
         newcomer = Newcomer(folder)
-        newcomer.install(build(folder), *filter(None, [os.environ.get("NEWCOMER_DJANGO")]))
+        others = filter(None, [os.environ.get("NEWCOMER_DJANGO")])
+        newcomer.install(build(folder), os.environ.get("NEWCOMER_EXTRA"), *others)
         newcomer.start_project(os.environ.get("NEWCOMER_DATABASE"))
         newcomer.manage("check")
         newcomer.manage("migrate", shows="Applying django_sked.0001_initial... OK")

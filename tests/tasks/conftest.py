@@ -24,6 +24,13 @@ def _parameters() -> list[Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _empty_memory() -> Iterator[None]:
+    """What is in memory is forgotten after each test."""
+    yield
+    message_backends.reset()
+
+
 @pytest.fixture(params=_parameters())
 def alias(request: pytest.FixtureRequest) -> Iterator[str]:
     """An alias of TASKS and of SKED, with nothing in it."""

@@ -66,6 +66,21 @@ def echo(*args: Any, **kwargs: Any) -> Any:
 
 
 @task
+def large() -> str:
+    return "x" * 70_000
+
+
+class Printer:
+    class JammedError(Exception):
+        """Nested, and nameless to import_string."""
+
+
+@task
+def jam() -> None:
+    raise Printer.JammedError
+
+
+@task
 def bury() -> None:
     raise Bury("never again")
 

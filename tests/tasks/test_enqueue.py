@@ -8,6 +8,7 @@ from typing import Any
 
 import django
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.test import override_settings
 
@@ -135,6 +136,17 @@ def test_nothing_is_enqueued_by_a_transaction_that_is_rolled_back(alias: str) ->
         transaction.set_rollback(True, using=alias)
 
     assert not ScheduledMessage.objects.using(alias).filter(pk=result.id).exists()
+
+
+def test_a_task_of_a_transaction_is_there_after_its_commit(alias: str) -> None:
+    database = alias if alias in connections else "default"
+    with transaction.atomic(using=database):
+        result: Any = sample.add.using(backend=alias, run_after=T0).enqueue(1)
+        moved = result.reschedule(run_after=T0 + timedelta(days=1))
+
+    assert moved in ("rescheduled", "on_commit")
+    result.refresh()
+    assert (result.status, result.task.run_after) == ("READY", T0 + timedelta(days=1))
 
 
 # What is refused
@@ -267,3 +279,56 @@ def test_a_task_of_another_backend_may_be_sent_to_this_one() -> None:
 def test_the_flags_are_true() -> None:
     flags = ("supports_defer", "supports_async_task", "supports_get_result", "supports_priority")
     assert all(getattr(SkedTaskBackend, flag) for flag in flags)
+
+
+# What Django asks of every backend
+
+
+def test_a_task_can_be_called_like_its_function() -> None:
+    assert sample.add.call(1, b=2) == 3
+    assert sample.add_later.call(1, 2) == 3
+    assert async_to_sync(sample.add.acall)(1, b=2) == 3
+    assert async_to_sync(sample.add_later.acall)(1, 2) == 3
+
+
+def test_a_task_is_checked_again_when_it_is_enqueued() -> None:
+    mail = sample.add.using(backend="default", queue_name="mail")
+    with _tasks(QUEUES=["default"]), pytest.raises(InvalidTask, match="mail"):
+        mail.enqueue(1)
+
+
+def test_what_the_caller_changes_afterwards_changes_nothing() -> None:
+    given: dict[str, list[int]] = {"numbers": [1]}
+    result = sample.echo.using(backend="memory").enqueue(given)
+    given["numbers"].append(2)
+    result.args[0]["numbers"].append(3)
+
+    result.refresh()
+
+    assert result.args == [{"numbers": [1]}]
+
+
+def test_a_result_is_pickled_with_its_task() -> None:
+    if django.VERSION < (6, 1):
+        pytest.skip("tasks are pickled since Django 6.1")
+    result = sample.add.using(backend="memory").enqueue(1)
+
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_bytes_that_are_text_become_text() -> None:
+    assert sample.echo.using(backend="memory").enqueue(b"abc").args == ["abc"]
+
+
+def test_the_log_of_djangos_tasks_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    logger = "django_tasks" if django.VERSION < (6, 0) else "django.tasks"
+    caplog.set_level("DEBUG", logger)
+    result = sample.fail.using(backend="memory").enqueue()
+    deliver_due(backend="memory")
+
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == logger]
+    assert told == [
+        ("DEBUG", f"Task id={result.id} path=tests.tasks.sample.fail enqueued backend=memory"),
+        ("INFO", f"Task id={result.id} path=tests.tasks.sample.fail state=RUNNING"),
+        ("ERROR", f"Task id={result.id} path=tests.tasks.sample.fail state=FAILED"),
+    ]

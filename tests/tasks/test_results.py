@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.test import override_settings
 
 from django_sked.contrib.tasks import SkedTaskResult
 from django_sked.contrib.tasks.compat import TaskResultDoesNotExist, TaskResultMismatch, TaskResultStatus, task_backends
 from django_sked.contrib.tasks.exceptions import TaskCancelled, TaskExpired, UnknownTask, WorkerLost
+from django_sked.contrib.tasks.result import SkedTaskError
 from django_sked.exceptions import Bury
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
-from django_sked.testing import TickedWorker
+from django_sked.testing import TickedWorker, connected
 from tests.tasks import sample
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -110,7 +113,14 @@ def test_a_task_that_raises_has_failed(alias: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cls"), [("exit_now", SystemExit), ("unserialisable", TypeError), ("bury", Bury)], ids=str
+    ("name", "cls"),
+    [
+        ("exit_now", SystemExit),
+        ("unserialisable", TypeError),
+        ("bury", Bury),
+        ("jam", sample.Printer.JammedError),
+    ],
+    ids=["exit", "unserialisable", "bury", "nested"],
 )
 def test_whatever_it_raised_is_named(alias: str, name: str, cls: type[BaseException]) -> None:
     result = getattr(sample, name).using(backend=alias).enqueue()
@@ -196,6 +206,57 @@ def test_arguments_come_back_as_json(alias: str) -> None:
     came = [*given[:-1], ["a", "tuple"]]
     assert result.args == came
     assert result.return_value == [came, {"name": {"deep": [[]]}}]
+
+
+def test_a_value_that_is_too_large_is_missed_and_not_taken_for_none(alias: str) -> None:
+    result = sample.large.using(backend=alias).enqueue()
+
+    run(alias)
+    result.refresh()
+
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    with pytest.raises(ValueError, match=r"not kept.*bytes"):
+        _ = result.return_value
+
+
+def test_a_store_that_keeps_no_results_says_so() -> None:
+    memory = {
+        "BACKEND": "django_sked.backends.memory.MemoryBackend",
+        "OPTIONS": {"max_result_bytes": 0},
+    }
+    with override_settings(SKED={"default": memory}):
+        result = sample.add.enqueue(1)
+        run("default")
+        result.refresh()
+
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    with pytest.raises(ValueError, match="max_result_bytes is 0"):
+        _ = result.return_value
+
+
+def test_the_class_of_an_error_is_not_imported() -> None:
+    unknown = SkedTaskError(exception_class_path="antigravity.NewtonError", traceback="")
+    no_error = SkedTaskError(exception_class_path="tests.tasks.sample.add", traceback="")
+
+    with pytest.raises(ImportError, match="has not been imported"):
+        _ = unknown.exception_class
+    with pytest.raises(ValueError, match="is no exception"):
+        _ = no_error.exception_class
+    assert "antigravity" not in sys.modules
+
+
+def test_another_receiver_of_its_message_leaves_the_result_alone(alias: str) -> None:
+    def note(**kwargs: Any) -> dict[str, int]:
+        return {"noted": 1}
+
+    with connected(note, "task:*"):
+        result = sample.add.using(backend=alias).enqueue(1, 2)
+        nothing = sample.declared.using(backend=alias).enqueue()
+        run(alias)
+    result.refresh()
+    nothing.refresh()
+
+    assert (result.return_value, nothing.return_value) == (3, None)
 
 
 def test_a_cancelled_task_has_failed(alias: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,25 @@ class SkedTaskResult(AnyTaskResult):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkedTaskError(TaskError):
+    """An error whose class is looked up among what has been imported: nothing is, because a message names it."""
+
+    @property
+    def exception_class(self) -> type[BaseException]:
+        """The class. Raises ImportError where its module has not been imported, ValueError when it is no exception."""
+        names = self.exception_class_path.split(".")
+        module = next((n for n in range(len(names) - 1, 0, -1) if ".".join(names[:n]) in sys.modules), 0)
+        found: Any = sys.modules.get(".".join(names[:module]))
+        for name in names[module:]:
+            found = getattr(found, name, None)
+        if found is None:
+            raise ImportError(f"{self.exception_class_path!r} has not been imported here.")
+        if not isinstance(found, type) or not issubclass(found, BaseException):
+            raise ValueError(f"{self.exception_class_path!r} is no exception.")
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SkedTaskContext(AnyTaskContext):  # type: ignore[misc]
     """What a task with `takes_context=True` is given."""
 
@@ -149,6 +169,8 @@ def result_of(message: ScheduledMessage) -> SkedTaskResult:
         worker_ids=[worker for worker, _started_at in attempts],
     )
     value, not_kept = unwrapped(message.result)
+    if not message.backend.options.max_result_bytes:
+        not_kept = "max_result_bytes is 0."
     object.__setattr__(result, "_return_value", value)
     object.__setattr__(result, "_not_kept", not_kept)
     return result
@@ -188,13 +210,13 @@ def _attempts(message: ScheduledMessage) -> list[tuple[str, datetime]]:
 
 
 def _errors(message: ScheduledMessage) -> list[TaskError]:
-    found = [
-        TaskError(exception_class_path=_path(entry), traceback=entry.get("traceback") or entry.get("text") or "")
+    found: list[TaskError] = [
+        SkedTaskError(exception_class_path=_path(entry), traceback=entry.get("traceback") or entry.get("text") or "")
         for entry in message.errors
     ]
     if (ended_by := _ENDED_BY.get(Status(message.status))) is not None:
         text = f"{ended_by.__doc__} {message.reason}".strip()
-        found.append(TaskError(exception_class_path=_path_of(ended_by), traceback=text))
+        found.append(SkedTaskError(exception_class_path=_path_of(ended_by), traceback=text))
     return found
 
 

@@ -100,7 +100,7 @@ class SkedTaskResult(AnyTaskResult):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkedTaskError(TaskError):
+class SkedTaskError(TaskError):  # type: ignore[misc]
     """An error whose class is looked up among what has been imported: nothing is, because a message names it."""
 
     @property

@@ -326,7 +326,10 @@ def test_the_log_of_djangos_tasks_is_written(caplog: pytest.LogCaptureFixture) -
     result = sample.fail.using(backend="memory").enqueue()
     deliver_due(backend="memory")
 
-    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == logger]
+    records = [record for record in caplog.records if record.name == logger]
+    assert [record.exc_info is not None for record in records] == [False, False, True]
+    assert "OutOfPaperError: no paper" in str(records[-1].exc_info)
+    told = [(record.levelname, record.getMessage()) for record in records]
     assert told == [
         ("DEBUG", f"Task id={result.id} path=tests.tasks.sample.fail enqueued backend=memory"),
         ("INFO", f"Task id={result.id} path=tests.tasks.sample.fail state=RUNNING"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -44,7 +45,7 @@ def test_a_new_task_is_ready(alias: str) -> None:
     assert result.enqueued_at is not None
     assert (result.started_at, result.last_attempted_at, result.finished_at) == (None, None, None)
     assert (result.errors, result.worker_ids, result.attempts) == ([], [], 0)
-    assert result.task == sample.add.using(backend=alias, max_attempts=1)
+    assert result.task == sample.add.using(backend=alias)
     with pytest.raises(ValueError, match="not finished"):
         _ = result.return_value
     assert before(result.id) == result
@@ -67,6 +68,24 @@ def test_a_task_that_ran_has_all_its_fields(alias: str) -> None:
     assert result.enqueued_at <= result.started_at <= result.finished_at
     assert result.last_attempted_at == result.started_at
     assert task_backends[alias].get_result(result.id) == result
+
+
+def test_a_result_is_equal_to_what_is_got(alias: str) -> None:
+    for task in (
+        sample.add.using(backend=alias),
+        sample.declared.using(backend=alias),
+        sample.fail_twice.using(backend=alias, max_attempts=9, key="x", run_after=T0, priority=3),
+    ):
+        result = task.enqueue("a")
+        found = task.get_result(result.id)
+        same = dataclasses.asdict(found)
+        found.refresh()
+
+        assert result == found == task_backends[alias].get_result(result.id)
+        assert result.task == task
+        assert dataclasses.asdict(found) == same
+        assert result.task.using(run_after=T0).run_after == T0
+        assert dataclasses.replace(found, id="another") != found
 
 
 def test_a_task_that_returns_nothing_has_returned_none(alias: str) -> None:
@@ -240,7 +259,7 @@ def test_the_class_of_an_error_is_not_imported() -> None:
 
     with pytest.raises(ImportError, match="has not been imported"):
         _ = unknown.exception_class
-    with pytest.raises(ValueError, match="is no exception"):
+    with pytest.raises(ValueError, match="does not reference a valid exception"):
         _ = no_error.exception_class
     assert "antigravity" not in sys.modules
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from django_sked.exceptions import SkedError
 
 
+class TaskFailed(SkedError):
+    """The task has failed."""
+
+
 class TaskCancelled(SkedError):
     """The task was cancelled before it was done."""
 

@@ -9,9 +9,9 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from django_sked.contrib.tasks import registry
-from django_sked.contrib.tasks.compat import AnyTask, Task, task_finished, task_started
-from django_sked.contrib.tasks.exceptions import UnknownTask
-from django_sked.contrib.tasks.result import SkedTaskContext, arguments_of, result_of
+from django_sked.contrib.tasks.compat import AnyTask, Task, TaskResultStatus, task_finished, task_started
+from django_sked.contrib.tasks.exceptions import TaskFailed, UnknownTask
+from django_sked.contrib.tasks.result import SkedTaskContext, SkedTaskResult, arguments_of, result_of
 from django_sked.contrib.tasks.returned import ASYNC_NAME, NAME, wrapped
 from django_sked.models import ScheduledMessage
 from django_sked.signals import (
@@ -75,9 +75,19 @@ def _tell(signal: Any, messages: list[ScheduledMessage]) -> None:
             continue
         try:
             result = result_of(message)
+            if result.status == TaskResultStatus.FAILED:
+                raise TaskFailed(result.errors[-1].traceback if result.errors else None)
+            _send(signal, result)
         except UnknownTask:
             continue
-        signal.send_robust(type(result.task.get_backend()), task_result=result)
+        except TaskFailed:
+            # Listeners, such as Django's log, look for the exception that is being handled. That of the task is gone:
+            # this one has its traceback as a text.
+            _send(signal, result)
+
+
+def _send(signal: Any, result: SkedTaskResult) -> None:
+    signal.send_robust(type(result.task.get_backend()), task_result=result)
 
 
 def connect_facts() -> None:

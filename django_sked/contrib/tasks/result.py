@@ -15,6 +15,7 @@ from django_sked.contrib.tasks.compat import (
     AnyTaskResult,
     TaskError,
     TaskResultStatus,
+    task_backends,
 )
 from django_sked.contrib.tasks.exceptions import TaskCancelled, TaskExpired, WorkerLost
 from django_sked.contrib.tasks.returned import unwrapped
@@ -42,7 +43,8 @@ _ENDED_BY = {Status.CANCELLED: TaskCancelled, Status.EXPIRED: TaskExpired}
 _OURS = {"WorkerLost": WorkerLost}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Equal as those of Django are.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SkedTaskResult(AnyTaskResult):  # type: ignore[misc]
     """A result whose task can still be changed. Its `id` is that of the message."""
 
@@ -114,7 +116,7 @@ class SkedTaskError(TaskError):  # type: ignore[misc]
         if found is None:
             raise ImportError(f"{self.exception_class_path!r} has not been imported here.")
         if not isinstance(found, type) or not issubclass(found, BaseException):
-            raise ValueError(f"{self.exception_class_path!r} is no exception.")
+            raise ValueError(f"{self.exception_class_path!r} does not reference a valid exception.")
         return found
 
 
@@ -182,12 +184,23 @@ def _task(message: ScheduledMessage) -> AnyTask:
     values: dict[str, Any] = {field.name: getattr(declared, field.name) for field in fields(declared)}
     values |= {"priority": message.priority, "queue_name": message.queue, "backend": alias_of(message)}
     values["run_after"] = None if message.due_at == message.created_at else message.due_at
-    told = {"key": message.key, "expires_at": message.expires_at, "max_attempts": message.max_attempts}
-    values |= {name: value for name, value in told.items() if name in values}
+    if "key" in values:
+        values |= _extras(message, values)
     task = object.__new__(type(declared))
     for name, value in values.items():
         object.__setattr__(task, name, value)
     return task
+
+
+def _extras(message: ScheduledMessage, declared: dict[str, Any]) -> dict[str, Any]:
+    """What it said besides, as far as that differs from what the declared task or its backend say anyway."""
+    backend: Any = task_backends[alias_of(message)]
+    found: dict[str, Any] = {"key": message.key}
+    if message.max_attempts != (declared["max_attempts"] or backend.defaults["max_attempts"]):
+        found["max_attempts"] = message.max_attempts
+    if declared["expires_in"] is None:
+        found["expires_at"] = message.expires_at
+    return found
 
 
 def _attempts(message: ScheduledMessage) -> list[tuple[str, datetime]]:

@@ -21,6 +21,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage, NotSupported, SkedError
 from django_sked.models import ScheduledMessage, Workflow
+from django_sked.typed import Typed
 
 __all__ = ["Flow", "workflow"]
 
@@ -49,7 +50,7 @@ class Flow:
         """Its messages, in the order in which they were added."""
         return list(self._messages.values())
 
-    def schedule(self, /, event: str, payload: Any = None, **given: Any) -> ScheduledMessage:
+    def schedule(self, /, event: str | Typed, payload: Any = None, **given: Any) -> ScheduledMessage:
         """Add a message; takes the arguments of `ScheduledMessage.objects.schedule()`, save `backend` and
         `on_conflict`. `on_success` and its like take messages of this flow, and stored ones. Raises InvalidMessage."""
         self._refuse_over()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django_sked import arguments
-from django_sked.exceptions import Bury, LeaseLost, Reschedule, Retry, SkedError
+from django_sked.exceptions import Bury, LeaseLost, Reschedule, Retry, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Step
 from django_sked.retry import Exponential, RetryPolicy, from_json
@@ -51,6 +51,8 @@ class Attempt:
     #: Has the message turned out to be somebody else's? And is it over, whatever is still to be written?
     is_lost: bool = False
     is_over: bool = False
+    #: The payload as an instance of its type, for the first receiver that takes it so.
+    decoded: Any = None
     #: Was the last receiver interrupted, because its time was up?
     was_interrupted: bool = False
 
@@ -234,6 +236,20 @@ class Answers:
             errors=[*(reply.error for reply in attempt.replies if reply.error is not None), entry],
             reason=entry["text"] if is_last else "",
             **attempt.said,
+        )
+
+    def undecodable(self, attempt: Attempt, error: UndecodablePayload) -> Outcome:
+        """Nobody can be called with this payload: dead at once, as no attempt that remains could help."""
+        entry = self._entry("", error, attempt.message)
+        return Outcome(
+            id=attempt.message.id,
+            token=attempt.message.token,
+            step="bury",
+            has_begun=False,
+            delivered_to={name: kind for name, kind in attempt.satisfied.items() if kind == "delivered"},
+            errors=[entry],
+            reason=entry["text"],
+            verdict=attempt.verdict,
         )
 
 

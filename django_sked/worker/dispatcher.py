@@ -13,9 +13,9 @@ from uuid import UUID
 
 from django.db.models.base import ModelState
 
-from django_sked import failpoints, payloads, signals
+from django_sked import failpoints, payloads, signals, typed
 from django_sked.backends.base import BaseBackend
-from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError
+from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import Receiver, message_due, message_started
@@ -29,6 +29,8 @@ logger = logging.getLogger("django_sked.worker")
 
 #: Seconds until a message without a receiver is offered again: doubled each time, from the first to the second.
 UNROUTABLE_DELAYS = (5.0, 300.0)
+#: Times that a message of a version that is not known here is given back so, for about half an hour.
+MOST_TOO_NEW = 12
 #: Events for which that was said, so that it is said once.
 MOST_WARNED = 10_000
 
@@ -105,10 +107,15 @@ class Dispatcher:
         attempt.satisfied = dict(message.delivered_to)
         attempt.is_for_several = len(receivers) > 1 or bool(attempt.satisfied)
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
+        if typed.known and any(message.event in receiver.typed_events for receiver in wanted):
+            try:
+                attempt.decoded = typed.decoded(message.event, message.payload, message.schema_version)
+            except UndecodablePayload as error:
+                return self._undecodable(attempt, error)
         for receiver in wanted:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 return instead
-            shown = _shown(attempt, receiver.name, alone=len(wanted) == 1)
+            shown = _shown(attempt, receiver, alone=len(wanted) == 1)
             if not attempt.has_begun:
                 signals.tell(message_started, [shown], self._backend.alias)
             try:
@@ -157,7 +164,7 @@ class Dispatcher:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 raise transactions.NotStarted(instead)
             # Each try gets the message as it is stored, whatever the one before it did to its own.
-            shown = _shown(attempt, receiver.name, alone=False)
+            shown = _shown(attempt, receiver, alone=False)
             attempt.verdict, attempt.results = before, results
             try:
                 value = self._call(attempt, receiver, shown, timeout)
@@ -241,28 +248,46 @@ class Dispatcher:
         reply = self._answers.reply(receiver, error, attempt.message)
         self._write_off(thread, self._answers.conclude(attempt.and_said(reply)))
 
+    def _undecodable(self, attempt: Attempt, error: UndecodablePayload) -> Outcome:
+        """Dead; but what is too new was scheduled by a newer release, whose workers may be about to start."""
+        message = attempt.message
+        if isinstance(error, typed.VersionTooNew) and message.unroutable < MOST_TOO_NEW:
+            if message.event not in self._warned and len(self._warned) < MOST_WARNED:
+                self._warned.add(message.event)
+                logger.warning(
+                    "version_unknown event=%s id=%s version=%s", message.event, message.id, message.schema_version
+                )
+            return _released(message)
+        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, str(error))
+        return self._answers.undecodable(attempt, error)
+
     def _unroutable(self, message: ScheduledMessage) -> Outcome:
         if message.event not in self._warned and len(self._warned) < MOST_WARNED:
             self._warned.add(message.event)
             near = difflib.get_close_matches(message.event, message_due.events(), n=1)
             hint = f" nearest={near[0]}" if near else ""
             logger.warning("unroutable event=%s id=%s%s", message.event, message.id, hint)
-        first, last = UNROUTABLE_DELAYS
-        return Outcome(
-            id=message.id,
-            token=message.token,
-            step="release",
-            delay=min(last, first * 2.0 ** min(message.unroutable, 10)),
-            counted=False,
-            unroutable=True,
-        )
+        return _released(message)
+
+
+def _released(message: ScheduledMessage) -> Outcome:
+    """Given back, for others to take, or for later."""
+    first, last = UNROUTABLE_DELAYS
+    return Outcome(
+        id=message.id,
+        token=message.token,
+        step="release",
+        delay=min(last, first * 2.0 ** min(message.unroutable, 10)),
+        counted=False,
+        unroutable=True,
+    )
 
 
 def _had(timeout: timedelta) -> str:
     return f"It had {timeout.total_seconds():g} s."
 
 
-def _shown(attempt: Attempt, receiver: str, *, alone: bool) -> ScheduledMessage:
+def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMessage:
     """What a receiver gets: the message with the number of this attempt; setting its fields changes nothing of ours.
 
     A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told.
@@ -274,9 +299,14 @@ def _shown(attempt: Attempt, receiver: str, *, alone: bool) -> ScheduledMessage:
     values["_state"] = state = ModelState()
     state.adding, state.db = message._state.adding, message._state.db
     values["attempt"] = message.attempt + 1
-    values["receiver"] = receiver
+    values["receiver"] = receiver.name
     values["_attempt"] = attempt
     if not alone:
         for name in _JSON:
             values[name] = copy.deepcopy(values[name])
+    if message.event in receiver.typed_events:
+        decoded, attempt.decoded = attempt.decoded, None
+        if decoded is None:  # given to another receiver, or to this one in a transaction that was undone
+            decoded = typed.decoded(message.event, message.payload, message.schema_version)
+        values["payload"] = decoded
     return shown

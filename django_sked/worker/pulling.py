@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
+from django_sked.typed import MessageType
 
 #: The name under which a message remembers that the loop has had it.
 NAME = "worker.messages"
@@ -68,12 +69,19 @@ class Delivery:
 class Handover:
     """Where the threads of the pools and the loop meet, one message at a time."""
 
-    def __init__(self) -> None:
-        self.receiver = Receiver(NAME, EVERY_EVENT, False, False, lambda: self._receive)
+    def __init__(self, kinds: Iterable[MessageType] = ()) -> None:
+        events = frozenset(kind.event for kind in kinds)
+        receiver = Receiver(NAME, tuple(events) or EVERY_EVENT, False, False, lambda: self._receive, events)
+        self._receivers = (receiver,)
+        self._events = events
         self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._local = threading.local()
         self._is_over = False
+
+    def receivers_of(self, event: str) -> tuple[Receiver, ...]:
+        """The loop, if it wants this event."""
+        return self._receivers if not self._events or event in self._events else ()
 
     def messages(self) -> Iterator[ScheduledMessage]:
         """Each message in turn, until the worker has ended."""

@@ -6,15 +6,17 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Collection, Generator
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
-from django_sked import clock, failpoints
+from django_sked import clock, failpoints, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
+from django_sked.typed import TypedMessage
 from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.deadlines import Deadlines
@@ -34,6 +36,7 @@ from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
 from django_sked.worker.watchdog import Watchdog
 
+T = TypeVar("T")
 logger = logging.getLogger("django_sked.worker")
 
 #: Seconds that a worker gives its last writes at the least, and when it was asked twice to stop.
@@ -168,7 +171,11 @@ class Worker(Life):
         size = 1 if self._handover is not None else size
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
-    def messages(self) -> Generator[ScheduledMessage, None, None]:
+    @overload
+    def messages(self) -> Generator[ScheduledMessage, None, None]: ...
+    @overload
+    def messages(self, *types: type[T]) -> Generator[TypedMessage[T], None, None]: ...
+    def messages(self, *types: type[Any]) -> Generator[Any, None, None]:
         """The due messages one by one, for a loop of your own instead of receivers; starts the worker.
 
         for message in worker.messages():
@@ -177,12 +184,13 @@ class Worker(Life):
 
         A clean exit of the block delivers the message, and an exception means what it means in a receiver. Or say it
         by `message.deliver()`, `.retry(delay=)` or `.bury(reason)`. Leases, timeouts and order are those of
-        receivers. Leaving the loop stops the worker; what was not answered comes again.
+        receivers. Leaving the loop stops the worker; what was not answered comes again. With `types`, of
+        `@message_type`, only theirs, and each payload is an instance; what else is due is given back for others.
         """
         self._refuse_a_second_run()
-        self._handover = handover = Handover()
+        self._handover = handover = Handover(typed.all_of(types))
         self._waits_for = me = threading.current_thread()
-        self._dispatcher.receivers_of = lambda event: (handover.receiver,)
+        self._dispatcher.receivers_of = handover.receivers_of
         for pool in self._claimer.pools.values():
             pool.resize(1)
         try:

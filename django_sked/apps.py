@@ -21,11 +21,13 @@ class SkedConfig(AppConfig):
             check_deployment,
             check_recurrences,
             check_stored_recurrences,
+            check_types,
         )
 
         checks.register(check_backends)
         checks.register(check_deployment, deploy=True)
         checks.register(check_recurrences)
+        checks.register(check_types)
         checks.register(check_stored_recurrences, checks.Tags.database)
         log.connect()
         failpoints.set_from_environment()

@@ -265,7 +265,7 @@ def _upcasted(kind: MessageType, payload: Any, version: int) -> Any:
         )
     payload = copy.deepcopy(payload)
     for each in range(version, kind.version):
-        function = _upcasters.get(kind.event, {}).get(each)
+        function = upcaster(kind.event, each)
         if function is None:
             raise UndecodablePayload(f"Nothing upcasts {kind.event!r} from version {each}, and it is of {version}.")
         try:
@@ -278,6 +278,11 @@ def _upcasted(kind: MessageType, payload: Any, version: int) -> Any:
     return payload
 
 
+def upcaster(event: str, version: int) -> Callable[[Any], Any] | None:
+    """What makes the next version out of this one."""
+    return _upcasters.get(event, {}).get(version)
+
+
 def unreadable(event: str, version: int) -> str | None:
     """Why no message of this version could be decoded here; None where there is no reason, or no type."""
     kind = known.get(event)
@@ -285,5 +290,5 @@ def unreadable(event: str, version: int) -> str | None:
         return None
     if version > kind.version:
         return f"this release knows only up to version {kind.version}"
-    missing = [each for each in range(version, kind.version) if each not in _upcasters.get(event, {})]
+    missing = [each for each in range(version, kind.version) if upcaster(event, each) is None]
     return f"nothing upcasts it from version {missing[0]}" if missing else None

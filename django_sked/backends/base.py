@@ -6,7 +6,9 @@ only tests and `django_sked.testing` pass another.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -187,6 +189,21 @@ class BaseBackend(ABC):
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         """How many there are; a backend that has to look at each need not go on beyond `most`."""
         return self.search(criteria).count()
+
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        """Event and version of pending messages, and how many of each were met; and whether these are all.
+
+        At most `most` are looked at, of what comes next in each queue; None looks at every one.
+        """
+        wanted = Criteria(statuses=PENDING)
+        found: Counter[tuple[str, int]] = Counter()
+        for start in range(0, sys.maxsize if most is None else most, 500):
+            stop = start + 500 if most is None else min(start + 500, most)
+            page = self.page(wanted, start, stop)
+            found.update((message.event, message.schema_version) for message in page)
+            if len(page) < stop - start:
+                return found, True
+        return found, not self.page(wanted, found.total(), found.total() + 1)
 
     @abstractmethod
     def keys(self, queue: str | None = None) -> list[str]:

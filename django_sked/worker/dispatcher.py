@@ -22,6 +22,7 @@ from django_sked.signals import Receiver, message_due, message_started
 from django_sked.worker import failures, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
 from django_sked.worker.deadlines import Abandoned, Deadlines
+from django_sked.worker.hooks import Hooks
 from django_sked.worker.results import Results
 from django_sked.worker.watchdog import Guard
 
@@ -72,6 +73,8 @@ class Dispatcher:
         self._tell_progress = tell_progress or partial(progress.write_now, backend)
         self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
         self._warned: set[str] = set()
+        #: Around each call of a receiver; a loop of the program's own has them around its own work.
+        self.hooks = Hooks(backend.options.around_delivery)
         self._results = Results(backend.options.max_result_bytes)
         #: What the receivers running now were given, by id and token.
         self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
@@ -204,6 +207,8 @@ class Dispatcher:
         function = receiver.function
         if function is None:
             raise SkedError(f"The receiver {receiver.name} is gone: it was garbage-collected.")
+        if self.hooks and not receiver.is_async:
+            function = partial(self.hooks.call, shown, function)
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
         context = signals._current.set(shown)
         claim = (attempt.message.id, attempt.message.token)
@@ -211,7 +216,7 @@ class Dispatcher:
         try:
             failpoints.hit("dispatch.during")
             if receiver.is_async:
-                value = self._run_async(function, kwargs, None if timeout is None else timeout.total_seconds())
+                value = self._call_async(shown, function, kwargs, timeout)
             elif timeout is None or self._deadlines is None:
                 value = function(**kwargs)
             else:
@@ -232,6 +237,16 @@ class Dispatcher:
         finally:
             self._shown.pop(claim, None)
             signals._current.reset(context)
+
+    def _call_async(
+        self, shown: ScheduledMessage, function: Callable[..., Any], kwargs: dict[str, Any], timeout: timedelta | None
+    ) -> Any:
+        seconds = None if timeout is None else timeout.total_seconds()
+        if not self.hooks:
+            return self._run_async(function, kwargs, seconds)
+        # In this thread, and so not on the loop of all; the context variables that they set go along.
+        with self.hooks.around(shown):
+            return self._run_async(function, kwargs, seconds)
 
     def _note(self, attempt: Attempt, shown: ScheduledMessage, **said: Any) -> None:
         """Keep what a receiver said of the recurrence of the message, for the promoter to read."""

@@ -12,6 +12,7 @@ from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedE
 from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
 from django_sked.typed import MessageType
+from django_sked.worker.hooks import Hooks
 
 #: The name under which a message remembers that the loop has had it.
 NAME = "worker.messages"
@@ -39,6 +40,11 @@ class Delivery:
         if isinstance(self._said[0][0], AttemptTimedOut):
             raise LeaseLost(f"Message {self.message.pk} has been given up: its timeout has passed.")
         raise SkedError(f"It has been said already what became of message {self.message.pk}.")
+
+    @property
+    def error(self) -> BaseException | None:
+        """What was raised, or said instead, if anything was."""
+        return self._said[0][0] if self._said else None
 
     def give_back(self) -> bool:
         """Have it come again at once, if nothing has been said of it; true when that was so."""
@@ -69,7 +75,8 @@ class Delivery:
 class Handover:
     """Where the threads of the pools and the loop meet, one message at a time."""
 
-    def __init__(self, kinds: Iterable[MessageType] = ()) -> None:
+    def __init__(self, kinds: Iterable[MessageType] = (), hooks: Hooks | None = None) -> None:
+        self._hooks = hooks or Hooks(())
         events = frozenset(kind.event for kind in kinds)
         receiver = Receiver(NAME, tuple(events) or EVERY_EVENT, False, False, lambda: self._receive, events)
         self._receivers = (receiver,)
@@ -88,10 +95,17 @@ class Handover:
         try:
             while (delivery := self._next()) is not None:
                 try:
+                    entered = self._hooks.enter(delivery.message)
+                except Exception as error:
+                    delivery.answer(error)  # a failed attempt; the loop does not see it
+                    continue
+                try:
                     yield delivery.message
-                except GeneratorExit:
+                except GeneratorExit as error:
                     delivery.give_back()
+                    self._hooks.leave(delivery.message, entered, error)
                     raise
+                self._hooks.leave(delivery.message, entered, delivery.error)
                 if delivery.give_back():
                     raise SkedError(
                         f"Nothing was said of message {delivery.message.pk}: use `with message.delivery():`, or "

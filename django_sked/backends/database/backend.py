@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from django.core.checks import CheckMessage
 from django.db import connections, router, transaction
+from django.db.models import Count
 
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
@@ -128,6 +130,24 @@ class DatabaseBackend(BaseBackend):
 
     def by_wall_time(self) -> Iterator[ScheduledMessage]:
         return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
+
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        """See `BaseBackend.kinds`. With `most` only scheduled messages, by the index of claims: none of the others has
+        one that leads to the first of them."""
+        if most is None:
+            pending = rows_of(self.database).filter(status__in=PENDING)
+            counted = pending.order_by().values_list("event", "schema_version").annotate(number=Count("pk"))
+            return Counter({(event, version): number for event, version, number in counted}), True
+        found: Counter[tuple[str, int]] = Counter()
+        parts = [(queue, band) for queue in self.queues() for band in self._claiming.bands(queue)]
+        is_all = True
+        for queue, band in parts:
+            share = max(1, most // len(parts))
+            rows = self._claiming.scheduled.filter(queue=queue, priority=band).order_by("next_at", "id")
+            kinds = list(rows.values_list("event", "schema_version")[: share + 1])
+            found.update(kinds[:share])
+            is_all = is_all and len(kinds) <= share
+        return found, is_all
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)

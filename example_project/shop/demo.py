@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
@@ -46,6 +48,8 @@ def fill(messages: int) -> None:
     ada = Customer.objects.get(email="ada@example.com")
     if not Recurrence.objects.filter(name="offer.coffee").exists():
         services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)
+    if apps.is_installed("django_sked.contrib.tasks"):
+        import_module("shop.tasks").request_statement(ada)
     services.invite(ada, datetime(now.year + 1, 3, 28, 9), "Europe/Berlin")
 
 

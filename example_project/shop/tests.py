@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from io import StringIO
+from unittest import skipUnless
 
+from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.test import TestCase, TransactionTestCase
@@ -16,7 +19,7 @@ from django.utils import timezone
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
-from django_sked.testing import TickedWorker, deliver_due
+from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
 from shop import carrier, services
 from shop.models import Customer, Email, Invoice, Order
 
@@ -44,6 +47,43 @@ class ShopTestCase(TestCase):
     def after(self, days: float) -> list[str]:
         """Deliver what is due after so many days; the events, and what became of them."""
         return [f"{m.event} {m.status}" for m in deliver_due(now=timezone.now() + days * DAY)]
+
+
+@skipUnless(apps.is_installed("django_sked.contrib.tasks"), "Django has tasks since 6.0")
+class StatementTests(ShopTestCase):
+    """A task of Django's: one message, and a result that can be read later."""
+
+    def test_a_statement_is_written_once_and_its_result_is_kept(self) -> None:
+        tasks = import_module("shop.tasks")
+        self.order()
+        first = tasks.request_statement(self.customer)
+        again = tasks.request_statement(self.customer)
+        self.assertEqual((again.id, first.status), (first.id, "READY"))
+        assert_scheduled("task:shop.tasks.write_statement", key=f"statement-{self.customer.pk}", count=1)
+        deliver_due()
+        first.refresh()
+        self.assertEqual(first.return_value, {"orders": 1, "total": "20.00"})
+        self.assertIn(f"Your statement statement-{self.customer.pk}", self.subjects())
+
+    def test_a_statement_can_be_called_off(self) -> None:
+        result = import_module("shop.tasks").request_statement(self.customer)
+        self.assertTrue(result.cancel(reason="asked by mistake"))
+        assert_not_scheduled(queue="reports")
+        self.assertEqual(result.status, "FAILED")
+
+
+class TimeTravelTests(ShopTestCase):
+    """`freeze()` and `advance()`: two weeks pass, and everything comes at its time."""
+
+    def test_an_order_that_nobody_pays_is_reminded_three_times_and_cancelled(self) -> None:
+        with freeze(datetime(2030, 3, 4, 9, tzinfo=UTC)) as time:
+            order = self.order()
+            assert_scheduled("order.payment_expired", delay=services.PAYMENT_TIME, key=order.expiry_key)
+            time.advance(services.PAYMENT_TIME)
+        order.refresh_from_db()
+        self.assertEqual(order.status, Order.Status.CANCELLED)
+        self.assertEqual(sum(subject.startswith("Reminder") for subject in self.subjects()), services.MOST_REMINDERS)
+        assert_not_scheduled("invoice.reminder")
 
 
 class GiftCardTests(ShopTestCase):

@@ -24,7 +24,7 @@ _KIND = ("status", "queue", "event", "priority")
 
 #: Messages of one call: 10,000 keep the server from others for 0.2 seconds; and what they wait for, all together.
 MOST = 10_000
-MOST_EDGES = 50_000
+MOST_EDGES = 20_000
 
 
 def refuse_many(messages: Sequence[ScheduledMessage]) -> None:

@@ -17,12 +17,12 @@ from django_sked.backends.redis.encoding import micros, uuid
 from django_sked.backends.redis.scripts import Scripts
 
 #: Edges that one script decides.
-EDGES = 200
+EDGES = 100
 #: Blocked messages that a sweep looks at, once nothing is left to follow.
 PAGE = 50
 #: Ids of one call.
 BATCH = 500
-#: Calls after which the rest is left to sweeps: those of 200,000 edges.
+#: Calls after which the rest is left to sweeps: those of 100,000 edges.
 ROUNDS = 1000
 
 

@@ -140,9 +140,11 @@ end
 
 local function store(at)
     local id, kind, due_at, m = ARGV[at], kinds[tonumber(ARGV[at + 1])], ARGV[at + 2], fields[at]
-    local name = record(id)
-    redis.call('HSET', name, 'status', kind.status, 'queue', kind.queue, 'event', kind.event, 'priority', kind.priority,
-        'due_at', due_at, 'next_at', due_at, 'token', '0', 'body', ARGV[at + 3])
+    -- 'waits' is no field of the record.
+    local more = m and tonumber(ARGV[at + 4]) - (m.waits and 1 or 0) or 0
+    redis.call('HSET', record(id), 'status', kind.status, 'queue', kind.queue, 'event', kind.event, 'priority',
+        kind.priority, 'due_at', due_at, 'next_at', m and m.next_at or due_at, 'token', '0', 'body', ARGV[at + 3],
+        unpack(ARGV, at + 5, at + 4 + 2 * more))
     if not m then
         kind.lists = kind.lists or lists_of(kind)
         for _, list in ipairs(kind.lists) do
@@ -151,7 +153,6 @@ local function store(at)
         end
         return
     end
-    redis.call('HSET', name, unpack(ARGV, at + 5, at + 4 + 2 * (tonumber(ARGV[at + 4]) - (m.waits and 1 or 0))))
     m.status, m.queue, m.event, m.priority = kind.status, kind.queue, kind.event, kind.priority
     m.due_at, m.next_at = due_at, m.next_at or due_at
     index(id, m)
@@ -174,9 +175,12 @@ for position, at in ipairs(messages) do
     end
 end
 
--- Their edges. A parent that has ended is one that has just ended for them.
+-- Their edges. A parent that has ended is one that has just ended for them; one of this call is there, and knows.
 local function join_families()
-    local children = {}
+    local children, is_new = {}, {}
+    for at, m in pairs(fields) do
+        is_new[ARGV[at]] = m.has_children and not ignored_for[at] and not is_stored[at]
+    end
     for at, parents in pairs(waits) do
         local id, edges = ARGV[at], {}
         for parent, condition in pairs(parents) do
@@ -186,7 +190,9 @@ local function join_families()
             table.insert(children[parent], id)
         end
         redis.call('HSET', P .. 'parents:' .. id, unpack(edges))
-        redis.call('HSET', record(id), 'parents_left', #edges / 2)
+        if #edges / 2 ~= tonumber(fields[at].parents_left) then
+            redis.call('HSET', record(id), 'parents_left', #edges / 2)
+        end
     end
     for parent, ids in pairs(children) do
         for first = 1, #ids, 2000 do
@@ -194,9 +200,11 @@ local function join_families()
             redis.call('SADD', P .. 'children:' .. parent, unpack(ids, first, last))
             redis.call('SADD', P .. 'undecided:' .. parent, unpack(ids, first, last))
         end
-        redis.call('HSET', record(parent), 'has_children', 1)
-        if FINISHED[status_of(parent)] then
-            has_ended(parent)
+        if not is_new[parent] then
+            redis.call('HSET', record(parent), 'has_children', 1)
+            if FINISHED[status_of(parent)] then
+                has_ended(parent)
+            end
         end
     end
 end
@@ -208,7 +216,7 @@ if waiting then
 end
 if followed.has_begun then
     entries, members = {}, {}
-    follow(now, 200)
+    follow(now, 100)
 end
 if most_ticks > 0 then
     redis.call('ZREMRANGEBYRANK', P .. 'ticks', 0, -most_ticks - 1)

@@ -7,7 +7,7 @@
 -- names to remove, and these. Returns for each: 'written', 'changed' (look again), 'gone', 'leased' or 'key'; and then, where
 -- others waited for one of them, what has followed (see `families.lua`).
 
-local EDGES = 200
+local EDGES = 100
 
 local now = store_time()
 local answer = {}

@@ -49,6 +49,12 @@ local function status_of(id)
     return type(status) == 'string' and status or nil
 end
 
+-- Of a child: each parent, and the letters of that edge; a thousand at most.
+local function edges_of(child)
+    local name = P .. 'parents:' .. child
+    return redis.call('HGETALL', name)
+end
+
 -- The last parent has ended as it should: a delay begins now. See `dependencies.released`.
 local function release(child, m, now)
     local c = redis.call('HMGET', record(child), 'held_at', 'release_delay', 'release_expiry')
@@ -124,7 +130,7 @@ local function reopen(parent, child, now)
     if state == 'u' then
         return 1
     end
-    local all, open = redis.call('HGETALL', edges), 0
+    local all, open = edges_of(child), 0
     for position = 1, #all, 2 do
         local other, how = all[position], all[position + 1]
         if how:sub(2) == 'o' then

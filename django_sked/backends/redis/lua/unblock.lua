@@ -15,7 +15,7 @@ local function make_up(id)
     if not m or m.status ~= 'blocked' or not redis.call('HGET', record(id), 'parents_left') then
         return
     end
-    local all, is_open = redis.call('HGETALL', P .. 'parents:' .. id), false
+    local all, is_open = edges_of(id), false
     edges = edges + #all / 2
     for position = 1, #all, 2 do
         local parent = all[position]

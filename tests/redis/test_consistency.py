@@ -105,7 +105,8 @@ def test_the_indexes_agree_with_the_records(store: Store, backend: RedisBackend,
         parents = choose.sample(messages, min(len(messages), choose.randrange(1, 4)))
         condition = choose.choice(["on_success", "on_failure", "on_finish"])
         key = choose.choice([None, None, "k"])
-        store.schedule(queue="x", key=key, on_conflict="ignore", **({condition: parents} if parents else {}))
+        conditions: dict[str, Any] = {condition: parents} if parents else {}
+        store.schedule(queue="x", key=key, on_conflict="ignore", **conditions)
 
     def settle() -> None:
         while held:

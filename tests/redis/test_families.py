@@ -140,7 +140,8 @@ def test_a_settle_whose_answer_was_lost_releases_once(
 
     first, second = store.claimed(), store.claimed()
     child = store.child(on_success=[first, second])
-    run, lost = backend.scripts._run, []
+    run = backend.scripts._run
+    lost: list[Any] = []
 
     def lose(script: Any, now: Any, arguments: Any) -> Any:
         answer = run(script, now, arguments)
@@ -158,7 +159,9 @@ def test_a_settle_whose_answer_was_lost_releases_once(
     assert store.status(child) == Status.SCHEDULED
 
 
-def test_a_decision_from_an_old_look_does_not_overwrite_a_release(store: Family, backend: RedisBackend) -> None:
+def test_a_decision_from_an_old_look_does_not_overwrite_a_release(
+    store: Family, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`resume` reads that a parent is left, and writes after that one has ended."""
     parent = store.claimed()
     child = store.child(on_success=parent)
@@ -167,11 +170,11 @@ def test_a_decision_from_an_old_look_does_not_overwrite_a_release(store: Family,
 
     def overtaken(*arguments: Any) -> Any:
         found = read(*arguments)
-        backend._records.read = read  # type: ignore[method-assign]
+        monkeypatch.undo()
         store.end(parent)
         return found
 
-    backend._records.read = overtaken  # type: ignore[method-assign]
+    monkeypatch.setattr(backend._records, "read", overtaken)
     assert child.resume() is Answer.RESUMED
 
     assert store.status(child) == Status.SCHEDULED

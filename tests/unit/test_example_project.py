@@ -34,6 +34,7 @@ def test_the_demo_runs_on_it(store: dict[str, Any], tmp_path: Path) -> None:
     empty(store)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Stopped. \d\d+ messages were delivered.", done.stdout)
-    for event in ("order.placed", "offer.weekend", "order.paid", "customer.welcome"):
+    both_branches = ("gift_card.ship", "gift_card.refund", "gift_card.notify")
+    for event in ("order.placed", "offer.weekend", "order.paid", "customer.welcome", *both_branches):
         assert re.search(rf"delivered +{event}", done.stdout), event
     assert "Traceback" not in done.stdout + done.stderr

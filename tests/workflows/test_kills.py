@@ -69,8 +69,12 @@ def test_every_node_of_a_graph_ends_as_its_conditions_say_whoever_is_killed(stor
         if store.backend.database is None:
             file.write(f"SKED[{store.alias!r}] = {settings.SKED[store.alias]!r}\n")
     alias = "default" if store.backend.database else store.alias
+    # Where one call does all of a settle, there is no commit to be killed before.
+    kills = (
+        KILLS if store.backend.database else [kill.replace("settle.before_commit", "settle.before") for kill in KILLS]
+    )
     try:
-        doomed = [project.script(WORK.format(alias=alias, kill=kill)).end() for kill in KILLS]
+        doomed = [project.script(WORK.format(alias=alias, kill=kill)).end() for kill in kills]
         whole = project.script(WORK.format(alias=alias, kill=""))
         assert whole.end() == 0, whole.output
     finally:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import transaction
+from redis.exceptions import ConnectionError
 
 from django_sked import failpoints
 from django_sked.backends.redis import RedisBackend, adding, families
@@ -136,8 +137,6 @@ def test_a_redrive_of_many_children_that_is_cut_short_is_finished_before_the_nex
 def test_a_settle_whose_answer_was_lost_releases_once(
     store: Family, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from redis.exceptions import ConnectionError
-
     first, second = store.claimed(), store.claimed()
     child = store.child(on_success=[first, second])
     run = backend.scripts._run
@@ -205,6 +204,42 @@ def test_a_sweep_looks_through_all_that_is_blocked_page_by_page(store: Family, b
         backend.unblock(now=T0)
 
     assert statuses(store, children) == {Status.CANCELLED: len(children)}
+
+
+def test_a_server_that_is_gone_after_the_write_leaves_the_rest_to_a_sweep(
+    store: Family, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = store.claimed()
+    children = store.schedule_many([{"event": "c", "on_success": parent}] * MANY)
+    call = backend.scripts.call
+
+    def away(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "unblock":
+            raise ConnectionError
+        return call(name, *arguments, **options)
+
+    monkeypatch.setattr(backend.scripts, "call", away)
+    store.end(parent)
+    monkeypatch.undo()
+
+    assert statuses(store, children)[Status.BLOCKED] > 0
+    backend.unblock(now=T0)
+    assert statuses(store, children) == {Status.SCHEDULED: MANY}
+
+
+def test_a_child_that_cannot_be_read_holds_up_nobody(store: Family, backend: RedisBackend) -> None:
+    parents = [store.claimed() for _ in range(2)]
+    spoiled, other = store.child(on_success=parents[0]), store.child(on_success=parents[0])
+    last = store.child(on_success=parents[1])
+    name = f"{backend.keys_of_store.prefix}m:{spoiled.pk.hex}"
+    backend.connections.client().hdel(name, "due_at", "next_at", "queue")
+    backend.connections.client().hset(name, "release_expiry", "x")
+
+    store.end(parents[0])
+    store.end(parents[1])
+
+    assert (store.status(other), store.status(last)) == (Status.SCHEDULED, Status.SCHEDULED)
+    assert work(backend) == 0
 
 
 # Inside atomic()

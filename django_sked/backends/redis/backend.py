@@ -29,7 +29,7 @@ from django_sked.backends.ticks import MOST_TICKS
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, RedisOptions
 from django_sked.criteria import Criteria
-from django_sked.dependencies import prepare, refuse_unknown
+from django_sked.dependencies import Link, prepare, refuse_unknown
 from django_sked.exceptions import InvalidBackend
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -192,7 +192,10 @@ class RedisBackend(BaseBackend):
         return found if criteria.workflow is None else iter(self._families.children_first(list(found)))
 
     def parents_of(self, id: UUID) -> list[ScheduledMessage]:
-        return self._read([parent for _, parents in self._families.parents([id]) for parent in parents])
+        return self._read([link.parent for link in self._families.links_to([id])])
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        return list(self._families.links_to(sorted(children)))
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         return self._searches.count(criteria, most)

@@ -6,6 +6,7 @@ server, too, in a line; whoever made the call goes on with it at once, and shoul
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -14,8 +15,15 @@ from uuid import UUID
 
 from django_sked import failpoints
 from django_sked.backends.redis.encoding import micros, uuid
-from django_sked.backends.redis.scripts import Scripts
+from django_sked.backends.redis.errors import is_expected
+from django_sked.backends.redis.scripts import LETTERS, Scripts
+from django_sked.dependencies import Link
 
+logger = logging.getLogger("django_sked.backends.redis")
+
+#: What the letters of an edge say.
+_CONDITIONS = {letter: condition.value for condition, letter in LETTERS.items()}
+_STATES = {"o": "open", "m": "met", "u": "unmet", "e": "unmet"}
 #: Edges that one script decides.
 EDGES = 100
 #: Blocked messages that a sweep looks at, once nothing is left to follow.
@@ -36,13 +44,19 @@ class Families:
         self._swept = 0
 
     def followed(self, what: Sequence[Any], now: datetime | None) -> None:
-        """This has followed from a write; do what is left."""
-        left = self._told(what)
-        for _ in range(ROUNDS):
-            if not left:
-                return
-            failpoints.hit("unblock.before")
-            left = self._told(self._scripts.call("unblock", EDGES, 0, -1, now=_given(now)))
+        """This has followed from a write; do what is left. What the server does not answer any more is left to sweeps:
+        the write itself was made."""
+        try:
+            left = self._told(what)
+            for _ in range(ROUNDS):
+                if not left:
+                    return
+                failpoints.hit("unblock.before")
+                left = self._told(self._scripts.call("unblock", EDGES, 0, -1, now=_given(now)))
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            logger.warning("unblock_failed error=%s", type(error).__name__)
 
     def _told(self, what: Sequence[Any]) -> int:
         left, queues, cancelled = what[:3]
@@ -63,19 +77,22 @@ class Families:
         """Do what is left to follow from what has been written by now."""
         self.followed((1, (), ()), now)
 
-    def parents(self, ids: Sequence[UUID]) -> Iterator[tuple[UUID, list[UUID]]]:
-        """Of each of these messages, whom it waits for, or has waited for, also those that are gone; sorted."""
-        for start in range(0, len(ids), BATCH):
-            part = ids[start : start + BATCH]
+    def links_to(self, children: Sequence[UUID]) -> Iterator[Link]:
+        """What these messages wait for, or have waited for, also those that are gone; by parent of each child."""
+        for start in range(0, len(children), BATCH):
+            part = children[start : start + BATCH]
             found = self._scripts.call("parents", *(id.hex for id in part))
-            for id, parents in zip(part, found, strict=True):
-                yield id, sorted(map(uuid, parents))
+            for child, flat in zip(part, found, strict=True):
+                for parent, edge in sorted(zip(flat[::2], flat[1::2], strict=True)):
+                    yield Link(parent=uuid(parent), child=child, condition=_CONDITIONS[edge[0]], state=_STATES[edge[1]])
 
     def children_first(self, ids: Sequence[UUID]) -> list[UUID]:
         """The same ids, each after all those of them that wait for it: in this order nobody is released by the cancel
         of another one who is to be cancelled, too."""
-        among = set(ids)
-        parents = {id: [one for one in named if one in among] for id, named in self.parents(ids)}
+        parents: dict[UUID, set[UUID]] = {id: set() for id in ids}
+        for link in self.links_to(ids):
+            if link.parent in parents:
+                parents[link.child].add(link.parent)
         return list(TopologicalSorter(parents).static_order())[::-1]
 
     def missing(self, ids: Collection[UUID]) -> list[UUID]:

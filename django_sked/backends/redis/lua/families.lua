@@ -55,8 +55,12 @@ local function edges_of(child)
     return redis.call('HGETALL', name)
 end
 
--- The last parent has ended as it should: a delay begins now. See `dependencies.released`.
+-- The last parent has ended as it should: a delay begins now. See `dependencies.released`. What cannot be read stays as it
+-- is: an error in here would stand at the head of `work` for ever.
 local function release(child, m, now)
+    if not (m.queue and tonumber(m.due_at) and tonumber(m.next_at)) then
+        return
+    end
     local c = redis.call('HMGET', record(child), 'held_at', 'release_delay', 'release_expiry')
     local delay, expiry = tonumber(c[2]), tonumber(c[3])
     unindex(child, m)
@@ -98,7 +102,7 @@ local function decide(parent, child, status, why, now)
         return
     end
     local condition = edge:sub(1, 1)
-    local is_met = status and CONDITIONS[condition][status]
+    local is_met = status and (CONDITIONS[condition] or {})[status]
     local ends = not is_met and m.status == 'blocked'
     redis.call('HSET', edges, parent, condition .. (is_met and 'm' or ends and 'e' or 'u'))
     if not is_met then
@@ -146,7 +150,7 @@ local function reopen(parent, child, now)
     end
     unindex(child, m)
     redis.call('HDEL', record(child), 'finished_at', 'reason', 'cancel_requested')
-    if m.expires_at and tonumber(m.expires_at) <= tonumber(now) then
+    if m.expires_at and (tonumber(m.expires_at) or 0) <= tonumber(now) then
         m.expires_at = nil
         redis.call('HDEL', record(child), 'expires_at')
     end

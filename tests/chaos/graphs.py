@@ -117,10 +117,11 @@ def _wrong(
         yield "has ended without a call"
         return
     for parent in node.parents:
-        if became[nodes[parent].id].finished_at > calls[0]["at"]:
+        before = became.get(nodes[parent].id)
+        if before is not None and before.finished_at > calls[0]["at"]:
             yield f"was begun before its parent {parent} had ended"
     if node.id not in poisoned and one.attempt != ATTEMPTS[node.step]:
         yield f"has taken {one.attempt} attempts, and not {ATTEMPTS[node.step]}: it was released more than once"
-    for before, call in pairwise(calls):
-        if before["attempt"] == call["attempt"] and before["pid"] not in excused:
-            yield f"was begun again after process {before['pid']}, which nobody had killed, had begun it"
+    for one_call, next_call in pairwise(calls):
+        if one_call["attempt"] == next_call["attempt"] and one_call["pid"] not in excused:
+            yield f"was begun again after process {one_call['pid']}, which nobody had killed, had begun it"

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from redis import exceptions
 
+from django_sked import dependencies
 from django_sked.backends.redis import encoding
 from django_sked.backends.redis.encoding import LATEST, encoded, micros, new_body, uuid
 from django_sked.backends.redis.records import Records
@@ -34,11 +35,18 @@ def refuse_many(messages: Sequence[ScheduledMessage]) -> None:
             f"One call of schedule_many() may have at most {MOST} messages on a Redis backend, not {len(messages)}: "
             "call it for one lot after the other."
         )
-    if (edges := sum(len(message.waits_for) for message in messages)) > MOST_EDGES:
+
+
+def prepare(messages: Sequence[ScheduledMessage]) -> None:
+    """See `dependencies.prepare`; most calls have no message that waits."""
+    waiting = [message for message in messages if message.waits_for]
+    if (edges := sum(len(message.waits_for) for message in waiting)) > MOST_EDGES:
         raise InvalidMessage(
             f"The messages of one call may wait for at most {MOST_EDGES} others on a Redis backend, all together, not "
             f"for {edges}: schedule them one lot after the other."
         )
+    if waiting:
+        dependencies.prepare(messages)
 
 
 def refuse_late(messages: Sequence[ScheduledMessage]) -> None:

@@ -29,7 +29,7 @@ from django_sked.backends.ticks import MOST_TICKS
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, RedisOptions
 from django_sked.criteria import Criteria
-from django_sked.dependencies import Link, prepare, refuse_unknown
+from django_sked.dependencies import Link, refuse_unknown
 from django_sked.exceptions import InvalidBackend
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -109,7 +109,7 @@ class RedisBackend(BaseBackend):
         adding.refuse_many(messages)
         adding.refuse_late(messages)
         adding.refuse_twins(messages, on_conflict)
-        prepare(messages)
+        adding.prepare(messages)
         if not messages:
             return []
         if self.is_postponing():

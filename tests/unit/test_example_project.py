@@ -27,7 +27,7 @@ def test_the_demo_runs_on_it(store: dict[str, Any], tmp_path: Path) -> None:
         "SHOP_MESSAGES": store["LOCATION"],
         "SHOP_SQLITE_FILE": str(tmp_path / "shop.sqlite3"),
     }
-    command = [sys.executable, "example_project/manage.py", "demo", "--seconds=4", "--port=8300"]
+    command = [sys.executable, "example_project/manage.py", "demo", "--seconds=6", "--port=8300"]
 
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 

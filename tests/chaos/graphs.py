@@ -18,6 +18,8 @@ STEPS = ("deliver", "deliver", "deliver", "retry", "bury")
 ENDS = {"deliver": "delivered", "retry": "delivered", "bury": "dead"}
 ATTEMPTS = {"deliver": 1, "retry": 2, "bury": 1}
 MOST_PARENTS = 3
+#: The part of all that wait for the first one, too: more than one call of a store may decide.
+HUB = 0.4
 _MET = {
     "on_success": {"delivered"},
     "on_failure": {"dead", "expired"},
@@ -49,8 +51,10 @@ def drawn(size: int, seed: int) -> list[Node]:
     chance = random.Random(seed)
     nodes: list[Node] = []
     for number in range(size):
-        some = chance.sample(range(number), chance.randint(0, min(MOST_PARENTS, number)))
-        parents = {parent: chance.choice(CONDITIONS) for parent in some}
+        some = set(chance.sample(range(number), chance.randint(0, min(MOST_PARENTS, number))))
+        if number and chance.random() < HUB:
+            some.add(0)
+        parents = {parent: chance.choice(CONDITIONS) for parent in sorted(some)}
         id = str(UUID(int=chance.getrandbits(128), version=4))
         nodes.append(Node(id, parents, chance.choice(STEPS), chance.choice((0, 0, 5, 20))))
     return nodes

@@ -329,5 +329,5 @@ def _refuse_unsupported(store: BaseBackend, messages: Iterable[ScheduledMessage]
     if not store.supports_workflows and any(message.waits_for for message in messages):
         raise NotSupported(
             f"The backend {store.alias!r} has no workflows: in it no message can wait for others "
-            "(on_success, on_failure, on_finish). The database backend can."
+            "(on_success, on_failure, on_finish)."
         )

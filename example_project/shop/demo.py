@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_sked.models import Recurrence
 from shop import services
-from shop.models import Customer, Invoice
+from shop.models import Customer, Invoice, Order
 
 LOGIN = ("admin", "admin")
 CUSTOMERS = [
@@ -54,11 +54,13 @@ def fill(messages: int) -> None:
 
 
 def _place_orders(customer: Customer) -> None:
-    """One that is paid at once, one that is never paid, one that gets more time, and one that is disputed."""
+    """One that is paid at once, one that is never paid, one that gets more time, and one that is disputed; and a gift
+    card, which Atlantis does not get."""
     paid, *_ = invoices = [_order(customer, Decimal(10 + number)) for number in range(4)]
     services.pay(paid)
     services.give_more_time(invoices[2])
     services.open_dispute(invoices[3])
+    services.sell_gift_card(Order.objects.create(customer=customer, total=Decimal(50)))
 
 
 def _order(customer: Customer, total: Decimal) -> Invoice:

@@ -99,6 +99,14 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
         self.assertEqual(sold.state, "finished")
 
+    def test_a_gift_card_has_no_invoice_and_the_first_page_shows_it_all_the_same(self) -> None:
+        services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+
+        page = self.client.get("/")
+
+        self.assertContains(page, "Placed")
+        self.assertNotContains(page, "/invoices/")
+
     def test_a_card_that_is_refused_brings_the_refund(self) -> None:
         Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
         sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))

@@ -21,6 +21,7 @@ from django.dispatch import Signal
 from django_sked import clock, signals
 from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
 from django_sked.states import PENDING, Answer
@@ -183,6 +184,13 @@ class BaseBackend(ABC):
     def parents_of(self, id: UUID) -> list[ScheduledMessage]:
         """The messages that this one waits for, or has waited for, as far as they have not been pruned."""
         return []
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        """What these messages wait for, or have waited for, by child and parent, also parents that are pruned by now.
+
+        Here from `parents_of`, one message at a time and without conditions.
+        """
+        return [Link(parent=parent.pk, child=id) for id in sorted(children) for parent in self.parents_of(id)]
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         """How many there are; a backend that has to look at each need not go on beyond `most`."""

@@ -21,7 +21,7 @@ from django_sked.backends.shelf import Shelf, copied
 from django_sked.backends.ticks import Ticks
 from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
-from django_sked.dependencies import Decision, prepare
+from django_sked.dependencies import Decision, Link, prepare
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
@@ -147,6 +147,10 @@ class MemoryBackend(BaseBackend):
     def parents_of(self, id: UUID) -> list[ScheduledMessage]:
         with self._lock:
             return self._shelf.copies(self._families.parents(id))
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        with self._lock:
+            return [link for id in sorted(children) for link in self._families.links_to(id)]
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         with self._lock:

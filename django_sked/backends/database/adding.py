@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
+from uuid import RESERVED_NCS, UUID
 
 from django.db import IntegrityError, NotSupportedError, OperationalError, connections, transaction
 
@@ -113,6 +114,7 @@ def _add(call: _Call) -> list[ScheduledMessage]:
     named = [message for message in messages if message.live_key is not None or message.has_own_id]
     if call.on_conflict != "ignore":
         _refuse_twins(named)
+    _refuse_ids(call.using, [message.pk for message in named if message.has_own_id])
     # Not to replace: a conflict would leave a shared lock on MySQL and MariaDB, and two replacers a deadlock.
     if len(messages) == 1 and call.on_conflict != "replace" and insert(call.using, messages) == 1:
         fresh, answers = messages, messages
@@ -147,6 +149,15 @@ def _refuse_twins(messages: Sequence[ScheduledMessage]) -> None:
         if not seen.isdisjoint(_names(message)):
             raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
         seen.update(_names(message))
+
+
+def _refuse_ids(using: str, ids: Sequence[UUID]) -> None:
+    """The type that MariaDB has for them takes no version above 7 in the variant that had none; INSERT IGNORE would
+    store another id instead."""
+    if connections[using].vendor == "mysql" and connections[using].features.has_native_uuid_field:
+        for id in ids:
+            if id.variant == RESERVED_NCS and id.int >> 76 & 0xF > 7:
+                raise InvalidMessage(f"MariaDB takes no such id: {id} is of no known version of UUID.")
 
 
 def _add_many(call: _Call) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:

@@ -169,9 +169,11 @@ class MemoryBackend(BaseBackend):
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         with self._lock:
             self._refuse_shift([id], verb)
-            others: list[ScheduledMessage] = []
-            answer = self._change(id, verb, now or self.now(), others)
-            changed = [copied(self._shelf[id])] if answer is verb.done else []
+            at = now or self.now()
+            answer = self._change(id, verb, at)
+            done = [id] if answer is verb.done else []
+            others = self._follow(done, verb, at)
+            changed = self._shelf.copies(done)
         self._tell_changed(changed + others, verb)
         return answer
 
@@ -179,8 +181,9 @@ class MemoryBackend(BaseBackend):
         at = now or self.now()
         with self._lock:
             self._refuse_shift(ids, verb)
-            others: list[ScheduledMessage] = []
-            changed = self._shelf.copies([id for id in ids if self._change(id, verb, at, others) is verb.done])
+            done = [id for id in ids if self._change(id, verb, at) is verb.done]
+            others = self._follow(done, verb, at)
+            changed = self._shelf.copies(done)
         self._tell_changed(changed + others, verb)
         return len(changed)
 
@@ -190,8 +193,8 @@ class MemoryBackend(BaseBackend):
                 if message.status in verb.starts:
                     arguments.later(message.due_at, verb.shift, "shift")
 
-    def _change(self, id: UUID, verb: Verb, now: datetime, others: list[ScheduledMessage]) -> Answer:
-        """Adds to `others` what waited for this message, and is cancelled with it."""
+    def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
+        """To this message alone; `_follow` sees to its children."""
         message = self._shelf.get(id)
         status = message.status if message else None
         refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
@@ -201,10 +204,16 @@ class MemoryBackend(BaseBackend):
             return Answer.NOT_FOUND if refusal is None else refusal
         if isinstance(verb, Redrive) and self._shelf.is_held(message.key):
             return Answer.KEY_IN_USE
-        others += self._end(message, assignments(verb, message, now), now)
-        if isinstance(verb, Redrive) and message.has_children:
-            self._families.redriven([id], now, self._shelf.is_held)
+        self._shelf.write(message, assignments(verb, message, now))
         return verb.done
+
+    def _follow(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> list[ScheduledMessage]:
+        """What waited for these, which have all been changed already. Returns what is cancelled by that."""
+        parents = {id: Status(self._shelf[id].status) for id in ids if self._shelf[id].has_children}
+        if parents and isinstance(verb, Redrive):
+            self._families.redriven(parents, now, self._shelf.is_held)
+        ended = {id: status for id, status in parents.items() if status in FINISHED}
+        return self._followed(self._families.ended(ended, now)) if ended else []
 
     def _tell_changed(self, changed: Sequence[ScheduledMessage], verb: Verb) -> None:
         if changed:

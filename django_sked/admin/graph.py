@@ -80,14 +80,15 @@ def _node(message: ScheduledMessage, links: Sequence[Link], shown: Messages, url
     status = Status(message.status)
     noted = remarks(message)
     texts = [str(status.label), *noted]
-    classes = [status.value, *(["held"] if message.is_live and message.held_at else [])]
+    is_held = message.is_live and message.held_at is not None
+    classes = [status.value, *(["held"] if is_held else [])]
     if is_outside:
         classes.append("outside")
         texts.append(_("not of this workflow"))
     return Node(
         id=message.pk,
         text=message.event,
-        remark=f"{SYMBOLS[status]} {', '.join(texts[:2])}",
+        remark=f"{SYMBOLS[status]} {status.label}" + (f", {noted[0]}" if is_held else ""),
         title=f"{message.event}: {', '.join(texts)}{_waits_for(links, shown)}",
         classes=classes,
         name=f"message-{message.pk}",

@@ -20,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import graph, workflow_filters
+from django_sked.admin import graph, wholes, workflow_filters
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage, Workflow
@@ -455,6 +455,21 @@ def test_a_large_one_changes_as_a_whole_and_has_one_entry(pages: Pages) -> None:
     assert flow.workflow is not None
     assert flow.workflow.counts == {Status.CANCELLED: 151}
     assert LogEntry.objects.get().change_message == "151 messages were cancelled. Reason: flood"
+
+
+def test_without_its_entries_a_change_does_not_happen(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not pages.backend.joins_transactions:
+        pytest.skip("its changes join no transaction")
+    flow, messages = pages.order()
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no history")
+
+    monkeypatch.setattr(wholes, "log_each", fail)
+    with pytest.raises(RuntimeError, match="no history"):
+        pages.use(flow, "cancel", _answered="1")
+
+    assert pages.status(messages["pay"]) == Status.SCHEDULED
 
 
 @pytest.mark.parametrize("verb", ACTIONS)

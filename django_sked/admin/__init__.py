@@ -1,4 +1,4 @@
-"""The admin of messages, recurrences and workers: to look, to search, and to use the verbs."""
+"""The admin of messages, recurrences, workflows and workers: to look, to search, and to use the verbs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from django.contrib import admin
 from django_sked.admin.messages import ScheduledMessageAdmin, ScheduledMessageAdminMixin
 from django_sked.admin.recurrences import RecurrenceAdmin, RecurrenceAdminMixin
 from django_sked.admin.workers import WorkerProcessAdmin, WorkerProcessAdminMixin
-from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
+from django_sked.admin.workflows import WorkflowAdmin, WorkflowAdminMixin
+from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess, Workflow
 
 __all__ = [
     "RecurrenceAdmin",
@@ -16,8 +17,11 @@ __all__ = [
     "ScheduledMessageAdminMixin",
     "WorkerProcessAdmin",
     "WorkerProcessAdminMixin",
+    "WorkflowAdmin",
+    "WorkflowAdminMixin",
 ]
 
 admin.site.register(ScheduledMessage, ScheduledMessageAdmin)
 admin.site.register(Recurrence, RecurrenceAdmin)
+admin.site.register(Workflow, WorkflowAdmin)
 admin.site.register(WorkerProcess, WorkerProcessAdmin)

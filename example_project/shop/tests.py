@@ -9,7 +9,9 @@ from importlib import import_module
 from io import StringIO
 from unittest import skipUnless
 
+from asgiref.sync import async_to_sync
 from django.apps import apps
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.test import TestCase, TransactionTestCase
@@ -117,6 +119,20 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Your card was refused"])
         self.assertEqual(Order.objects.get().status, Order.Status.CANCELLED)
         self.assertEqual(sold.state, "failed")
+
+    def test_a_card_is_sold_in_asynchronous_code_too(self) -> None:
+        sold = async_to_sync(services.asell_gift_card)(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.assertEqual(sold.counts, {Status.SCHEDULED: 1, Status.BLOCKED: 3})
+        self.after(0)
+        self.assertEqual(self.subjects(), ["Your gift card"])
+
+    def test_the_admin_draws_both_branches(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.after(0)
+        self.client.force_login(User.objects.create_superuser("boss"))
+        page = self.client.get(f"/admin/django_sked/workflow/{sold.pk}/change/")
+        self.assertContains(page, "gift_card.ship: delivered; on success: gift_card.charge")
+        self.assertContains(page, "gift_card.refund: cancelled; on failure: gift_card.charge")
 
 
 class OrderTests(ShopTestCase):

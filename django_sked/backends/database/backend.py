@@ -18,7 +18,7 @@ from django.db.models import Count
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
-from django_sked.backends.database.families import Families, edges_of, forget_edges
+from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
@@ -26,6 +26,7 @@ from django_sked.backends.database.waking import Wake, Wakeups
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, DatabaseOptions
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.queries import ScheduledMessageQuerySet
@@ -127,6 +128,9 @@ class DatabaseBackend(BaseBackend):
     def parents_of(self, id: UUID) -> list[ScheduledMessage]:
         parents = edges_of(self.database).filter(child_id=id).values_list("parent_id")
         return list(rows_of(self.database).filter(pk__in=parents).order_by("pk"))
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        return links_to(self.database, children)
 
     def by_wall_time(self) -> Iterator[ScheduledMessage]:
         return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from django.contrib import admin
 
 from django_sked.admin.messages import ScheduledMessageAdmin, ScheduledMessageAdminMixin
+from django_sked.admin.overview import OverviewAdmin, OverviewAdminMixin
 from django_sked.admin.recurrences import RecurrenceAdmin, RecurrenceAdminMixin
 from django_sked.admin.workers import WorkerProcessAdmin, WorkerProcessAdminMixin
-from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
+from django_sked.models import Overview, Recurrence, ScheduledMessage, WorkerProcess
 
 __all__ = [
+    "OverviewAdmin",
+    "OverviewAdminMixin",
     "RecurrenceAdmin",
     "RecurrenceAdminMixin",
     "ScheduledMessageAdmin",
@@ -18,6 +21,7 @@ __all__ = [
     "WorkerProcessAdminMixin",
 ]
 
+admin.site.register(Overview, OverviewAdmin)
 admin.site.register(ScheduledMessage, ScheduledMessageAdmin)
 admin.site.register(Recurrence, RecurrenceAdmin)
 admin.site.register(WorkerProcess, WorkerProcessAdmin)

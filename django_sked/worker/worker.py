@@ -17,6 +17,7 @@ from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
 from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
+from django_sked.worker.controls import Controls
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
@@ -29,6 +30,7 @@ from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
 from django_sked.worker.quarantine import Quarantine
 from django_sked.worker.rescuer import Rescuer, released
+from django_sked.worker.rollups import Rollups
 from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
 from django_sked.worker.watchdog import Watchdog
@@ -42,6 +44,8 @@ EXIT_ABANDONED = 70
 EXIT_STUCK = 75
 #: Seconds for which a call may wait for its turn where a database lets one write at a time.
 LONGEST_TURN = 30.0
+#: Seconds that a worker waits for its first look at the controls where these are not with its messages.
+FIRST_LOOK = 2.0
 #: Event loops that receivers may block before that.
 MOST_BLOCKED = 4
 
@@ -104,6 +108,9 @@ class Worker(Life):
         self._leases = Leases(store, self._process)
         # Read each second, and between that without asking the store: a dispatch must not fail because it is away.
         self._clock = clock.StoreClock(store.read_now, refresh=float("inf"))
+        watch = self._watchdog.watch
+        self._controls = Controls(store, self.id, self._clock.now, self._on_controls, self._drain, watch)
+        self._rollups = Rollups(store, self._clock.now, watch)
         self._make_delivery(store)
         self._make_loops(store)
 
@@ -131,6 +138,7 @@ class Worker(Life):
             self._clock,
             self._make_pool,
             term=lambda: self._leases.term,
+            is_paused=self._controls.is_paused,
         )
         self._quarantine = Quarantine(self._claimer, self._holding)
         self._rounds = Rounds(
@@ -149,16 +157,18 @@ class Worker(Life):
         """What is done at intervals, each in a thread of its own."""
         self._rescuer = Rescuer(store, self.id, self._leases, self._claimer, self._waker.wake)
         self._pruner = Pruner(store)
+        self._promoter = Promoter(store, self._waker.wake, self._watchdog.watch)
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
             ("rescue", rescuer.INTERVAL, self._sweep),
-            ("promote", promoter.INTERVAL, Promoter(store, self._waker.wake, self._watchdog.watch).step),
+            ("promote", promoter.INTERVAL, self._promote),
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
+        self._beating = self._loops[0]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        size = 1 if self._handover is not None else size
+        size = 1 if self._handover is not None else self._controls.size_of(queue) or size
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
     def messages(self) -> Generator[ScheduledMessage, None, None]:
@@ -207,6 +217,7 @@ class Worker(Life):
         self._settler.start()
         for loop in self._loops:
             loop.start()
+        self._controls.looked.wait(FIRST_LOOK)
         send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
@@ -222,6 +233,8 @@ class Worker(Life):
                 self.backend.prepare_thread(apart=True)
                 self._leases.register()
                 self._clock.read()
+                if self._controls.using == self.backend.database:
+                    self._controls.step()  # a queue that rests must not start with this worker
                 return True
             except Exception as error:
                 if not self.backend.is_expected(error):
@@ -263,11 +276,13 @@ class Worker(Life):
             raise
 
     def _start_or_release(self, message: ScheduledMessage) -> None:
-        if not self._may_start(message):
+        if not self._may_start(message) or message.queue in self._controls.paused:
             self._release([message])
             return
         failpoints.hit("dispatch.before")
+        started = self._rollups.started()
         outcome = self._dispatcher.dispatch(message)
+        self._rollups.add(message, started, outcome)
         failpoints.hit("dispatch.after")
         if outcome is None:
             self._forget(message)
@@ -309,7 +324,34 @@ class Worker(Life):
             # What was not started is no duplicate to come, and a worker that stops waits for no store.
             self._settler.put(released(message.id, message.token), waits=False)
 
+    # Controls
+
+    def _on_controls(self) -> None:
+        """Queues were paused, resumed or scaled; and while one is paused, each second."""
+        for queue, pool in list(self._claimer.pools.items()):
+            if self._controls.is_paused(queue):
+                self._release(pool.withdraw())
+            size = self._controls.size_of(queue) or self.options.size_of(queue)
+            if self._handover is None and size != pool.size:
+                pool.resize(size)
+                self._beating.soon()  # for people to see it
+        self._waker.wake()
+
+    def _drain(self) -> None:
+        """Somebody asked this worker to finish what runs and stop. What was asked for already is not asked twice: that
+        would be to stop waiting."""
+        if not self._requested:
+            self.request_stop()
+
     # Loops
+
+    def _promote(self) -> None:
+        """What is read and written once a second where recurrences are: with the messages, or in a database apart."""
+        try:
+            self._controls.step()
+        finally:
+            self._promoter.step()
+        self._rollups.step()
 
     def _beat(self) -> None:
         presence.describe(self._process, self._claimer.pools, self.in_flight, self._clock.now())
@@ -339,6 +381,7 @@ class Worker(Life):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
+        self._write_rollups()
         self._pruner.stop()
         for loop in self._loops:
             loop.stop()
@@ -384,6 +427,12 @@ class Worker(Life):
             teller.join(1.0)
         finally:
             self._finish()
+
+    def _write_rollups(self) -> None:
+        try:
+            self._rollups.finish()
+        except Exception as error:
+            self._reporter.report("rollups", error)
 
     def _retire(self) -> None:
         try:

@@ -13,8 +13,9 @@ from uuid import UUID
 from django.core.checks import CheckMessage
 from django.db import connections, router, transaction
 
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
+from django_sked.backends.database import adding, backlog, changing, checking, errors, settling, sweeping, threads
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.families import Families, edges_of, forget_edges
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
@@ -135,6 +136,12 @@ class DatabaseBackend(BaseBackend):
             rows = rows.filter(queue=queue)
         return sorted(cast("list[str]", list(rows.values_list("live_key", flat=True))))
 
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        return backlog.backlog(self.database, rows_of(self.database), now)
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        return backlog.forecast(self.database, rows_of(self.database), edges)
+
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         names = self.queues() if queue is None else [queue]
         times = (self._claiming.next_at(name) for name in names)
@@ -195,6 +202,7 @@ class DatabaseBackend(BaseBackend):
                 busy_event=worker.busy_event,
                 busy_since=worker.busy_since,
                 queues=worker.queues,
+                threads=worker.threads,
             )
         )
 

@@ -82,7 +82,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
     good = [worker for worker in workers if worker.lease_until >= now]
     happened = _minutes(backend, now, past)
     names = {*controls, *backlog, *happened, *backend.settings.queues}
-    names |= {name for worker in good for name in _sizes(worker.queues)}
+    names |= {name for worker in good for name in sizes(worker.queues)}
     queues = []
     for name in sorted(names):
         control = controls.get(name) or QueueControl(backend=backend.alias, queue=name)
@@ -113,7 +113,7 @@ def _workers(backend: BaseBackend) -> list[WorkerProcess]:
     return list(rows.order_by("host", "pid", "id")[: MOST_WORKERS + 1])
 
 
-def _sizes(value: Any) -> Mapping[str, int]:
+def sizes(value: Any) -> Mapping[str, int]:
     """Of whatever shape a worker of another version has written it."""
     if not isinstance(value, dict):
         return {}
@@ -122,11 +122,11 @@ def _sizes(value: Any) -> Mapping[str, int]:
 
 def _serve(of_queue: QueueFigures, workers: Sequence[WorkerProcess]) -> None:
     for worker in workers:
-        sizes = _sizes(worker.queues)
-        if of_queue.name in sizes:
+        wanted = sizes(worker.queues)
+        if of_queue.name in wanted:
             of_queue.workers += 1
-            of_queue.wanted += sizes[of_queue.name]
-            of_queue.threads += _sizes(worker.threads).get(of_queue.name, 0)
+            of_queue.wanted += wanted[of_queue.name]
+            of_queue.threads += sizes(worker.threads).get(of_queue.name, 0)
 
 
 # What happened

@@ -117,15 +117,13 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         }
 
     def _worker(self, request: HttpRequest, worker: Any, board: boards.Board) -> dict[str, Any]:
-        threads = boards._sizes(worker.threads)
+        threads, wanted = boards.sizes(worker.threads), boards.sizes(worker.queues)
         return {
             "row": worker,
             "url": self._url("django_sked_workerprocess_change", worker.pk),
             "beat": times.shown(worker.beat_at, board.now),
             "has_lease": worker.lease_until >= board.now,
-            "pools": [
-                (name, threads.get(name, 0), size) for name, size in sorted(boards._sizes(worker.queues).items())
-            ],
+            "pools": [(name, threads.get(name, 0), size) for name, size in sorted(wanted.items())],
         }
 
     def _messages_url(self, request: HttpRequest, of_queue: boards.QueueFigures, status: str) -> str | None:

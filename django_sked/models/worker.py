@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+from django_sked.twins import twin
+
+logger = logging.getLogger("django_sked")
 
 
 class WorkerProcess(models.Model):
@@ -42,3 +48,19 @@ class WorkerProcess(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
+
+    def drain(self) -> bool:
+        """Ask it to finish what runs, hand back the rest and stop; false when it was asked before, or is gone.
+
+        It obeys within two seconds, and ends with 0. What supervises it may start another one in its place.
+        """
+        rows = WorkerProcess.objects.using(self._state.db).filter(pk=self.pk, drain_requested_at__isnull=True)
+        at = timezone.now()
+        if not rows.update(drain_requested_at=at):
+            return False
+        self.drain_requested_at = at
+        line = "worker_drain_requested worker=%s backend=%s"
+        transaction.on_commit(lambda: logger.info(line, self.pk, self.backend), using=rows.db, robust=True)
+        return True
+
+    adrain = twin(drain)

@@ -17,20 +17,18 @@ from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
 from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
-from django_sked.worker.controls import Controls
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
 from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
+from django_sked.worker.operating import Operating
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
-from django_sked.worker.promoter import Promoter
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
 from django_sked.worker.quarantine import Quarantine
 from django_sked.worker.rescuer import Rescuer, released
-from django_sked.worker.rollups import Rollups
 from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
 from django_sked.worker.watchdog import Watchdog
@@ -108,9 +106,20 @@ class Worker(Life):
         self._leases = Leases(store, self._process)
         # Read each second, and between that without asking the store: a dispatch must not fail because it is away.
         self._clock = clock.StoreClock(store.read_now, refresh=float("inf"))
-        watch = self._watchdog.watch
-        self._controls = Controls(store, self.id, self._clock.now, self._on_controls, self._drain, watch)
-        self._rollups = Rollups(store, self._clock.now, watch)
+        self._operating = Operating(
+            store,
+            self.id,
+            self.options,
+            self._clock.now,
+            self._watchdog.watch,
+            wake=self._waker.wake,
+            pools=lambda: list(self._claimer.pools.values()),
+            release=self._release,
+            tell=lambda: self._beating.soon(),
+            drain=self._drain,
+        )
+        self._controls = self._operating.controls
+        self._rollups = self._operating.rollups
         self._make_delivery(store)
         self._make_loops(store)
 
@@ -157,18 +166,17 @@ class Worker(Life):
         """What is done at intervals, each in a thread of its own."""
         self._rescuer = Rescuer(store, self.id, self._leases, self._claimer, self._waker.wake)
         self._pruner = Pruner(store)
-        self._promoter = Promoter(store, self._waker.wake, self._watchdog.watch)
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
             ("rescue", rescuer.INTERVAL, self._sweep),
-            ("promote", promoter.INTERVAL, self._promote),
+            ("promote", promoter.INTERVAL, self._operating.step),
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
         self._beating = self._loops[0]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        size = 1 if self._handover is not None else self._controls.size_of(queue) or size
+        size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
     def messages(self) -> Generator[ScheduledMessage, None, None]:
@@ -184,6 +192,7 @@ class Worker(Life):
         """
         self._refuse_a_second_run()
         self._handover = handover = Handover()
+        self._operating.scales = False
         self._waits_for = me = threading.current_thread()
         self._dispatcher.receivers_of = lambda event: (handover.receiver,)
         for pool in self._claimer.pools.values():
@@ -324,25 +333,6 @@ class Worker(Life):
             # What was not started is no duplicate to come, and a worker that stops waits for no store.
             self._settler.put(released(message.id, message.token), waits=False)
 
-    # Controls
-
-    def _on_controls(self) -> None:
-        """Queues were paused, resumed or scaled; and while one is paused, each second."""
-        for queue, pool in list(self._claimer.pools.items()):
-            if self._controls.is_paused(queue):
-                self._release(pool.withdraw())
-            size = self._controls.size_of(queue) or self.options.size_of(queue)
-            if self._handover is None and size != pool.size:
-                pool.resize(size)
-                self._beating.soon()  # for people to see it
-        self._waker.wake()
-
-    def _drain(self) -> None:
-        """Somebody asked this worker to finish what runs and stop. What was asked for already is not asked twice: that
-        would be to stop waiting."""
-        if not self._requested:
-            self.request_stop()
-
     # Loops
 
     def _promote(self) -> None:
@@ -381,7 +371,7 @@ class Worker(Life):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
-        self._write_rollups()
+        self._try("rollups", self._rollups.finish)
         self._pruner.stop()
         for loop in self._loops:
             loop.stop()
@@ -428,14 +418,16 @@ class Worker(Life):
         finally:
             self._finish()
 
-    def _write_rollups(self) -> None:
-        try:
-            self._rollups.finish()
-        except Exception as error:
-            self._reporter.report("rollups", error)
+    def _drain(self) -> None:
+        # What was asked for already is not asked twice: that would be to stop waiting.
+        if not self._requested:
+            self.request_stop()
 
     def _retire(self) -> None:
+        self._try("retire", self._leases.retire)
+
+    def _try(self, step: str, last: Callable[[], None]) -> None:
         try:
-            self._leases.retire()
+            last()
         except Exception as error:
-            self._reporter.report("retire", error)
+            self._reporter.report(step, error)

@@ -31,8 +31,8 @@ PAST: dict[str, tuple[Any, int, int]] = {
 #: ... and what is looked ahead to.
 AHEAD: dict[str, tuple[Any, int, int]] = {
     "hour": (gettext_lazy("next hour"), 60, 5),
-    "day": (gettext_lazy("next day"), 24 * 60, 60),
-    "week": (gettext_lazy("next week"), 7 * 24 * 60, 12 * 60),
+    "day": (gettext_lazy("next day"), 24 * 60, 120),
+    "week": (gettext_lazy("next week"), 7 * 24 * 60, 24 * 60),
 }
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -83,6 +83,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
     happened = _minutes(backend, now, past)
     names = {*controls, *backlog, *happened, *backend.settings.queues}
     names |= {name for worker in good for name in sizes(worker.queues)}
+    shown = _clocks(now, past)
     queues = []
     for name in sorted(names):
         control = controls.get(name) or QueueControl(backend=backend.alias, queue=name)
@@ -91,7 +92,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
             backlog=backlog.get(name) or Backlog(),
             control=control,
             is_paused=control.is_paused(now),
-            past=_chart_of_past(name, happened.get(name, {}), now, past),
+            past=_chart_of_past(name, happened.get(name, {}), shown, past),
         )
         _add_up(of_queue, happened.get(name, {}), PAST[past][1])
         _serve(of_queue, good)
@@ -162,20 +163,25 @@ def _add_up(of_queue: QueueFigures, slots: Mapping[int, Sequence[int]], minutes:
     of_queue.lateness = [histogram.quantile(late, share) for share in QUANTILES]
 
 
-def _chart_of_past(name: str, slots: Mapping[int, Sequence[int]], now: datetime, past: str) -> Chart:
-    label, minutes, step = PAST[past]
+def _clocks(now: datetime, past: str) -> dict[int, str]:
+    """The first minute of each bar, and how it is shown: for all queues the same."""
+    _label, minutes, step = PAST[past]
     first = _first_minute(now, minutes, step)
+    found = range(first, first + minutes, step)
+    return {minute: _clock(datetime.fromtimestamp(minute * 60, UTC)) for minute in found}
+
+
+def _chart_of_past(name: str, slots: Mapping[int, Sequence[int]], shown: Mapping[int, str], past: str) -> Chart:
     bars = []
-    delivered_in_all = 0
-    for minute in range(first, first + minutes, step):
+    in_all = 0
+    text = _("%(time)s: %(delivered)d delivered, %(failed)d failed")
+    for minute, at in shown.items():
         delivered, failed, *_late = slots.get(minute, (0, 0))
-        delivered_in_all += delivered
-        text = _("%(time)s: %(delivered)d delivered, %(failed)d failed")
-        at = _clock(datetime.fromtimestamp(minute * 60, UTC))
+        in_all += delivered
         values = {"time": at, "delivered": delivered, "failed": failed}
         bars.append(Slot((("delivered", delivered), ("failed", failed)), text % values))
-    text = _("%(queue)s, %(span)s: %(count)d delivered")
-    return chart(text % {"queue": name, "span": label, "count": delivered_in_all}, bars)
+    label = _("%(queue)s, %(span)s: %(count)d delivered")
+    return chart(label % {"queue": name, "span": PAST[past][0], "count": in_all}, bars)
 
 
 # What will happen

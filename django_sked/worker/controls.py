@@ -103,10 +103,11 @@ class Controls:
         paused = frozenset(row.queue for row in self._rows if row.is_paused(now))
         sizes = {row.queue: row.concurrency for row in self._rows if row.concurrency is not None}
         if paused or (paused, sizes) != (self.paused, self._sizes):
-            for queue in paused ^ self.paused:
-                logger.info(
-                    "queue_%s queue=%s worker=%s", "rests" if queue in paused else "goes_on", queue, self._worker
-                )
+            alias, worker = self._backend.alias, self._worker
+            for queue in sorted(paused - self.paused):
+                logger.info("queue_rests queue=%s backend=%s worker=%s", queue, alias, worker)
+            for queue in sorted(self.paused - paused):
+                logger.info("queue_goes_on queue=%s backend=%s worker=%s", queue, alias, worker)
             self.paused, self._sizes = paused, sizes
             self._on_change()
 

@@ -371,7 +371,7 @@ class Worker(Life):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
-        self._try("rollups", self._rollups.finish)
+        self._try("promote", self._rollups.finish)  # whose loop has written them so far
         self._pruner.stop()
         for loop in self._loops:
             loop.stop()

@@ -250,5 +250,9 @@ def test_bars_are_as_high_as_their_share_of_the_highest() -> None:
 
     drawn = charts.chart("three", slots).bars
 
-    assert [(bar.y, bar.height) for bar in drawn] == [("40", "40"), ("0", "80")]
-    assert drawn[0].x == "176"
+    assert re.findall(r' y="([\d.]+)" width="128" height="([\d.]+)"', drawn) == [("40", "40"), ("0", "80")]
+    assert 'x="176"' in drawn
+
+
+def test_what_a_bar_says_is_escaped() -> None:
+    assert "<b>" not in charts.chart("x", [charts.Slot((("future", 1),), "<b>")]).bars

@@ -137,10 +137,10 @@ class DatabaseBackend(BaseBackend):
         return sorted(cast("list[str]", list(rows.values_list("live_key", flat=True))))
 
     def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
-        return backlog.backlog(self.database, rows_of(self.database), now)
+        return backlog.backlog(self.database, now or self.now())
 
     def forecast(self, edges: Sequence[datetime]) -> list[Count]:
-        return backlog.forecast(self.database, rows_of(self.database), edges)
+        return backlog.forecast(self.database, edges)
 
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         names = self.queues() if queue is None else [queue]

@@ -13,16 +13,13 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import QuerySet
 
 from django_sked.backends.backlog import CAP, Backlog, Count
-from django_sked.backends.database.store import moment
 from django_sked.models import ScheduledMessage
-from django_sked.states import Status
 
 TABLE = ScheduledMessage._meta.db_table
 #: Index entries that one look may read in all; with many queues each is counted less far, down to `LEAST`.
-MOST_READ = 240_000
+MOST_READ = 120_000
 LEAST = 100
 #: Queues and priorities that are looked at, and parts of one statement: SQLite allows 500.
 MOST_BANDS, MOST_PARTS = 500, 400
@@ -52,10 +49,15 @@ SELECT queue, priority FROM band WHERE priority IS NOT NULL LIMIT {MOST_BANDS}
 
 
 class Part(NamedTuple):
-    """Rows of which a statement returns the number, up to a cap, and the first next_at; by queue if of many."""
+    """Rows of which a statement returns the number, up to a cap, and the first next_at; by queue if of many.
+
+    Written as SQL: there may be hundreds, and the ORM takes longer for each than the database does.
+    """
 
     name: tuple[Any, ...]
-    rows: QuerySet[Any]
+    where: str
+    parameters: Sequence[Any] = ()
+    order: str = ""
     by_queue: bool = False
 
 
@@ -68,31 +70,38 @@ class Found(NamedTuple):
 
 def bands(using: str) -> list[tuple[str, int]]:
     """Every queue that has scheduled messages, suspects apart, with each of its priorities."""
-    false = "0" if connections[using].vendor != "postgresql" else "false"
     with connections[using].cursor() as cursor:
-        cursor.execute(_BANDS.format(condition=f"status = 'scheduled' AND suspect IN ({false})"))
+        cursor.execute(_BANDS.format(condition=_scheduled(using)))
         return [(queue, priority) for queue, priority in cursor.fetchall() if isinstance(queue, str)]
 
 
-def backlog(using: str, rows: QuerySet[ScheduledMessage], now: datetime | None) -> dict[str, Backlog]:
-    """See `BaseBackend.backlog`; `rows` are all messages."""
-    at = moment(now)
+def _scheduled(using: str, suspect: bool = False) -> str:
+    """In the words of the indexes, which SQLite wants to be the very same."""
+    value = str(suspect) if connections[using].vendor == "postgresql" else str(int(suspect))
+    return f"status = 'scheduled' AND suspect IN ({value})"
+
+
+def backlog(using: str, now: datetime) -> dict[str, Backlog]:
+    """See `BaseBackend.backlog`."""
+    at = connections[using].ops.adapt_datetimefield_value(now)
     known = bands(using)
     cap = _cap(2 * len(known) + 3)
-    scheduled = rows.filter(status=Status.SCHEDULED, suspect__in=[False])
+    band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
     parts: list[Part] = []
     for queue, priority in known:
-        band = scheduled.filter(queue=queue, priority=priority).order_by("next_at", "id")
-        parts.append(Part(("due", queue), band.filter(next_at__lte=at)))
-        parts.append(Part(("future", queue), band.filter(next_at__gt=at)))
-    suspects = rows.filter(status=Status.SCHEDULED, suspect__in=[True])
-    dead = rows.filter(status=Status.DEAD, finished_at__isnull=False)
-    parts.append(Part(("due",), suspects, by_queue=True))
-    parts.append(Part(("claimed",), rows.filter(status=Status.CLAIMED), by_queue=True))
-    parts.append(Part(("dead",), dead.order_by("-finished_at"), by_queue=True))
+        for kind, compared in (("due", "<="), ("future", ">")):
+            parts.append(Part((kind, queue), f"{band} {compared} %s", (queue, priority, at), "next_at, id"))
+    parts.append(Part(("due",), _scheduled(using, suspect=True), by_queue=True))
+    parts.append(Part(("claimed",), "status = 'claimed'", by_queue=True))
+    dead = "status = 'dead' AND finished_at IS NOT NULL"
+    parts.append(Part(("dead",), dead, order="finished_at DESC", by_queue=True))
+    return _added_up(_find(using, parts, cap), cap)
+
+
+def _added_up(parts: Sequence[Found], cap: int) -> dict[str, Backlog]:
     found: dict[str, Backlog] = defaultdict(Backlog)
     whole: dict[str, int] = defaultdict(int)
-    for kind, queue, count, first in _find(using, parts, cap):
+    for kind, queue, count, first in parts:
         if len(kind) == 1:
             whole[kind[0]] += count
         of_queue = found[queue]
@@ -106,30 +115,23 @@ def backlog(using: str, rows: QuerySet[ScheduledMessage], now: datetime | None) 
     return dict(found)
 
 
-def forecast(using: str, rows: QuerySet[ScheduledMessage], edges: Sequence[datetime]) -> list[Count]:
+def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
     """See `BaseBackend.forecast`."""
     known = bands(using)
-    spans = list(pairwise(edges))
-    scheduled = rows.filter(status=Status.SCHEDULED)
+    adapt = connections[using].ops.adapt_datetimefield_value
+    spans = list(enumerate(pairwise([adapt(edge) for edge in edges])))
     if len(known) * len(spans) <= MOST_RANGES:
         cap = _cap(len(known) * len(spans))
-        parts = [
-            Part((number,), _within(scheduled, "next_at", span).filter(suspect__in=[False], queue=queue, priority=band))
-            for number, span in enumerate(spans)
-            for queue, band in known
-        ]
+        where = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at >= %s AND next_at < %s"
+        parts = [Part((n,), where, (*band, *span), "next_at, id") for n, span in spans for band in known]
     else:
         cap = CAP_BY_DUE
-        parts = [Part((number,), _within(scheduled, "due_at", span)) for number, span in enumerate(spans)]
+        where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
+        parts = [Part((n,), where, span, "due_at, id") for n, span in spans]
     counts = [Count() for _ in spans]
     for name, _queue, count, _first in _find(using, parts, cap):
         counts[name[0]].add(count, cap)
     return counts
-
-
-def _within(rows: QuerySet[ScheduledMessage], field: str, span: tuple[datetime, datetime]) -> QuerySet[Any]:
-    start, end = span
-    return rows.filter(**{f"{field}__gte": start, f"{field}__lt": end}).order_by(field, "id")
 
 
 def _cap(parts: int) -> int:
@@ -143,22 +145,18 @@ def _find(using: str, parts: Sequence[Part], cap: int) -> list[Found]:
         sql: list[str] = []
         parameters: list[Any] = []
         for number, part in enumerate(chosen):
-            inner, given = _inner(using, part, cap)
-            queue, group = ("queue", " GROUP BY queue") if part.by_queue else ("''", "")
-            sql.append(f"SELECT {number}, {queue}, COUNT(*), MIN(next_at) FROM ({inner}) AS part{number}{group}")
-            parameters += given
+            columns, group = ("queue, next_at", " GROUP BY queue") if part.by_queue else ("next_at", "")
+            order = f" ORDER BY {part.order}" if part.order else ""
+            rows = f"SELECT {columns} FROM {TABLE} WHERE {part.where}{order} LIMIT {cap + 1}"
+            queue = "queue" if part.by_queue else "''"
+            sql.append(f"SELECT {number}, {queue}, COUNT(*), MIN(next_at) FROM ({rows}) AS part{number}{group}")
+            parameters += part.parameters
         with connections[using].cursor() as cursor:
             cursor.execute(" UNION ALL ".join(sql), parameters)
             for number, queue, count, first in cursor.fetchall():
                 name = chosen[number].name
                 found.append(Found(name, queue or str(name[-1]), count, _instant(first)))
     return found
-
-
-def _inner(using: str, part: Part, cap: int) -> tuple[str, Sequence[Any]]:
-    columns = ("queue", "next_at") if part.by_queue else ("next_at",)
-    sql, parameters = part.rows.values_list(*columns)[: cap + 1].query.get_compiler(using).as_sql()
-    return sql, parameters
 
 
 def _instant(value: Any) -> datetime | None:

@@ -146,7 +146,8 @@ def _minutes(backend: BaseBackend, now: datetime, past: str) -> dict[str, dict[i
         .annotate(**sums)
     )
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
-    for row in rows:
+    row: dict[str, Any]
+    for row in rows:  # type: ignore[assignment]
         found[row["queue"]][int(row["slot"])] = [int(row[name]) for name in sums]
     return dict(found)
 

@@ -201,7 +201,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         with transaction.atomic(using=QueueControl.objects.database_of(backend)):
             row = write()
             if row is not None:
-                LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, change_message=said)  # type: ignore[arg-type, list-item]
+                LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, change_message=said)  # type: ignore[arg-type]
         return row is not None
 
 

@@ -94,7 +94,7 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
         for worker in workers:
             with transaction.atomic(using=worker._state.db):
                 if worker.drain():
-                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message="drain")  # type: ignore[arg-type, list-item]
+                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message="drain")  # type: ignore[arg-type]
                     asked.append(worker)
         text = ngettext(
             "%(count)d worker finishes what runs and stops.",

@@ -335,14 +335,6 @@ class Worker(Life):
 
     # Loops
 
-    def _promote(self) -> None:
-        """What is read and written once a second where recurrences are: with the messages, or in a database apart."""
-        try:
-            self._controls.step()
-        finally:
-            self._promoter.step()
-        self._rollups.step()
-
     def _beat(self) -> None:
         presence.describe(self._process, self._claimer.pools, self.in_flight, self._clock.now())
         self._leases.beat()

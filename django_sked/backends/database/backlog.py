@@ -64,7 +64,7 @@ class Part(NamedTuple):
 class Found(NamedTuple):
     name: tuple[Any, ...]
     queue: str
-    count: int
+    number: int
     first: datetime | None
 
 

@@ -21,6 +21,8 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.dispatch import Signal
 
 from django_sked import clock, signals
+from django_sked.backends import backlog as counting
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Link
@@ -216,6 +218,15 @@ class BaseBackend(ABC):
     @abstractmethod
     def keys(self, queue: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        """What each queue has, counted up to a cap, in few steps however much is stored and however many queues are
+        there; queues in which nothing is scheduled, claimed or dead may be left out."""
+        return counting.backlog(self, now or self.now())
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        """How many messages fire between each two of these ascending instants, counted up to a cap."""
+        return counting.forecast(self, edges)
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None) -> datetime | None:

@@ -45,6 +45,8 @@ def fill(messages: int) -> None:
     services.start_campaign("winter", first_at=now + timedelta(days=1), every=timedelta(minutes=1), count=200)
     services.postpone_campaign("winter", by=timedelta(hours=1))
     services.start_daily_digest()
+    services.rest_reports(until=now + timedelta(hours=1), reason="the accountant counts")
+    services.hurry_mail(6)
     ada = Customer.objects.get(email="ada@example.com")
     if not Recurrence.objects.filter(name="offer.coffee").exists():
         services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_sked.backends import message_backends
-from django_sked.models import Recurrence, ScheduledMessage, Workflow
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
@@ -229,6 +229,20 @@ def postpone_campaign(name: str, by: timedelta) -> int:
 
 def stop_campaign(name: str) -> int:
     return ScheduledMessage.objects.search(event=f"offer.{name}").cancel(reason="campaign stopped")
+
+
+def rest_reports(*, until: datetime, reason: str) -> QueueControl:
+    """No report goes out until then, whatever is due; all workers know within two seconds."""
+    return QueueControl.objects.pause("reports", until=until, reason=reason, by="shop")
+
+
+def go_on_with_reports() -> bool:
+    return QueueControl.objects.resume("reports", by="shop")
+
+
+def hurry_mail(threads: int | None) -> QueueControl:
+    """More threads for the e-mails while many of them wait; None for as many as usual."""
+    return QueueControl.objects.scale("mail", concurrency=threads, by="shop")
 
 
 def start_daily_digest() -> bool:

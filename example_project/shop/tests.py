@@ -19,7 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
 from shop import carrier, services
@@ -276,6 +276,20 @@ class CampaignTests(ShopTestCase):
         deliver_due(now=self.first_at + timedelta(minutes=2, seconds=1))
         self.assertEqual(services.stop_campaign("spring"), 7)
         self.assertEqual(self.subjects(), ["Our offer: spring"] * 3)
+
+
+class QueueTests(ShopTestCase):
+    def test_reports_rest_and_go_on_and_the_page_says_so(self) -> None:
+        services.rest_reports(until=timezone.now() + DAY, reason="the accountant counts")
+        self.assertContains(self.client.get("/"), "the accountant counts")
+        self.assertTrue(QueueControl.objects.get(queue="reports").is_paused(timezone.now()))
+        self.assertTrue(services.go_on_with_reports())
+        self.assertFalse(services.go_on_with_reports())
+        self.assertNotContains(self.client.get("/"), "The queue reports")
+
+    def test_mail_gets_more_threads_for_a_while(self) -> None:
+        self.assertEqual(services.hurry_mail(6).concurrency, 6)
+        self.assertIsNone(services.hurry_mail(None).concurrency)
 
 
 class RecurrenceTests(ShopTestCase):

@@ -15,8 +15,9 @@ from django.core.checks import CheckMessage
 from django.db import connections, router, transaction
 from django.db.models import Count
 
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
+from django_sked.backends.database import adding, backlog, changing, checking, errors, settling, sweeping, threads
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
@@ -159,6 +160,12 @@ class DatabaseBackend(BaseBackend):
             rows = rows.filter(queue=queue)
         return sorted(cast("list[str]", list(rows.values_list("live_key", flat=True))))
 
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        return backlog.backlog(self.database, now or self.now())
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        return backlog.forecast(self.database, edges)
+
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         names = self.queues() if queue is None else [queue]
         times = (self._claiming.next_at(name) for name in names)
@@ -219,6 +226,7 @@ class DatabaseBackend(BaseBackend):
                 busy_event=worker.busy_event,
                 busy_since=worker.busy_since,
                 queues=worker.queues,
+                threads=worker.threads,
             )
         )
 

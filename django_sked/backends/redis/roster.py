@@ -94,8 +94,12 @@ class Roster:
                 )
 
 
+#: What people write into the row of a worker stays as it is.
+_OURS = [field.name for field in WorkerProcess._meta.concrete_fields if field.name not in ("id", "drain_requested_at")]
+
+
 def _save(row: WorkerProcess, using: str) -> None:
     rows = WorkerProcess.objects.using(using)
     row._state.adding = not rows.filter(pk=row.pk).exists()
-    row.save(using=using, force_insert=row._state.adding)
+    row.save(using=using, force_insert=row._state.adding, update_fields=None if row._state.adding else _OURS)
     rows.filter(backend=row.backend, lease_until__lt=row.beat_at - FORGET_AFTER).delete()

@@ -8,6 +8,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.reasons import Pause, Reason, Surroundings, reasons
 
+
 def explain(message: ScheduledMessage, *, with_errors: bool = True) -> list[Reason]:
     """Why it has not run, the weightiest reason first; what has become of it, when it is finished.
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
-from django.utils.dateparse import parse_duration
 from django.utils.translation import gettext_lazy as _
 
 from django_sked import scheduling
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
+from django_sked.times import parse_shift
 
-_SHIFT = re.compile(r"(?P<sign>[+-]?)\s*" + r"\s*".join(rf"(?:(?P<{u}>\d{{1,9}})\s*{u})?" for u in "dhms"))
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-
-def parse_shift(text: str) -> timedelta | None:
-    """The duration that "2h", "-15m", "1d 12h" or anything Django parses spells; None for another text."""
-    found = _SHIFT.fullmatch(text.strip().lower())
-    if found is None or not any(found[unit] for unit in _UNITS):
-        return parse_duration(text.strip())
-    length = timedelta(**{name: int(found[unit] or 0) for unit, name in _UNITS.items()})
-    return -length if found["sign"] == "-" else length
+__all__ = ["ReasonForm", "RescheduleForm", "ShiftField", "VerbForm", "parse_shift"]
 
 
 class ShiftField(forms.DurationField):

@@ -63,9 +63,7 @@ def test_a_due_one_says_that_nobody_serves_its_queue(store: Store) -> None:
 
 def test_one_that_failed_says_when_it_comes_again(store: Store) -> None:
     message = store.schedule()
-    store.settle(
-        store.claim_one(), "retry", delay=60, errors=[{"attempt": 1, "type": "SMTPError", "text": "no luck"}]
-    )
+    store.settle(store.claim_one(), "retry", delay=60, errors=[{"attempt": 1, "type": "SMTPError", "text": "no luck"}])
 
     (reason,) = explain(store.find(message))
 

@@ -63,7 +63,8 @@ def test_one_that_failed_says_why_and_when_it_is_tried_again() -> None:
 
     assert codes(failed) == ["retry"]
     assert text(failed) == (
-        "Attempt 2 of 5 failed: SMTPError: the secret reply. It is tried again at 1 Jan 2030 13:05:00 CET (in 5 minutes)."
+        "Attempt 2 of 5 failed: SMTPError: the secret reply. "
+        "It is tried again at 1 Jan 2030 13:05:00 CET (in 5 minutes)."
     )
 
 

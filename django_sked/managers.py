@@ -260,15 +260,18 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         key: str | None = None,
         at: datetime | None = None,
         delay: Delay | None = None,
+        payload: Any = UNSET,
         backend: str | None = None,
         **unknown: Any,
     ) -> Answer:
-        """Schedule a dead message again, now or then, with all its attempts and its history kept."""
+        """Schedule a dead message again, now or then, with all its attempts and its history kept; with another payload
+        if one is given."""
+        fields = given(payload=payload)
         return self._change(
             backend,
             id,
             key,
-            lambda store: scheduling.redrive(store.now(), at=at, delay=delay, **unknown),
+            lambda store: scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
         )
 
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:

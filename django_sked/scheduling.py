@@ -375,11 +375,14 @@ _RESCHEDULE_FIELDS: dict[str, Any] = {
 }
 
 
-def redrive(now: datetime, *, at: object = None, delay: object = None, **unknown: Any) -> verbs.Redrive:
+def redrive(
+    settings: BackendSettings, now: datetime, *, at: object = None, delay: object = None, **fields: Any
+) -> verbs.Redrive:
     """The verb from the arguments of `redrive()`."""
-    if unknown:
-        raise arguments.unknown(unknown, ("at", "delay"), what="redrive()", values=unknown)
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now))
+    if unknown := set(fields) - {"payload"}:
+        raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked)
 
 
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:

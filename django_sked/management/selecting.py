@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -64,6 +65,20 @@ def instant(text: str) -> datetime:
         return at or clock.now() + (length or timedelta(0))
     except OverflowError:
         raise argparse.ArgumentTypeError(f"{text!r} leads out of the years 1970 to 2999") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A value, which may be null."""
+
+    value: Any
+
+
+def from_json(text: str) -> Json:
+    try:
+        return Json(json.loads(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
 
 
 def whole(text: str, most: int = 1_000_000) -> int:

@@ -320,9 +320,18 @@ class ScheduledMessage(models.Model):
         """Make it due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> Answer:
-        """Schedule it again after it died, now or then."""
-        return self._change(scheduling.redrive(self.backend.now(), at=at, delay=delay, **unknown))
+    def redrive(
+        self,
+        /,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        **unknown: Any,
+    ) -> Answer:
+        """Schedule it again after it died, now or then, with another payload if one is given."""
+        store, fields = self.backend, given(payload=payload)
+        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)

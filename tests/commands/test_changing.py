@@ -292,7 +292,7 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments: list[str], text: s
         ([], "Say what to change: --at, --shift, --now, --to-queue or --payload."),
         (["--shift", "soon"], "'soon' is no length of time: write 30m"),
         (["--at", "1h", "--shift", "1h"], "not allowed with argument"),
-        (["--payload", "{"], "--payload is no JSON"),
+        (["--payload", "{"], "'{' is no JSON"),
         (["--to-queue", "a b"], "queue must be"),
     ],
 )

@@ -7,7 +7,7 @@ from django.core.management.base import CommandParser
 from django_sked import scheduling
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
-from django_sked.management.selecting import instant
+from django_sked.management.selecting import from_json, instant
 from django_sked.states import Status
 from django_sked.verbs import Redrive
 
@@ -20,6 +20,8 @@ class Command(ChangeCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--at", type=instant, metavar="TIME", help="when they come; now, if it is not given")
+        parser.add_argument("--payload", type=from_json, metavar="JSON", help="the new payload of all of them")
 
     def verb(self, backend: BaseBackend, options: dict[str, Any]) -> Redrive:
-        return scheduling.redrive(backend.now(), at=options["at"])
+        fields = {} if options["payload"] is None else {"payload": options["payload"].value}
+        return scheduling.redrive(backend.settings, backend.now(), at=options["at"], **fields)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_sked import scheduling, times
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
-from django_sked.management.selecting import instant
+from django_sked.management.selecting import from_json, instant
 from django_sked.states import PENDING, Status
 from django_sked.verbs import Reschedule
 
@@ -27,7 +26,7 @@ class Command(ChangeCommand):
         when.add_argument("--shift", type=length, metavar="LENGTH", help="by how much each is moved: 2h, --shift=-1d")
         when.add_argument("--now", action="store_true", help="make them due now")
         parser.add_argument("--to-queue", metavar="NAME", help="the new queue")
-        parser.add_argument("--payload", metavar="JSON", help="the new payload of all of them")
+        parser.add_argument("--payload", type=from_json, metavar="JSON", help="the new payload of all of them")
 
     def verb(self, backend: BaseBackend, options: dict[str, Any]) -> Reschedule:
         wanted = {name: options[name] for name in ("at", "shift") if options[name] is not None}
@@ -36,7 +35,7 @@ class Command(ChangeCommand):
         if options["to_queue"] is not None:
             wanted["queue"] = options["to_queue"]
         if options["payload"] is not None:
-            wanted["payload"] = from_json(options["payload"])
+            wanted["payload"] = options["payload"].value
         if not wanted:
             raise CommandError("Say what to change: --at, --shift, --now, --to-queue or --payload.")
         return scheduling.reschedule(backend.settings, backend.now(), **wanted)
@@ -47,10 +46,3 @@ def length(text: str) -> timedelta:
     if shift is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time: write 30m, 2h, 1d12h, or -15m for earlier")
     return shift
-
-
-def from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise CommandError(f"--payload is no JSON: {error}.") from error

@@ -33,7 +33,7 @@ def test_each_status_has_its_reason(status: Status, code: str, store: Store) -> 
 
 def test_a_claimed_one_names_its_worker(store: Store) -> None:
     now = store.backend.now()
-    store.worker(now=now)
+    store.backend.beat(store.worker(now=now))
     message = store.schedule(at=now)
     store.claim_one(now=now)
     workers = store.backend.reaches_other_processes

@@ -174,7 +174,7 @@ def _redrive(using: str, rows: QuerySet[ScheduledMessage], verb: Redrive, now: d
     """Messages with a key go one by one, each behind a savepoint: another may take the key at the same moment."""
     dead = rows.filter(status=Status.DEAD)
     due_at = verb.due_at or now
-    fields = _redriven(due_at) | verb.fields
+    fields = {**_redriven(due_at), **verb.fields}
     changed = dead.filter(key__isnull=True).update(**fields)
     for id, key in dead.filter(key__isnull=False).order_by("pk").values_list("pk", "key"):
         changed += _redrive_keyed(using, id, str(key), fields)

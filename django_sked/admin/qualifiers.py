@@ -257,6 +257,12 @@ def _id(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], Non
     return add
 
 
+def _worker(wanted: Wanted, value: str, now: datetime) -> None:
+    """What this worker holds now: of what it has held nothing else is indexed."""
+    _id("claimed_by", is_indexed=True)(wanted, value, now)
+    wanted.indexed.append(Q(status=Status.CLAIMED))
+
+
 def _subject(wanted: Wanted, value: str, now: datetime) -> None:
     """`shop.invoice`, or `shop.invoice/42`."""
     kind, _slash, id = value.partition("/")
@@ -278,7 +284,7 @@ _FIELDS: dict[str, Callable[[Wanted, str, datetime], None]] = {
     "id": _id("pk", is_indexed=True),
     "workflow": _id("workflow_id", is_indexed=True),
     "recurrence": _id("recurrence_id", is_indexed=True),
-    "worker": _id("claimed_by", is_indexed=True),
+    "worker": _worker,
     "subject": _subject,
 }
 #: Every one there is.

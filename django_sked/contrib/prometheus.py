@@ -28,7 +28,7 @@ from django_sked.contrib import serving
 from django_sked.models import ScheduledMessage
 from django_sked.standing import standing
 
-logger = logging.getLogger("django_sked")
+logger = logging.getLogger("django_sked.contrib")
 
 #: Seconds: punctual is below the first, and an outage is beyond the last.
 LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, criteria, scheduling, verbs
+from django_sked import arguments, criteria, scheduling, subjects, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
@@ -53,6 +53,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         queue: str = "default",
         priority: int = 0,
         metadata: dict[str, str] | None = None,
+        subject: models.Model | None = None,
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: Delay | None = None,
@@ -98,6 +99,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             queue=queue,
             priority=priority,
             metadata=metadata,
+            subject=subject,
             max_attempts=max_attempts,
             retry=retry,
             timeout=timeout,
@@ -184,6 +186,20 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             event=event, queue=queue, status=status, key=key, due_from=due_from, due_until=due_until
         )
         return self._backend(backend).search(wanted)
+
+    def for_object(
+        self, subject: models.Model, *, backend: str | None = None
+    ) -> ScheduledMessageQuerySet | MessageQuery:
+        """The messages that were scheduled with this `subject`, whatever has become of them, ascending by due time.
+
+        The answer is that of `search()`. Raises NotSupported where a backend cannot search for them.
+        """
+        store = self._backend(backend)
+        if not store.supports_subjects:
+            raise NotSupported(
+                f"The backend {store.alias!r} cannot search for the messages about an object. The database backend can."
+            )
+        return store.search(criteria.Criteria(subject=subjects.identity(subject)))
 
     def keys(self, queue: str | None = None, *, backend: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from django_sked import arguments, civil, dependencies, garbage, ids, payloads, verbs
+from django_sked import arguments, civil, dependencies, garbage, ids, payloads, subjects, verbs
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
 from django_sked.exceptions import InvalidMessage
@@ -36,6 +36,7 @@ ARGUMENTS = (
     "queue",
     "priority",
     "metadata",
+    "subject",
     "max_attempts",
     "retry",
     "timeout",
@@ -67,6 +68,7 @@ def build(
     queue: object = "default",
     priority: object = 0,
     metadata: object = None,
+    subject: object = None,
     max_attempts: object = None,
     retry: object = None,
     timeout: object = None,
@@ -111,6 +113,8 @@ def build(
     message = _new(model, values)
     if local_time is not None:
         message.local_time = local_time
+    if subject is not None:
+        message.subject_type, message.subject_id = subjects.identity(subject)
     if id is not None:
         message.has_own_id = True
     if on_success is not None or on_failure is not None or on_finish is not None:

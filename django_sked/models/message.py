@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import civil, ids, scheduling, signals, verbs
+from django_sked import civil, ids, scheduling, signals, subjects, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -208,6 +208,11 @@ class ScheduledMessage(models.Model):
     def parents(self) -> list[ScheduledMessage]:
         """The messages that it waits for, or has waited for, with what became of them; asked of the backend now."""
         return self.backend.parents_of(self.pk)
+
+    @property
+    def subject(self) -> models.Model | None:
+        """The object that it is about; None where there is none, or none any more. Asked for now."""
+        return subjects.find(self.subject_type, self.subject_id)
 
     @property
     def at_local(self) -> datetime | None:

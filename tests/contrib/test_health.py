@@ -12,7 +12,7 @@ import pytest
 from django.test import RequestFactory
 
 from django_sked import signals
-from django_sked.contrib import health
+from django_sked.contrib import health, serving
 from django_sked.worker import Worker
 from tests.contrib.conftest import Get
 from tests.worker.conftest import PATIENCE, Store, eventually
@@ -60,8 +60,8 @@ def test_the_port_answers_live_and_ready(
     memory: Store, start: Callable[..., Worker], get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Any] = []
-    original = health.serving.serve
-    monkeypatch.setattr(health.serving, "serve", lambda *args, **kwargs: served.append(original(*args, **kwargs)))
+    original = serving.serve
+    monkeypatch.setattr(serving, "serve", lambda *args, **kwargs: served.append(original(*args, **kwargs)))
     health.serve(0)
     worker = start("memory")
 

@@ -11,7 +11,7 @@ from django.test import RequestFactory
 from prometheus_client import CollectorRegistry
 
 from django_sked import signals
-from django_sked.contrib import prometheus
+from django_sked.contrib import prometheus, serving
 from django_sked.exceptions import Bury, Retry
 from django_sked.models import ScheduledMessage
 from django_sked.worker import Worker
@@ -142,14 +142,14 @@ def test_a_worker_has_a_port_of_its_own(
 ) -> None:
     calls = receive(Calls(), name="r")
     served: list[Any] = []
-    original = prometheus.serving.serve
+    original = serving.serve
 
     def serve(*args: Any, **kwargs: Any) -> Any:
         served.append(original(*args, **kwargs))
         return served[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prometheus.serving, "serve", serve)
+        patch.setattr(serving, "serve", serve)
         prometheus.serve(0, registry=registry)
         start("memory")
     memory.schedule()

@@ -44,6 +44,7 @@ class DatabaseBackend(BaseBackend):
     joins_transactions = True
     supports_atomic_receivers = True
     supports_workflows = True
+    supports_subjects = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -115,6 +116,8 @@ class DatabaseBackend(BaseBackend):
             "status__in": criteria.statuses,
             "key": criteria.key,
             "workflow_id": criteria.workflow,
+            "subject_type": criteria.subject and criteria.subject[0],
+            "subject_id": criteria.subject and criteria.subject[1],
             "due_at__gte": criteria.due_from,
             "due_at__lte": criteria.due_until,
         }

@@ -30,7 +30,7 @@ BODY = frozenset(
         *("subject_type", "subject_id", "origin", "recurrence_id", "tick_at", "local_time"),
     }
 )
-_SELDOM = ("metadata", "max_attempts", "timeout", "retry_policy", "local_time")
+_SELDOM = ("metadata", "max_attempts", "timeout", "retry_policy", "local_time", "subject_type", "subject_id")
 HISTORY = frozenset({"delivered_to", "errors", "result", "progress", "verdict"})
 _INSTANTS = frozenset(
     {"due_at", "next_at", "expires_at", "finished_at", "claimed_at", "held_at", "created_at", "tick_at"}

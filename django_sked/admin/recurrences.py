@@ -24,7 +24,6 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
 
-
 #: What a recurrence carries.
 CONFIDENTIAL = {"payload", "metadata"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from django_sked.admin.inlines import ScheduledMessageInline
 from django_sked.admin.messages import ScheduledMessageAdmin, ScheduledMessageAdminMixin
 from django_sked.admin.overview import OverviewAdmin, OverviewAdminMixin
 from django_sked.admin.recurrences import RecurrenceAdmin, RecurrenceAdminMixin
@@ -18,6 +19,7 @@ __all__ = [
     "RecurrenceAdminMixin",
     "ScheduledMessageAdmin",
     "ScheduledMessageAdminMixin",
+    "ScheduledMessageInline",
     "WorkerProcessAdmin",
     "WorkerProcessAdminMixin",
     "WorkflowAdmin",

@@ -83,6 +83,8 @@ class BaseBackend(ABC):
     supports_atomic_receivers: ClassVar[bool] = False
     #: Can a message wait for others?
     supports_workflows: ClassVar[bool] = False
+    #: Can the messages about an object be searched for?
+    supports_subjects: ClassVar[bool] = False
     #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
 

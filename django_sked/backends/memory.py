@@ -39,6 +39,7 @@ class MemoryBackend(BaseBackend):
     reaches_other_processes: ClassVar[bool] = False
     supports_wakeup: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
+    supports_subjects: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)

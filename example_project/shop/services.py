@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_sked.backends import message_backends
+from django_sked.explaining import explain
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
@@ -54,6 +55,7 @@ def schedule_reminder(invoice: Invoice, *, after: datetime, every: timedelta, nu
         key=invoice.reminder_key,
         on_conflict="replace",
         queue="mail",
+        subject=invoice,
         retry=Fixed([1, 2, 60]),
     )
 
@@ -145,6 +147,27 @@ def correct_country(order: Order, country: str) -> bool:
     with transaction.atomic():
         Customer.objects.filter(pk=order.customer_id).update(country=country)
         return bool(ScheduledMessage.objects.redrive(key=order.parcel_key))
+
+
+def deliver_elsewhere(order: Order) -> bool:
+    """The carrier does not go there: the label is printed for our own van, by the same message with another payload."""
+    return bool(ScheduledMessage.objects.redrive(key=order.parcel_key, payload={"order": order.pk, "van": True}))
+
+
+def reminders_of(invoice: Invoice) -> list[str]:
+    """What was sent or is still to come; only where the messages can be searched by what they are about."""
+    if not message_backends["default"].supports_subjects:
+        return []
+    found = ScheduledMessage.objects.for_object(invoice)
+    return [f"{message.payload['number']}: {message.status}" for message in found]
+
+
+def why_no_reminder(invoice: Invoice) -> str:
+    """For the colleague at the telephone."""
+    try:
+        return str(explain(ScheduledMessage.objects.find(key=invoice.reminder_key), with_errors=False)[0])
+    except ScheduledMessage.DoesNotExist:
+        return "There is none."
 
 
 def redrive_parcels() -> int:

@@ -135,6 +135,51 @@ class GiftCardTests(ShopTestCase):
         self.assertContains(page, "gift_card.refund: cancelled; on failure: gift_card.charge")
 
 
+class OperationsTests(ShopTestCase):
+    """What people ask who look after the shop."""
+
+    def test_the_reminders_of_an_invoice_end_with_it(self) -> None:
+        invoice = self.order().invoice
+        self.after(3.6)
+        self.assertEqual(services.reminders_of(invoice), ["1: delivered", "2: scheduled"])
+        reminder = ScheduledMessage.objects.get(live_key=invoice.reminder_key)
+        invoice.delete()
+        reminder.refresh_from_db()
+        self.assertEqual(reminder.status, Status.CANCELLED)
+
+    def test_why_there_was_no_reminder(self) -> None:
+        invoice = self.order().invoice
+        self.assertIn("Its time has not come", services.why_no_reminder(invoice))
+        services.open_dispute(invoice)
+        self.assertIn("disputed", services.why_no_reminder(invoice))
+        services.settle_dispute(invoice)
+        services.pay(invoice)
+        self.assertIn("paid", services.why_no_reminder(invoice))
+
+    def test_a_parcel_that_no_carrier_takes_goes_by_our_own_van(self) -> None:
+        Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
+        order = self.order()
+        services.pay(order.invoice)
+        self.after(0)
+        self.assertTrue(services.deliver_elsewhere(order))
+        self.after(0)
+        order.refresh_from_db()
+        self.assertEqual(order.parcel_label, f"our van, order {order.pk}")
+
+    def test_the_shop_says_whether_it_is_ready(self) -> None:
+        response = self.client.get("/ready/")
+        self.assertEqual((response.status_code, response.json()), (503, {"default": "no worker"}))
+
+    def test_the_commands_answer(self) -> None:
+        invoice = self.order().invoice
+        out = StringIO()
+        call_command("sked_status", stdout=out)
+        call_command("sked_show", key=invoice.reminder_key, stdout=out)
+        call_command("sked_cancel", event="invoice.reminder", yes=True, stdout=out)
+        for text in ("mail", "Its time has not come", "1 messages were cancelled."):
+            self.assertIn(text, out.getvalue())
+
+
 class OrderTests(ShopTestCase):
     def test_an_order_is_confirmed_at_once(self) -> None:
         order = self.order()

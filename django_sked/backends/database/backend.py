@@ -12,8 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.db import connections, router, transaction
-from django.db.models import Count
+from django.db import connections, models, router, transaction
 
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
@@ -48,6 +47,7 @@ class DatabaseBackend(BaseBackend):
     joins_transactions = True
     supports_atomic_receivers = True
     supports_workflows = True
+    supports_subjects = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -119,6 +119,8 @@ class DatabaseBackend(BaseBackend):
             "status__in": criteria.statuses,
             "key": criteria.key,
             "workflow_id": criteria.workflow,
+            "subject_type": criteria.subject and criteria.subject[0],
+            "subject_id": criteria.subject and criteria.subject[1],
             "due_at__gte": criteria.due_from,
             "due_at__lte": criteria.due_until,
         }
@@ -141,7 +143,7 @@ class DatabaseBackend(BaseBackend):
         one that leads to the first of them."""
         if most is None:
             pending = rows_of(self.database).filter(status__in=PENDING)
-            counted = pending.order_by().values_list("event", "schema_version").annotate(number=Count("pk"))
+            counted = pending.order_by().values_list("event", "schema_version").annotate(number=models.Count("pk"))
             return Counter({(event, version): number for event, version, number in counted}), True
         found: Counter[tuple[str, int]] = Counter()
         parts = [(queue, band) for queue in self.queues() for band in self._claiming.bands(queue)]

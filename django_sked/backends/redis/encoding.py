@@ -30,7 +30,10 @@ BODY = frozenset(
         *("subject_type", "subject_id", "origin", "recurrence_id", "tick_at", "local_time", "workflow_id"),
     }
 )
-_SELDOM = ("metadata", "max_attempts", "timeout", "retry_policy", "local_time", "schema_version")
+_SELDOM = (
+    *("metadata", "max_attempts", "timeout", "retry_policy", "local_time", "schema_version"),
+    *("subject_type", "subject_id"),
+)
 HISTORY = frozenset({"delivered_to", "errors", "result", "progress", "verdict"})
 _INSTANTS = frozenset(
     {"due_at", "next_at", "expires_at", "finished_at", "claimed_at", "held_at", "created_at", "tick_at"}

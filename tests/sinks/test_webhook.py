@@ -29,6 +29,7 @@ from django_sked.testing import deliver_due
 from tests.sinks.conftest import DUE, KEY, WebServer, message, options
 
 WHERE = "SKED_SINKS['x']['OPTIONS']"
+HOOK = {"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*"}
 
 
 def sink(values: dict[str, Any]) -> WebhookSink:
@@ -489,7 +490,11 @@ def test_time_is_limited_for_all_of_it_and_not_for_each_byte(web: WebServer) -> 
 
 def test_the_timeout_of_the_message_is_kept_too(web: WebServer) -> None:
     end = threading.Event()
-    web.answers = [lambda handler: end.wait(60) and None]
+
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        end.wait(60)
+
+    web.answers = [wait]
     try:
         with pytest.raises(Retry):
             sink(options(web, timeout=300)).deliver(message(timeout=timedelta(seconds=0.2)))
@@ -519,7 +524,9 @@ def test_what_a_server_missed_in_a_minute_it_gets_once_it_is_back(
     memory: str, sinks: Callable[..., None], web: WebServer
 ) -> None:
     """With default attempts and waits, at their shortest."""
-    sinks(hook={"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*", "OPTIONS": options(web)})
+    sinks(
+        hook={"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*", "OPTIONS": options(web)}
+    )
     random.seed(1)
     start = clock.now()
     sent = ScheduledMessage.objects.schedule_many(
@@ -556,7 +563,9 @@ def test_the_shortest_waits_of_the_default_policy_outlast_a_minute() -> None:
 def test_a_message_that_is_refused_is_dead_with_the_reason(
     memory: str, sinks: Callable[..., None], web: WebServer
 ) -> None:
-    sinks(hook={"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*", "OPTIONS": options(web)})
+    sinks(
+        hook={"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*", "OPTIONS": options(web)}
+    )
     web.answers = [410]
     ScheduledMessage.objects.schedule("invoice.paid", backend=memory)
 

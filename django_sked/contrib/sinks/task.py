@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any
 
 try:
-    from django.tasks import Task
+    from django.tasks.base import Task
 except ImportError:
     try:
-        from django_tasks import Task  # type: ignore[import-not-found, no-redef]
+        from django_tasks.base import Task  # type: ignore[import-not-found, no-redef]
     except ImportError as error:
         raise ImportError("it needs Django 6.0 or later, or the package django-tasks") from error
 

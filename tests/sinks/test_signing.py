@@ -13,6 +13,7 @@ from django.test import RequestFactory
 
 from django_sked import clock
 from django_sked.contrib.sinks import InvalidSignature, InvalidSink, new_key, signing, verify_webhook
+from django_sked.exceptions import InvalidMessage
 from tests.sinks.conftest import DUE
 
 OLD, NEW = new_key(), new_key()
@@ -104,6 +105,8 @@ def test_how_old_it_may_be_is_for_the_receiver_to_say() -> None:
     assert verify(old, tolerance=timedelta(hours=1))
     with pytest.raises(InvalidSignature, match="too long ago"):
         verify(old, tolerance=3599)
+    with pytest.raises(InvalidMessage, match="tolerance must be"):
+        verify(old, tolerance="an hour")
 
 
 def test_a_view_that_lets_it_pass_answers_400() -> None:

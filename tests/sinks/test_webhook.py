@@ -216,6 +216,24 @@ def test_only_hosts_of_the_list_are_reached(host: str, is_allowed: bool) -> None
     assert (hook._problem_of(f"https://{host}/") == "") == is_allowed
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.1",
+        "http://127.1:80/",
+        "http://[::ffff:169.254.169.254]",
+        "http://0x7f000001",
+        "http://localhost",
+        "http://169.254.169.254/latest/meta-data",
+    ],
+)
+def test_without_encryption_it_is_no_other(url: str) -> None:
+    hook = sink({"url_from": "hook", "hosts": ["*"], "keys": [KEY], "ports": [80], "allow_http": True})
+
+    with pytest.raises(Bury, match="not public: no webhook is sent there"):
+        hook.deliver(message(metadata={"hook": url}))
+
+
 def test_a_message_without_the_url_that_is_wanted_is_buried() -> None:
     hook = sink({"url_from": "hook", "hosts": ["*"], "keys": [KEY]})
 
@@ -432,7 +450,7 @@ def test_the_policy_of_the_message_goes_before_that_of_the_sink(web: WebServer) 
 def test_a_sink_may_try_once_only(web: WebServer) -> None:
     web.answers = [500]
 
-    with pytest.raises(Bury):
+    with pytest.raises(Bury, match="answered 500"):
         sink(options(web, retry=Never())).deliver(message())
 
 
@@ -502,6 +520,15 @@ def test_the_timeout_of_the_message_is_kept_too(web: WebServer) -> None:
         end.set()
 
 
+def test_a_server_that_reads_nothing_is_not_waited_for(web: WebServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        hook = sink(options(web, url=f"http://127.0.0.1:{port}/", ports=[port], timeout=0.5))
+
+        with pytest.raises(Retry):
+            hook.deliver(message(payload="x" * 20_000_000))
+
+
 def test_an_answer_without_end_is_not_read_to_its_end(web: WebServer) -> None:
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -520,8 +547,10 @@ def test_an_answer_without_end_is_not_read_to_its_end(web: WebServer) -> None:
 # Through a worker
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("backend", ["memory", "default"])
 def test_what_a_server_missed_in_a_minute_it_gets_once_it_is_back(
-    memory: str, sinks: Callable[..., None], web: WebServer
+    memory: str, sinks: Callable[..., None], web: WebServer, backend: str
 ) -> None:
     """With default attempts and waits, at their shortest."""
     sinks(
@@ -530,21 +559,21 @@ def test_what_a_server_missed_in_a_minute_it_gets_once_it_is_back(
     random.seed(1)
     start = clock.now()
     sent = ScheduledMessage.objects.schedule_many(
-        [{"event": "invoice.paid", "payload": number} for number in range(20)], backend=memory
+        [{"event": "invoice.paid", "payload": number} for number in range(20)], backend=backend
     )
     web.stop()
     seconds = 0
     while seconds < 60:
-        deliver_due(start + timedelta(seconds=seconds), backend=memory)
+        deliver_due(start + timedelta(seconds=seconds), backend=backend)
         seconds += 5
-    assert {message.status for message in found(memory)} == {"scheduled"}
+    assert {message.status for message in found(backend)} == {"scheduled"}
 
     web.start()
     while seconds < 1000:
-        deliver_due(start + timedelta(seconds=seconds), backend=memory)
+        deliver_due(start + timedelta(seconds=seconds), backend=backend)
         seconds += 5
 
-    assert [message.status for message in found(memory)] == ["delivered"] * 20
+    assert [message.status for message in found(backend)] == ["delivered"] * 20
     assert {json.loads(got.body)["id"] for got in web.requests} == {str(each.pk) for each in sent}
     assert len(web.requests) == 20
 

@@ -22,3 +22,8 @@ class InvalidSignature(SkedError, SuspiciousOperation):
 
 class Undelivered(SkedError):
     """The other side has not taken the message."""
+
+    def __init__(self, text: str | None = None, *, retry_after: str = "") -> None:
+        super().__init__(text)
+        #: What the other side says of when to come back: the header Retry-After.
+        self.retry_after = retry_after

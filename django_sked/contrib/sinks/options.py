@@ -33,8 +33,7 @@ def make(sink_class: type[Any], values: object, where: str) -> Any:
     except SkedError as error:
         text = str(error)
         raise InvalidSink(text if text.startswith(where) else f"{where}: {text}") from error
-    except (TypeError, ValueError) as error:
-        # Of a class that checks its arguments itself.
+    except Exception as error:  # of a class that checks its arguments itself
         raise InvalidSink(f"{where} is not what {sink_class.__qualname__} takes: {error}.") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from django_sked import clock
+from django_sked import arguments, clock
 from django_sked.contrib.sinks.exceptions import InvalidSignature, InvalidSink
 
 PREFIX = "whsec_"
@@ -71,7 +71,7 @@ def verify_webhook(
     far the time of the signature may be from ours. Raises InvalidSignature, a SuspiciousOperation, of which Django
     makes an answer 400. The same message may come twice: its `id` tells.
     """
-    seconds = tolerance.total_seconds() if isinstance(tolerance, timedelta) else tolerance
+    seconds = arguments.duration(tolerance, "tolerance").total_seconds()
     known = keys_of(keys)
     names = ("webhook-id", "webhook-timestamp", "webhook-signature")
     id, timestamp, signatures = (request.headers.get(name, "") for name in names)

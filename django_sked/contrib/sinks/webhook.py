@@ -47,14 +47,6 @@ LONGEST_QUOTE = 200
 _NO_ANSWER = (httpx.StreamError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError)
 
 
-class _Busy(Undelivered):
-    """Not taken, with what the other side says of when to come back."""
-
-    def __init__(self, text: str, retry_after: str = "") -> None:
-        super().__init__(text)
-        self.retry_after = retry_after
-
-
 def _url(value: object) -> str:
     if not isinstance(value, str) or not _URL.fullmatch(value):
         raise InvalidSink("must be a URL of at most 2048 printable ASCII characters without spaces and backslashes")
@@ -144,8 +136,8 @@ class WebhookSink:
             return {"status": self._send(url, message)}
         except addresses.Blocked as error:
             raise Bury(f"{error}: no webhook is sent there") from error
-        except _Busy as error:
-            again = self._again(message, error.retry_after)
+        except Undelivered as error:
+            again = self._again(message, error)
             if again is None:
                 raise
             raise again from error
@@ -164,13 +156,13 @@ class WebhookSink:
                 finally:
                     answer.close()
         except (Undelivered, OSError, *_NO_ANSWER) as error:
-            raise _Busy(f"{host} was not reached: {str(error) or type(error).__name__}") from error
+            raise Undelivered(f"{host} was not reached: {str(error) or type(error).__name__}") from error
         status = answer.status_code
         if 200 <= status < 300:
             return status
         said = f"{host} answered {status}" + (f": {text}" if text else "")
         if status >= 500 or status in BUSY:
-            raise _Busy(said, answer.headers.get("retry-after", ""))
+            raise Undelivered(said, retry_after=answer.headers.get("retry-after", ""))
         raise Bury(f"{host} answered {status}: redirects are not followed" if 300 <= status < 400 else said)
 
     def _url_for(self, message: ScheduledMessage) -> httpx.URL:
@@ -239,14 +231,14 @@ class WebhookSink:
         text = read[: 4 * LONGEST_QUOTE].decode("utf-8", "replace")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_QUOTE]
 
-    def _again(self, message: ScheduledMessage, retry_after: str) -> Retry | Bury | None:
-        """What to raise instead of an error; None leaves it to the policy of the message."""
-        asked = self._asked(retry_after)
+    def _again(self, message: ScheduledMessage, error: Undelivered) -> Retry | Bury | None:
+        """What to raise instead of this error; None leaves it to the policy of the message."""
+        asked = self._asked(error.retry_after)
         if message.retry_policy and asked is None:
             return None
         delay = self.retry.delay_after(message.attempt)
         if delay is None:
-            return Bury("it was not taken, and is not tried again")
+            return Bury(str(error))
         return Retry(delay=max(delay, asked or 0.0, SOONEST))
 
     def _asked(self, retry_after: str) -> float | None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import unittest
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from unittest import skipUnless
 
 from asgiref.sync import async_to_sync
+from config.settings import sinks
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.test import TestCase, TransactionTestCase
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
@@ -452,6 +456,45 @@ class CarryOverTests(ShopTestCase):
 
         self.assertEqual(self.after(0.5), [])
         self.assertEqual(self.after(1.1), ["customer.voucher delivered"])
+
+
+@unittest.skipUnless(find_spec("httpx"), "webhooks need httpx")
+class AccountsTests(LiveServerTestCase):
+    """The shop sends a signed webhook to itself, through a real socket."""
+
+    def setUp(self) -> None:
+        customer = Customer.objects.create(name="Ada", email="ada@example.com")
+        self.order = services.place_order(customer, Decimal(20), payment_time=timedelta(0))
+
+    def history(self) -> list[str]:
+        return [line.event for line in self.order.history.all()]
+
+    def test_the_accounts_are_told_of_an_order_that_was_not_paid(self) -> None:
+        with override_settings(SKED_SINKS=sinks.accounts(self.live_server_url)):
+            deliver_due()
+
+        (message,) = ScheduledMessage.objects.search(event="order.payment_expired")
+        self.assertEqual((message.status, message.errors), (Status.DELIVERED, []))
+        self.assertIn("accounts: written off", self.history())
+
+    def test_a_signature_of_somebody_else_gives_up_and_the_other_receivers_do_not_mind(self) -> None:
+        entries = sinks.accounts(self.live_server_url)
+        entries["accounts"]["OPTIONS"]["keys"] = [new_key()]
+        with override_settings(SKED_SINKS=entries), self.assertLogs("django.security", "ERROR"):
+            deliver_due()
+
+        (message,) = ScheduledMessage.objects.search(event="order.payment_expired")
+        self.assertEqual(message.status, Status.DEAD)
+        self.assertIn("answered 400", message.reason)
+        self.assertNotIn("accounts: written off", self.history())
+        self.order.refresh_from_db()
+        self.assertEqual(self.order.status, Order.Status.CANCELLED)
+
+    def test_without_a_signature_nothing_is_written_off(self) -> None:
+        with self.assertLogs("django.security", "ERROR"):
+            answer = self.client.post(reverse("shop:accounts"), {"order": self.order.pk})
+
+        self.assertEqual(answer.status_code, 400)
 
 
 class CommandTests(TransactionTestCase):

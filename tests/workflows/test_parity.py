@@ -14,7 +14,7 @@ from tests.contract.store import after
 from tests.workflows.family import Family
 
 FIELDS = ("status", "key", "live_key", "expires_at", "release_delay", "held_at")
-STEPS = ("deliver", "deliver", "bury", "retry", "expire")
+STEPS: tuple[Any, ...] = ("deliver", "deliver", "bury", "retry", "expire")
 
 
 class Pair:
@@ -53,11 +53,13 @@ class Pair:
         self.held |= {id: tuple(found[id] for found in claimed) for id in claimed[0]}
 
     def settle(self) -> None:
-        some = self.choose.sample(sorted(self.held), min(len(self.held), 1))
-        outcomes = [(id, self.held.pop(id), self.choose.choice(STEPS)) for id in some]
-        for number, store in enumerate(self.stores):
-            given: Any = [Outcome(id=id, token=tokens[number], step=step, delay=0) for id, tokens, step in outcomes]
-            store.backend.settle(given, now=after(seconds=self.now))
+        if not self.held:
+            return
+        id = self.choose.choice(sorted(self.held))
+        tokens, step = self.held.pop(id), self.choose.choice(STEPS)
+        for store, token in zip(self.stores, tokens, strict=True):
+            outcome = Outcome(id=id, token=token, step=step, delay=0)
+            store.backend.settle([outcome], now=after(seconds=self.now))
 
     def verb(self) -> None:
         verb = self.choose.choice(["cancel", "hold", "resume", "redrive", "redrive"])

@@ -304,7 +304,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             lost = []
             for id, (token, percent) in progress.items():
-                message = self._messages.get(id)
+                message = self._shelf.get(id)
                 if message is None or message.token != token or message.status != Status.CLAIMED:
                     lost.append(id)
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib.messages import get_messages
@@ -21,7 +21,7 @@ from tests.admin.conftest import LIST, Login, make
 from tests.docs.pages import names
 
 pytestmark = pytest.mark.django_db
-ID = uuid4()
+ID = UUID(int=7)
 
 
 def search(client: Client, text: str) -> tuple[set[str], list[str]]:

@@ -64,7 +64,7 @@ class RedisBackend(BaseBackend):
             self.connections, self.keys_of_store, self.redis_options.replicas, self.redis_options.replica_timeout
         )
         self._clock = StoreClock(self.read_now)
-        self._families = Families(self.scripts, self._tell_followed)
+        self._families = Families(self.alias, self.scripts, self._tell_followed)
         self._records = Records(self.alias, self.scripts, self._families)
         self._claims = Claims(self.alias, self.scripts, self._records)
         self._settles = Settles(self.scripts, self._records, retention)

@@ -37,7 +37,8 @@ ROUNDS = 1000
 class Families:
     """The edges of one backend. `tell` is told the queues in which somebody was released, and who was cancelled."""
 
-    def __init__(self, scripts: Scripts, tell: Callable[[Sequence[str], Sequence[UUID]], None]) -> None:
+    def __init__(self, alias: str, scripts: Scripts, tell: Callable[[Sequence[str], Sequence[UUID]], None]) -> None:
+        self._alias = alias
         self._scripts = scripts
         self._tell = tell
         #: How many of the blocked messages sweeps have looked at.
@@ -56,7 +57,7 @@ class Families:
         except Exception as error:
             if not is_expected(error):
                 raise
-            logger.warning("unblock_failed error=%s", type(error).__name__)
+            logger.warning("unblock_failed backend=%s error=%s", self._alias, type(error).__name__)
 
     def _told(self, what: Sequence[Any]) -> int:
         left, queues, cancelled = what[:3]

@@ -156,7 +156,9 @@ class Unstorable:
     """No JSON."""
 
 
-@pytest.mark.parametrize("argument", [Unstorable(), {1, 2}, datetime(2030, 1, 1), b"\xff"], ids=lambda argument: type(argument).__name__)
+@pytest.mark.parametrize(
+    "argument", [Unstorable(), {1, 2}, datetime(2030, 1, 1), b"\xff"], ids=lambda argument: type(argument).__name__
+)
 def test_an_argument_that_is_no_json_is_refused(argument: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         sample.echo.using(backend="memory").enqueue(argument)

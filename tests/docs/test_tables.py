@@ -24,7 +24,7 @@ from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.memory import MemoryBackend
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
-from django_sked.management.commands import sked_move, sked_worker
+from django_sked.management.commands import sked_check, sked_move, sked_worker
 from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
 from django_sked.outcomes import MOST_ERRORS
 from django_sked.states import STEPS, Answer, Status
@@ -244,7 +244,9 @@ def test_the_arguments_of_a_worker() -> None:
 # The others
 
 
-@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+@pytest.mark.parametrize(
+    "command", [sked_worker, sked_move, sked_check], ids=["sked_worker", "sked_move", "sked_check"]
+)
 def test_the_options_of_the_commands(command: Any) -> None:
     name = command.__name__.rpartition(".")[2]
     ours = command.Command().create_parser("manage.py", name)
@@ -254,7 +256,9 @@ def test_the_options_of_the_commands(command: Any) -> None:
     assert {code.split()[0] for code in names(COMMANDS, name, "option")} == true
 
 
-@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+@pytest.mark.parametrize(
+    "command", [sked_worker, sked_move, sked_check], ids=["sked_worker", "sked_move", "sked_check"]
+)
 def test_the_metavars_of_the_commands(command: Any) -> None:
     name = command.__name__.rpartition(".")[2]
     parser = command.Command().create_parser("manage.py", name)

@@ -30,6 +30,7 @@ SKED = stores.chosen(
         "max_attempts": 5,
         "retry": Exponential(base=2, cap=timedelta(hours=1)),
         "retention": {"delivered": timedelta(days=30)},
+        "around_delivery": ["shop.hooks.channel_of_message"],
     },
 )
 # With SHOP_MESSAGES: we ask the backend, not the table, and what is atomic goes to the "books".

@@ -7,6 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from django.db import InterfaceError, OperationalError
+
 from django_sked import clock
 from django_sked.backends.base import BaseBackend
 from django_sked.signals import send_safely, worker_error
@@ -29,7 +31,7 @@ class Reporter:
 
     def report(self, step: str, error: BaseException) -> None:
         now = clock.monotonic()
-        expected = self._backend.is_expected(error)
+        expected = self._is_expected(error)
         kind = None if expected else step
         if now - self._last.get(kind, float("-inf")) < QUIET:
             return
@@ -37,6 +39,11 @@ class Reporter:
         send_safely(
             worker_error, sender=type(self._worker), worker=self._worker, error=error, step=step, expected=expected
         )
+
+    def _is_expected(self, error: BaseException) -> bool:
+        # Where messages are no rows, recurrences are: a database that is away is no more than that.
+        is_away = self._backend.database is None and isinstance(error, InterfaceError | OperationalError)
+        return is_away or self._backend.is_expected(error)
 
 
 class Backoff:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.chaos.history import BREAKS, HALTS, MAIN, Fault, History, Start, Story
+from tests.chaos.history import BREAKS, HALTS, MAIN, TROUBLES, Fault, History, Start, Story
 
 #: Settles that a worker may have collected, and as many that it is writing.
 BUFFER = 2 * 256
@@ -73,9 +73,13 @@ def _explains(fault: Fault, one: Start, other: Start, history: History) -> bool:
 
 
 def _was_open(fault: Fault, start: Start, history: History) -> bool:
-    """Was it not settled when the fault came, or only so that the crash of the database lost it again?"""
-    settled = start.settled + (history.forgets if fault.kind == "db_crash" else 0.0)
-    return fault.kind in BREAKS and settled > fault.begin
+    """Was it not settled when the fault came, or only so that the crash of the database lost it again?
+
+    What a worker has in flight in a crash of the database it keeps, and settles after it.
+    """
+    if fault.kind == "db_crash":
+        return fault.begin - history.forgets < start.settled <= fault.end
+    return fault.kind in BREAKS and start.settled > fault.begin
 
 
 def open_at_faults(story: Story, history: History) -> Iterator[tuple[Fault, Start]]:
@@ -127,6 +131,5 @@ def halt_before(start: Start, history: History) -> Fault | None:
 def _in_trouble(fault: Fault, history: History) -> bool:
     """Did something shortly before this keep settles from being written?"""
     return any(
-        other.kind in BREAKS - {"kill", "poison", "stuck"} and other.begin <= fault.begin <= other.end + RECOVERY
-        for other in history.faults
+        other.kind in TROUBLES and other.begin <= fault.begin <= other.end + RECOVERY for other in history.faults
     )

@@ -13,8 +13,11 @@ from tests.chaos.ledger import Event
 MAIN = "main"
 #: Faults in which a process stands still, or is cut off, and goes on later.
 HALTS = frozenset({"pause", "partition", "stall"})
-#: Faults after which messages that were in flight may come twice. A SIGTERM is not among them.
-BREAKS = HALTS | {"kill", "db_crash", "cut", "poison", "stuck"}
+#: Faults after which messages that were in flight may come twice. Neither a SIGTERM is among them nor a cut connection:
+#: the worker lives on, and finds out by the token what became of a settle whose answer was lost.
+BREAKS = HALTS | {"kill", "db_crash", "poison", "stuck"}
+#: Faults that keep settles from being written, so that they pile up.
+TROUBLES = HALTS | {"db_crash", "cut"}
 #: Seconds within which a fault that is done in a moment has surely taken effect.
 MOMENT = 0.25
 EVERYBODY = 0

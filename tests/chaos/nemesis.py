@@ -67,7 +67,7 @@ class Nemesis:
 
     def _crash(self) -> bool:
         fault = self._begin("db_crash")
-        self.target.crash()
+        self.target.crash(self.plan.down)
         self._end(fault)
         return True
 

@@ -40,6 +40,7 @@ class Plan:
     term: int = 0
     pause: int = 0
     db_crash: int = 0
+    down: float = 0.0
     cut: int = 0
     partition: int = 0
     # Messages: which part of them, or how many.
@@ -65,6 +66,8 @@ class Plan:
             raise SystemExit("Only Redis and Valkey have an append-only file: the others take no --aof.")
         if plan.no_wait and plan.backend != "sentinel":
             raise SystemExit("Only behind a Sentinel is there a replica to wait for: the others take no --no-wait.")
+        if plan.down and plan.backend == "sentinel":
+            raise SystemExit("Behind a Sentinel the replica takes over at once: it takes no --down.")
         return plan
 
     @classmethod
@@ -149,6 +152,7 @@ _KINDS: dict[str, Callable[[str], object]] = {
     "concurrency": whole(1, 1000),
     "seconds": within(1, 86_400),
     "lease": within(0.5, 3600),
+    "down": within(0, 3600),
     "seed": whole(),
 }
 
@@ -163,7 +167,8 @@ _HELP = {
     "kill": "SIGKILLs of workers",
     "term": "SIGTERMs of workers, which must end in order",
     "pause": "SIGSTOPs of workers for longer than their lease",
-    "db_crash": "crashes of the database server, which is started again at once",
+    "db_crash": "crashes of the database server, which is started again at once, or after --down",
+    "down": "seconds for which the database server stays down after a crash",
     "cut": "connections cut: by the server, by the way, or just after a write whose answer is then lost",
     "partition": "workers cut off from the database for longer than their lease, with every socket left open",
     "cancel": "share of the messages that somebody tries to cancel",

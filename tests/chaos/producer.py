@@ -131,7 +131,7 @@ class Producer:
         self._number = 0
         for at, lot in intents(plan):
             self._add(at, partial(self._schedule, lot))
-        self._give_up_at = plan.seconds + 60.0
+        self._give_up_at = plan.seconds + plan.db_crash * plan.down + 60.0
 
     def _add(self, at: float, do: Callable[[], bool]) -> None:
         self._number += 1

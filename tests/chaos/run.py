@@ -90,7 +90,7 @@ class Run:
 
     def _break_until_done(self) -> None:
         begun = time.monotonic()
-        longest = self.plan.seconds + 120.0
+        longest = self.plan.seconds + self.plan.db_crash * self.plan.down + 120.0
         while not self.nemesis.is_done or any(producer.poll() is None for producer in self._producers):
             now = time.monotonic() - begun
             if now > longest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import inf
@@ -34,8 +35,8 @@ class Target(ABC):
         """How the process `name` reaches it."""
         return self.entry
 
-    def crash(self) -> None:
-        """Crash the server and start it again."""
+    def crash(self, down: float = 0.0) -> None:
+        """Crash the server and start it again, `down` seconds later."""
         raise NotImplementedError
 
     def cut(self, name: str, chance: random.Random) -> str:
@@ -98,8 +99,9 @@ class Served(Target):
             self._ports[name] = self.proxy.open(name)
         return self._ports[name]
 
-    def crash(self) -> None:
+    def crash(self, down: float = 0.0) -> None:
         self.server.crash()
+        time.sleep(down)
         self.server.start()
 
     def cut(self, name: str, chance: random.Random) -> str:
@@ -243,7 +245,7 @@ class Guarded(Target):
     def entry(self) -> Entry:
         return self._file.entry | {"SKED": self._watched.entry | {"OPTIONS": self._options}}
 
-    def crash(self) -> None:
+    def crash(self, down: float = 0.0) -> None:
         self._watched.wait_for_replica()
         self._watched.fail_over().start()
 
@@ -264,8 +266,9 @@ class Clustered(Target):
     def entry(self) -> Entry:
         return self._file.entry | {"SKED": self._cluster.entry}
 
-    def crash(self) -> None:
+    def crash(self, down: float = 0.0) -> None:
         self._cluster.owner("{sked:default}:").crash()
+        time.sleep(down)
         self._cluster.start()
 
     def close(self) -> None:

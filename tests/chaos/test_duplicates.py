@@ -48,9 +48,24 @@ def test_the_standstill_of_a_process_is_a_fault_also_when_nobody_paused_it() -> 
     assert broken(tale.delivered(at=15.0, pid=TWO, token=2)) == []
 
 
-def test_a_cut_that_found_nothing_to_cut_is_no_fault() -> None:
+def test_a_cut_connection_explains_nothing() -> None:
+    """The worker lives on, and finds out what became of a settle whose answer was lost."""
+    tale = Tale().schedule().start().fault("cut", 10.05)
+
+    assert broken(tale.delivered(at=15.0, pid=TWO, token=2)) == ["duplicates", "unexplained duplicates"]
+
+
+def test_a_crash_of_the_database_explains_what_it_may_have_lost_and_not_what_was_settled_after_it() -> None:
+    tale = Tale(forgets=1.0).schedule("a").schedule("b").delivered("a").delivered("b", at=10.9)
+    tale.fault("db_crash", 10.5, 0, end=10.6).delivered("a", at=12.0, pid=TWO, token=2)
+
+    assert broken(tale) == []
+    assert "unexplained duplicates" in broken(tale.delivered("b", at=12.0, pid=TWO, token=2))
+
+
+def test_a_fault_that_met_nobody_is_no_fault() -> None:
     tale = Tale().schedule().start()
-    tale.add("fault", 10.05, PRODUCER, fault=1, kind="cut", target=ONE)
+    tale.add("fault", 10.05, PRODUCER, fault=1, kind="pause", target=ONE)
     tale.add("fault_over", 10.05, PRODUCER, fault=1, how="")
 
     assert "unexplained duplicates" in broken(tale.delivered(at=15.0, pid=TWO, token=2))

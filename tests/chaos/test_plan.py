@@ -20,6 +20,7 @@ from tests.chaos.plan import Plan
         ("--poison", "-1", "must be a whole number from 0, not '-1'"),
         ("--lease", "nan", "must be seconds from 0.5 to 3600, not 'nan'"),
         ("--lease", "0", "must be seconds from 0.5 to 3600, not '0'"),
+        ("--down", "-1", "must be seconds from 0 to 3600, not '-1'"),
         ("--seconds", "inf", "must be seconds from 1 to 86400, not 'inf'"),
         ("--seconds", "soon", "must be seconds from 1 to 86400, not 'soon'"),
         ("--fail", "nan", "must be a share such as 5% or 0.05, not 'nan'"),

@@ -3,7 +3,7 @@
 `sqlite()`, `postgresql()` and `mariadb()` each return an entry for `DATABASES`, `redis()`, `valkey()` and
 `valkey_cluster()` one for `SKED`; None where no such server is installed. Each is made once, and put into the
 environment (SKED_TEST_SQLITE, SKED_TEST_REDIS and so on, as JSON) so that programs started by the tests use the same
-ones. For the same reason,
+ones. Each process of `pytest -n` has servers of its own, whose variables end with its name. For the same reason,
 
     python -m tests.servers COMMAND...
 
@@ -70,39 +70,45 @@ def sqlite() -> Entry:
             "TEST": {"NAME": f"{directory}/test.sqlite3"},
         }
 
-    return _once("SKED_TEST_SQLITE", make)
+    return _once("SQLITE", make)
 
 
 def postgresql() -> Entry:
-    return _once("SKED_TEST_POSTGRESQL", lambda: PostgreSQL().entry)
+    return _once("POSTGRESQL", lambda: PostgreSQL().entry)
 
 
 def mariadb() -> Entry | None:
-    if "SKED_TEST_MARIADB" not in os.environ and MariaDB.find() is None:
+    if _variable("MARIADB") not in os.environ and MariaDB.find() is None:
         return None
     use_mysql_driver()
-    return _once("SKED_TEST_MARIADB", lambda: MariaDB().entry)
+    return _once("MARIADB", lambda: MariaDB().entry)
 
 
 def redis() -> Entry | None:
-    if "SKED_TEST_REDIS" not in os.environ and Redis.find() is None:
+    if _variable("REDIS") not in os.environ and Redis.find() is None:
         return None
-    return _once("SKED_TEST_REDIS", lambda: Redis().entry)
+    return _once("REDIS", lambda: Redis().entry)
 
 
 def valkey() -> Entry | None:
-    if "SKED_TEST_VALKEY" not in os.environ and Valkey.find() is None:
+    if _variable("VALKEY") not in os.environ and Valkey.find() is None:
         return None
-    return _once("SKED_TEST_VALKEY", lambda: Valkey().entry)
+    return _once("VALKEY", lambda: Valkey().entry)
 
 
 def valkey_cluster() -> Entry | None:
-    if "SKED_TEST_VALKEY_CLUSTER" not in os.environ and Valkey.find() is None:
+    if _variable("VALKEY_CLUSTER") not in os.environ and Valkey.find() is None:
         return None
-    return _once("SKED_TEST_VALKEY_CLUSTER", lambda: ValkeyCluster().entry)
+    return _once("VALKEY_CLUSTER", lambda: ValkeyCluster().entry)
 
 
-def _once(variable: str, make: Callable[[], Entry]) -> Entry:
+def _variable(vendor: str) -> str:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return f"SKED_TEST_{vendor}" if worker is None else f"SKED_TEST_{vendor}_{worker.upper()}"
+
+
+def _once(vendor: str, make: Callable[[], Entry]) -> Entry:
+    variable = _variable(vendor)
     if variable not in os.environ:
         os.environ[variable] = json.dumps(make())
     entry: Entry = json.loads(os.environ[variable])

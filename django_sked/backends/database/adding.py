@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TypeAlias
+from uuid import RESERVED_NCS, UUID
 
 from django.db import IntegrityError, NotSupportedError, OperationalError, connections, transaction
 
@@ -118,6 +119,7 @@ def _add(
     named = [message for message in messages if message.live_key is not None or message.has_own_id]
     if on_conflict != "ignore":
         _refuse_twins(named)
+    _refuse_ids(using, [message.pk for message in named if message.has_own_id])
     # Not to replace: a conflict would leave a shared lock on MySQL and MariaDB, and two replacers a deadlock.
     if len(messages) == 1 and on_conflict != "replace" and insert(using, messages) == 1:
         fresh, answers = messages, messages
@@ -152,6 +154,15 @@ def _refuse_twins(messages: Sequence[ScheduledMessage]) -> None:
         if not seen.isdisjoint(_names(message)):
             raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
         seen.update(_names(message))
+
+
+def _refuse_ids(using: str, ids: Sequence[UUID]) -> None:
+    """The type that MariaDB has for them takes no version above 7 in the variant that had none; INSERT IGNORE would
+    store another id instead."""
+    if connections[using].vendor == "mysql" and connections[using].features.has_native_uuid_field:
+        for id in ids:
+            if id.variant == RESERVED_NCS and id.int >> 76 & 0xF > 7:
+                raise InvalidMessage(f"MariaDB takes no such id: {id} is of no known version of UUID.")
 
 
 def _add_many(

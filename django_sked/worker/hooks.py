@@ -7,7 +7,7 @@ out is logged, no more: the receiver has done its work, and calling it again wou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -26,9 +26,6 @@ class Hooks:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._hooks = [(path, _imported(path)) for path in paths]
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
 
     def call(self, message: ScheduledMessage, function: Callable[..., Any], /, **kwargs: Any) -> Any:
         with self.around(message):
@@ -70,6 +67,11 @@ class Hooks:
             except Exception as failure:
                 if failure is not error:
                     logger.exception("hook_failed hook=%s id=%s", path, message.pk)
+
+
+def of(paths: Collection[str]) -> Hooks | None:
+    """None where there are none, for each message asks."""
+    return Hooks(paths) if paths else None
 
 
 def _imported(path: str) -> Hook:

@@ -60,13 +60,18 @@ class Hooks:
         entered: list[tuple[str, AbstractContextManager[Any]]],
         error: BaseException | None,
     ) -> None:
-        kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+        """Leave all that were entered, whatever comes of each."""
+        seen = error
         for path, manager in reversed(entered):
             try:
-                manager.__exit__(kind, error, trace)
+                manager.__exit__(*((None, None, None) if seen is None else (type(seen), seen, seen.__traceback__)))
             except Exception as failure:
-                if failure is not error:
+                if failure is not seen:
                     logger.exception("hook_failed hook=%s id=%s", path, message.pk)
+            except BaseException as other:  # such as the end of the time that the receiver had
+                seen = other
+        if seen is not None and seen is not error:
+            raise seen
 
 
 def of(paths: Collection[str]) -> Hooks | None:

@@ -139,9 +139,11 @@ class Answers:
             "at": self._clock().isoformat(timespec="microseconds"),
             "receiver": receiver,
             "type": type(error).__name__,
+            "class": failures.path_of(error),
             "text": failures.text_of(error),
             "traceback": failures.traceback_of(error),
             "worker": self._worker,
+            "started_at": _started_at(message),
         }
 
     def conclude(self, attempt: Attempt) -> Outcome:
@@ -249,6 +251,13 @@ class Answers:
             reason=entry["text"],
             verdict=attempt.verdict,
         )
+
+
+def _started_at(message: ScheduledMessage) -> str | None:
+    """When the message was taken, or was due if it was taken ahead."""
+    if message.claimed_at is None:
+        return None
+    return max(message.claimed_at, message.next_at).isoformat(timespec="microseconds")
 
 
 def _last_text(errors: list[dict[str, Any]]) -> str:

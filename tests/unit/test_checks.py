@@ -210,7 +210,7 @@ def test_a_message_type_that_nothing_could_be_decoded_to_is_refused() -> None:
 
     (found,) = [each for each in run_checks() if str(each.id).startswith("django_sked.")]
 
-    assert found.id == "django_sked.E021"
+    assert found.id == "django_sked.E041"
     assert "The message type of 'bytes': Bytes.data: JSON cannot be decoded to <class 'bytes'>" in found.msg
 
 
@@ -221,5 +221,5 @@ def test_versions_that_nothing_upcasts_are_warned_of() -> None:
 
     (found,) = [each for each in run_checks() if str(each.id).startswith("django_sked.")]
 
-    assert found.id == "django_sked.W020"
+    assert found.id == "django_sked.W040"
     assert "Messages of 'text' of version 1, 3 could not be delivered any more" in found.msg

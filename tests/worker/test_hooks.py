@@ -320,4 +320,4 @@ def test_a_path_that_leads_to_no_hook_is_refused_at_start_and_by_a_check(name: s
     with hooked("memory", name):
         with pytest.raises(InvalidBackend, match=text):
             Worker("memory")
-        assert [text in str(each.msg) for each in run_checks() if each.id == "django_sked.E020"] == [True]
+        assert [text in str(each.msg) for each in run_checks() if each.id == "django_sked.E040"] == [True]

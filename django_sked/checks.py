@@ -6,7 +6,7 @@ W001 SQLite settings · W002 (--deploy) messages in memory · W003 the default b
 W004 a store that does not answer · W005 the isolation level of MySQL and MariaDB · E009 a Redis that is too old ·
 E010, W007 one that may evict messages · W008 one that may lose them ·
 E011 a declared recurrence that cannot be stored · W009 no time zones ·
-E020 a hook around deliveries that is none · E021 a message type that nothing can be decoded to · W020 no upcaster ·
+E040 a hook around deliveries that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
 W010, W011 (--database) stored recurrences that come to nothing here.
 """
 
@@ -57,7 +57,7 @@ def _hooks(backend: BaseBackend) -> list[CheckMessage]:
     try:
         Hooks(backend.options.around_delivery)
     except InvalidBackend as error:
-        return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}", id="django_sked.E020")]
+        return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}", id="django_sked.E040")]
     return []
 
 
@@ -68,12 +68,12 @@ def check_types(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
         try:
             codecs.check(kind.cls)
         except InvalidMessageType as error:
-            found.append(Error(f"The message type of {event!r}: {error}", id="django_sked.E021"))
+            found.append(Error(f"The message type of {event!r}: {error}", id="django_sked.E041"))
         missing = [version for version in range(1, kind.version) if typed.upcaster(event, version) is None]
         if missing:
             text = f"Messages of {event!r} of version {', '.join(map(str, missing))} could not be delivered any more: "
             hint = "Add @upcast for them, or silence this check when none of them is left."
-            found.append(Warning(f"{text}nothing upcasts them.", hint=hint, id="django_sked.W020"))
+            found.append(Warning(f"{text}nothing upcasts them.", hint=hint, id="django_sked.W040"))
     return found
 
 

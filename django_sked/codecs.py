@@ -84,7 +84,7 @@ class _Pydantic:
         try:
             # From text, so that also a strict model takes dates and decimals as JSON has them.
             return self._cls.model_validate_json(payloads.dumps(value))
-        except ValueError as error:
+        except Exception as error:  # also of validators of its own
             raise _foreign(self._cls, error) from error
 
 
@@ -100,7 +100,7 @@ class _Struct:
     def decode(self, value: Any) -> Any:
         try:
             return self._msgspec.convert(value, self._cls)
-        except (self._msgspec.ValidationError, ValueError) as error:
+        except Exception as error:
             raise _foreign(self._cls, error) from error
 
 

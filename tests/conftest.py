@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import django
 import pytest
 from django.conf import settings
 from django.db import connections
 
-from django_sked import pytest_plugin
+from django_sked import pytest_plugin, typed
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,3 +28,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     aliases = ", ".join(f"{alias}={connections[alias].vendor}" for alias in connections)
     stores = ", ".join(alias for alias in settings.SKED if alias not in settings.DATABASES)
     return [f"django: {django.get_version()}, databases: {aliases}, other stores: {stores}"]
+
+
+@pytest.fixture
+def message_types() -> Iterator[None]:
+    """No message types at first; those that the test declares are forgotten afterwards."""
+    registries: tuple[dict[Any, Any], ...] = (typed.known, typed._by_class, typed._upcasters)
+    before = [dict(registry) for registry in registries]
+    for registry in registries:
+        registry.clear()
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)

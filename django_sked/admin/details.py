@@ -13,13 +13,14 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from django_sked import typed
 from django_sked.admin import times
 from django_sked.admin.columns import Columns
 from django_sked.admin.relations import Relations
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
 
-SUMMARY = ("event", "queue", "state", "key", "priority")
+SUMMARY = ("event", "queue", "state", "key", "priority", "version")
 TIMES = ("due", "next", "held", "expires", "created", "finished", "timeout")
 PROGRESS = ("attempts", "crashes", "unroutable", "progress")
 HOLDER = ("claimed_by", "claimed", "token", "cancel_requested", "suspect")
@@ -44,6 +45,14 @@ def fieldsets(message: ScheduledMessage | None, *, with_payload: bool) -> list[t
 
 class Details(Relations, Columns):
     """Mixed into the admin of messages."""
+
+    @admin.display(description=gettext_lazy("version"))
+    def version(self, message: ScheduledMessage) -> str:
+        """Of its type, with the class if this release has one."""
+        kind = typed.known.get(message.event)
+        if kind is None:
+            return str(message.schema_version)
+        return f"{message.schema_version} ({kind.cls.__module__}.{kind.cls.__qualname__})"
 
     @admin.display(description=gettext_lazy("next attempt"))
     def next(self, message: ScheduledMessage) -> str:

@@ -19,10 +19,9 @@ from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError, Un
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import Receiver, message_due, message_started
-from django_sked.worker import failures, hygiene, progress, transactions
+from django_sked.worker import failures, hooks, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
 from django_sked.worker.deadlines import Abandoned, Deadlines
-from django_sked.worker.hooks import Hooks
 from django_sked.worker.results import Results
 from django_sked.worker.watchdog import Guard
 
@@ -74,7 +73,7 @@ class Dispatcher:
         self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
         self._warned: set[str] = set()
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
-        self.hooks = Hooks(backend.options.around_delivery)
+        self.hooks = hooks.of(backend.options.around_delivery)
         self._results = Results(backend.options.max_result_bytes)
         #: What the receivers running now were given, by id and token.
         self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
@@ -108,7 +107,8 @@ class Dispatcher:
     def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
         message = attempt.message
         attempt.satisfied = dict(message.delivered_to)
-        attempt.is_for_several = len(receivers) > 1 or bool(attempt.satisfied)
+        if len(receivers) > 1 or attempt.satisfied:
+            attempt.is_for_several = True
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         if typed.known and any(message.event in receiver.typed_events for receiver in wanted):
             try:
@@ -207,7 +207,7 @@ class Dispatcher:
         function = receiver.function
         if function is None:
             raise SkedError(f"The receiver {receiver.name} is gone: it was garbage-collected.")
-        if self.hooks and not receiver.is_async:
+        if self.hooks is not None and not receiver.is_async:
             function = partial(self.hooks.call, shown, function)
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
         context = signals._current.set(shown)
@@ -242,7 +242,7 @@ class Dispatcher:
         self, shown: ScheduledMessage, function: Callable[..., Any], kwargs: dict[str, Any], timeout: timedelta | None
     ) -> Any:
         seconds = None if timeout is None else timeout.total_seconds()
-        if not self.hooks:
+        if self.hooks is None:
             return self._run_async(function, kwargs, seconds)
         # In this thread, and so not on the loop of all; the context variables that they set go along.
         with self.hooks.around(shown):
@@ -319,7 +319,7 @@ def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMes
     if not alone:
         for name in _JSON:
             values[name] = copy.deepcopy(values[name])
-    if message.event in receiver.typed_events:
+    if receiver.typed_events and message.event in receiver.typed_events:
         decoded, attempt.decoded = attempt.decoded, None
         if decoded is None:  # given to another receiver, or to this one in a transaction that was undone
             decoded = typed.decoded(message.event, message.payload, message.schema_version)

@@ -7,7 +7,7 @@ out is logged, no more: the receiver has done its work, and calling it again wou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -26,9 +26,6 @@ class Hooks:
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._hooks = [(path, _imported(path)) for path in paths]
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
 
     def call(self, message: ScheduledMessage, function: Callable[..., Any], /, **kwargs: Any) -> Any:
         with self.around(message):
@@ -63,13 +60,23 @@ class Hooks:
         entered: list[tuple[str, AbstractContextManager[Any]]],
         error: BaseException | None,
     ) -> None:
-        kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+        """Leave all that were entered, whatever comes of each."""
+        seen = error
         for path, manager in reversed(entered):
             try:
-                manager.__exit__(kind, error, trace)
+                manager.__exit__(*((None, None, None) if seen is None else (type(seen), seen, seen.__traceback__)))
             except Exception as failure:
-                if failure is not error:
+                if failure is not seen:
                     logger.exception("hook_failed hook=%s id=%s", path, message.pk)
+            except BaseException as other:  # such as the end of the time that the receiver had
+                seen = other
+        if seen is not None and seen is not error:
+            raise seen
+
+
+def of(paths: Collection[str]) -> Hooks | None:
+    """None where there are none, for each message asks."""
+    return Hooks(paths) if paths else None
 
 
 def _imported(path: str) -> Hook:

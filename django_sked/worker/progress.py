@@ -80,7 +80,8 @@ class ProgressWriter(Part):
                 self._reporter.report("progress", error)
                 hygiene.clean(thoroughly=True)
             for attempt in attempts:
-                self._told.setdefault(attempt.message.id, attempt)
+                if not attempt.is_over:
+                    self._told.setdefault(attempt.message.id, attempt)
             self._wakes.put(None)
             return self._backoff.next()
 

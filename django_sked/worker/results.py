@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django_sked import payloads
+from django_sked import codecs, payloads
 from django_sked.exceptions import InvalidPayload
 from django_sked.worker import failures
 from django_sked.worker.answers import Attempt
@@ -36,6 +36,8 @@ class Results:
 
     def _checked(self, receiver: str, value: object) -> Any:
         try:
+            if codecs.is_known(type(value)):
+                value = codecs.of(type(value)).encode(value)
             return payloads.normalise(value, what="result", max_bytes=self._max_bytes)
         except Exception as error:  # also those of the value's own methods
             reason = str(error) if isinstance(error, InvalidPayload) else failures.text_of(error)

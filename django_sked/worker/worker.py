@@ -22,7 +22,6 @@ from django_sked.worker.claimer import Claimer
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
-from django_sked.worker.hooks import Hooks
 from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
@@ -208,7 +207,7 @@ class Worker(Life):
         """
         self._refuse_a_second_run()
         self._handover = handover = Handover(typed.all_of(types), self._dispatcher.hooks)
-        self._dispatcher.hooks = Hooks(())  # those of a loop are around its own work
+        self._dispatcher.hooks = None  # those of a loop are around its own work
         self._operating.scales = False
         self._waits_for = me = threading.current_thread()
         self._dispatcher.receivers_of = handover.receivers_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -15,7 +16,9 @@ from django_sked.models import ScheduledMessage
 from django_sked.recurring import recurring
 from django_sked.signals import message_due
 from django_sked.states import Status
-from shop import carrier, mail, services
+from django_sked.typed import TypedMessage
+from shop import carrier, hooks, mail, services
+from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
 
 STAFF = "staff@example.com"
@@ -25,7 +28,7 @@ STAFF = "staff@example.com"
 def confirm_order(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
     """A flaky mail gateway makes this fail twice for some customers; it is simply called again."""
     order = Order.objects.select_related("customer").get(pk=message.payload["order"])
-    mail.send(order.customer.email, f"Thank you for {order}", f"It costs {order.total} EUR.")
+    mail.send(order.customer.email, f"Thank you for {order}", f"It costs {order.total} EUR. ({hooks.channel.get()})")
 
 
 @receiver(message_due, event="order.payment_expired")
@@ -151,6 +154,25 @@ def write_digest(sender: type[ScheduledMessage], message: ScheduledMessage, **kw
     placed = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=1)).count()
     mail.send(STAFF, "The day in the shop", f"{placed} orders were placed.")
     services.schedule_digest(max(message.due_at, timezone.now()), on_conflict="replace")
+
+
+@receiver(message_due, event=SalesReport)
+def add_up_sales(message: TypedMessage[SalesReport], **kwargs: Any) -> dict[str, Any]:
+    """A typed payload, whose progress is seen in the admin, and a result for whoever waits for it."""
+    report = message.payload
+    sold = Order.objects.filter(placed_at__date__range=(report.since, report.until), total__gte=report.least)
+    count, total = sold.count(), Decimal(0)
+    for number, order in enumerate(sold.iterator(), start=1):
+        total += order.total
+        message.set_progress(100 * number / max(count, number))
+    return {"orders": count, "total": total}
+
+
+@receiver(message_due, event="report.sales_mail")
+def mail_sales(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    (report,) = message.parents
+    sold = report.result
+    mail.send(STAFF, "Sales", f"{sold['orders']} orders, {sold['total']} EUR.")
 
 
 @recurring("report.weekly", cron="0 9 * * mon", timezone="Europe/Berlin", queue="reports")

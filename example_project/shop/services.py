@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID, uuid5
@@ -16,6 +16,7 @@ from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workf
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
+from shop.messages import ExportOrder, SalesReport
 from shop.models import Customer, Invoice, Order
 
 PAYMENT_TIME = timedelta(days=14)
@@ -211,9 +212,16 @@ def carry_over_vouchers(days: dict[int, datetime]) -> int:
 
 def request_export(order: Order) -> ScheduledMessage:
     """For the accountants: `manage.py export_orders` works this queue off, in a loop of its own."""
-    return ScheduledMessage.objects.schedule(
-        "export.order", {"order": order.pk}, queue="exports", key=f"export-{order.pk}", on_conflict="ignore"
-    )
+    return ScheduledMessage.objects.schedule(ExportOrder(order.pk), key=f"export-{order.pk}", on_conflict="ignore")
+
+
+def order_sales_report(since: date, until: date, *, least: Decimal = Decimal(0)) -> Workflow:
+    """Add up what was sold, and then write to the staff; the second message reads the result of the first."""
+    with workflow(f"sales-{since}-{until}") as flow:
+        report = flow.schedule(SalesReport(since, until, least))
+        flow.schedule("report.sales_mail", queue="mail", on_success=report)
+    assert flow.workflow is not None
+    return flow.workflow
 
 
 def write_no_more_mail() -> int:

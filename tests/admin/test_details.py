@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.utils import timezone
 
 from django_sked.admin import details, times
 from django_sked.states import Status
+from django_sked.typed import message_type
 from tests.admin.conftest import LIST, Login, change_url, make, verb_url
 
 pytestmark = pytest.mark.django_db
@@ -25,6 +27,11 @@ ERROR = {
     "traceback": "Traceback: secret frame",
     "worker": "w1",
 }
+
+
+@dataclass
+class Reminder:
+    user: str
 
 
 def page(client: Client, **fields: Any) -> str:
@@ -56,6 +63,17 @@ def test_the_page_shows_times_attempts_payload_and_errors(boss: Client) -> None:
         assert text in html
     assert "29 Mar 2026 01:30:00 CET" in html
     assert "<details><summary>Traceback</summary>" in html
+
+
+@pytest.mark.usefixtures("message_types")
+def test_the_version_its_class_and_the_progress_are_shown(boss: Client) -> None:
+    message_type("user.reminder", version=3)(Reminder)
+
+    html = page(boss, event="user.reminder", schema_version=3, progress=40, result={"rows": 7})
+
+    assert "3 (tests.admin.test_details.Reminder)" in html
+    assert ">40<" in html
+    assert "&quot;rows&quot;: 7" in html
 
 
 def test_payload_metadata_and_errors_are_hidden_without_their_permission(login: Login) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,16 +16,6 @@ from django_sked.typed import message_type
 from tests.contract.store import T0, Store
 
 
-@pytest.fixture
-def kinds() -> Iterator[None]:
-    """The types that a test declares are forgotten afterwards."""
-    before = dict(typed.known), dict(typed._by_class), {event: dict(each) for event, each in typed._upcasters.items()}
-    yield
-    for registry, kept in zip((typed.known, typed._by_class, typed._upcasters), before, strict=True):
-        registry.clear()  # type: ignore[attr-defined]
-        registry.update(kept)  # type: ignore[attr-defined]
-
-
 @dataclass(frozen=True)
 class Reminder:
     user: str
@@ -39,7 +28,7 @@ STORED = {"user": "alice", "on": "2030-01-02", "at": "2030-01-02T03:04:05.000006
 
 
 @pytest.fixture
-def reminder(kinds: None) -> None:
+def reminder(message_types: None) -> None:
     message_type(
         "user.reminder", version=3, queue="mail", max_attempts=7, retry=Fixed(9), timeout=timedelta(seconds=30)
     )(Reminder)
@@ -137,7 +126,7 @@ def test_wrong_types_are_refused(store: Store, event: Any, payload: Any, text: s
 
 
 @pytest.mark.usefixtures("reminder")
-def test_a_payload_of_a_type_replaces_an_older_version(store: Store, kinds: None) -> None:
+def test_a_payload_of_a_type_replaces_an_older_version(store: Store) -> None:
     message = store.schedule("other", {"old": True})
     typed.known.clear()
     message_type("other", version=2)(Reminder)

@@ -230,6 +230,20 @@ def test_on_postgresql_queues_and_next_due_time_do_not_scan(full: BaseBackend) -
 
 
 @pytest.mark.parametrize("full", parameters("postgresql"), indirect=True)
+def test_on_postgresql_a_look_for_what_has_no_receiver_is_bounded(full: BaseBackend) -> None:
+    using = str(full.database)
+    selects = statements(using, lambda: full.kinds(1_000))
+    kinds, is_all = full.kinds(1_000)
+
+    assert 0 < kinds.total() <= 1_000
+    assert not is_all
+    plans = [explained(using, sql) for sql in selects]
+    assert not [sql for sql, plan in zip(selects, plans, strict=True) if "Seq Scan" in str(plan)]
+    # A page for each row, at worst, and the way down the index for each queue and priority.
+    assert sum(buffers(plan) for plan in plans) <= 2_000 + 40 * len(plans)
+
+
+@pytest.mark.parametrize("full", parameters("postgresql"), indirect=True)
 def test_on_postgresql_the_sweeps_find_nothing_without_a_scan(full: BaseBackend) -> None:
     using = str(full.database)
     selects = statements(using, lambda: (full.rescue(now=T0), full.expire(now=T0), full.prune(now=T0)))

@@ -56,7 +56,7 @@ def receivers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name)
-@pytest.mark.usefixtures("db", "receivers")
+@pytest.mark.usefixtures("db", "receivers", "message_types")
 def test_a_page_runs(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType(f"docs.{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import zoneinfo
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from django_sked.models import Recurrence
 from django_sked.recurring import recurring
 from django_sked.signals import message_due
 from django_sked.testing import connected
+from django_sked.typed import message_type, upcast
 
 pytestmark = pytest.mark.django_db(databases="__all__")  # a check may ask a server for its version
 
@@ -190,3 +192,34 @@ def test_a_stored_recurrence_that_cannot_be_promoted_here_is_warned_of(fields: d
 
 def test_a_paused_recurrence_is_not_looked_at() -> None:
     assert stored(status="paused") == []
+
+
+@dataclass
+class Bytes:
+    data: bytes
+
+
+@dataclass
+class Text:
+    data: str
+
+
+@pytest.mark.usefixtures("message_types")
+def test_a_message_type_that_nothing_could_be_decoded_to_is_refused() -> None:
+    message_type("bytes")(Bytes)
+
+    (found,) = [each for each in run_checks() if str(each.id).startswith("django_sked.")]
+
+    assert found.id == "django_sked.E041"
+    assert "The message type of 'bytes': Bytes.data: JSON cannot be decoded to <class 'bytes'>" in found.msg
+
+
+@pytest.mark.usefixtures("message_types")
+def test_versions_that_nothing_upcasts_are_warned_of() -> None:
+    message_type("text", version=4)(Text)
+    upcast("text", from_version=2)(lambda payload: payload)
+
+    (found,) = [each for each in run_checks() if str(each.id).startswith("django_sked.")]
+
+    assert found.id == "django_sked.W040"
+    assert "Messages of 'text' of version 1, 3 could not be delivered any more" in found.msg

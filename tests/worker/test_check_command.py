@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -16,22 +16,12 @@ from django_sked import typed
 from django_sked.typed import message_type, upcast
 from tests.worker.conftest import Calls, Store
 
+pytestmark = pytest.mark.usefixtures("message_types")
+
 
 @dataclass
 class Reminder:
     user: str
-
-
-@pytest.fixture(autouse=True)
-def kinds() -> Iterator[None]:
-    registries: tuple[dict[Any, Any], ...] = (typed.known, typed._by_class, typed._upcasters)
-    before = [dict(registry) for registry in registries]
-    for registry in registries:
-        registry.clear()
-    yield
-    for registry, kept in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(kept)
 
 
 def check(*arguments: str) -> tuple[int, list[str]]:

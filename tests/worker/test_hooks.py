@@ -79,6 +79,12 @@ def failing_on_the_way_out(message: ScheduledMessage) -> Iterator[None]:
         raise ValueError("the exporter is away")
 
 
+@contextmanager
+def ending_on_the_way_out(message: ScheduledMessage) -> Iterator[None]:
+    yield
+    raise SystemExit(3)
+
+
 class Ending:
     def __init__(self, message: ScheduledMessage) -> None: ...
 
@@ -234,6 +240,18 @@ def test_a_hook_that_fails_on_the_way_out_is_logged_and_the_delivery_stands(
     assert f"hook_failed hook={__name__}.failing_on_the_way_out id={stored.pk}" in caplog.text
 
 
+def test_a_hook_that_would_end_the_program_fails_the_attempt_and_the_others_are_left(
+    some_store: Store, receive: Callable[..., Any]
+) -> None:
+    receive(noting, name="noting")
+
+    with hooked(some_store.alias, "outer", "ending_on_the_way_out", "inner"):
+        stored = delivered(some_store.alias)
+
+    assert log[-4:] == ["receiver for none", "inner out", "outer saw SystemExit", "outer out"]
+    assert (stored.status, stored.errors[0]["type"]) == (Status.SCHEDULED, "SystemExit")
+
+
 @pytest.mark.parametrize("name", ["failing_on_the_way_in", "failing_on_the_way_out", "Ending"])
 def test_no_hook_ends_a_worker(
     store: Store, receive: Callable[..., Any], start: Callable[..., Worker], name: str
@@ -302,4 +320,4 @@ def test_a_path_that_leads_to_no_hook_is_refused_at_start_and_by_a_check(name: s
     with hooked("memory", name):
         with pytest.raises(InvalidBackend, match=text):
             Worker("memory")
-        assert [text in str(each.msg) for each in run_checks() if each.id == "django_sked.E020"] == [True]
+        assert [text in str(each.msg) for each in run_checks() if each.id == "django_sked.E040"] == [True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -38,6 +39,18 @@ def test_what_the_only_receiver_returns_is_the_result(store: Store, receive: Cal
     stored = delivered(TickedWorker(store.alias))
 
     assert (stored.status, stored.result) == (Status.DELIVERED, {"invoice": 42, "total": "9.90"})
+
+
+@dataclass
+class Bill:
+    number: int
+    total: Decimal
+
+
+def test_an_instance_of_a_dataclass_is_kept_as_an_object(ticked: TickedWorker, receive: Callable[..., Any]) -> None:
+    receive(returning(Bill(42, Decimal("9.90"))), name="bill")
+
+    assert delivered(ticked).result == {"number": 42, "total": "9.90"}
 
 
 def test_a_worker_keeps_results_of_every_kind_of_receiver(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,18 +22,7 @@ from django_sked.worker import Worker
 from django_sked.worker.dispatcher import MOST_TOO_NEW
 from tests.worker.conftest import Calls, Store
 
-
-@pytest.fixture(autouse=True)
-def kinds() -> Iterator[None]:
-    """The types that a test declares are forgotten afterwards."""
-    registries: tuple[dict[Any, Any], ...] = (typed.known, typed._by_class, typed._upcasters)
-    before = [dict(registry) for registry in registries]
-    for registry in registries:
-        registry.clear()
-    yield
-    for registry, kept in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(kept)
+pytestmark = pytest.mark.usefixtures("message_types")
 
 
 @dataclass
@@ -44,7 +33,7 @@ class Reminder:
 
 
 @pytest.fixture
-def version() -> Callable[[int], None]:
+def version(message_types: None) -> Callable[[int], None]:
     """`version(n)` is a release in which `Reminder` is of version n."""
 
     def release(number: int) -> None:

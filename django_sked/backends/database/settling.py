@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, Q, Value, When
+from django.db import connections
+from django.db.models import Case, JSONField, Q, Value, When
+from django.db.models.functions import Cast
 
 from django_sked import failpoints
 from django_sked.backends.base import STORED, Settled
@@ -16,12 +18,15 @@ from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Row, finish, is_awaited, written
+from django_sked.payloads import dumps
 from django_sked.states import FINISHED, Status
 
 #: `is_awaited`, the other way round, of rows that have ended.
 NOT_AWAITED = Q(recurrence_id__isnull=True) | Q(status=Status.DELIVERED, verdict__isnull=True)
 Retention = Mapping[Status, timedelta | None]
 _ROW = tuple(Row.__slots__)
+#: Rows that one UPDATE tells apart.
+BATCH = 100
 
 
 def settle(
@@ -150,7 +155,30 @@ def _write(using: str, rows: Sequence[ScheduledMessage], settled: Settled) -> No
             setattr(row, name, value)
         groups.setdefault(frozenset(fields), []).append(row)
     for fields_of_group, group in groups.items():
-        messages(using).bulk_update(group, sorted(fields_of_group), batch_size=200)
+        for start in range(0, len(group), BATCH):
+            batch = group[start : start + BATCH]
+            values = {name: _column(using, name, batch) for name in sorted(fields_of_group)}
+            messages(using).filter(pk__in=[row.pk for row in batch]).update(**values)
+
+
+def _column(using: str, name: str, rows: Sequence[ScheduledMessage]) -> Any:
+    """The value that all of these rows get, as is usual, or what chooses among several: that takes a comparison for
+    each row and each of them, and `bulk_update()` would do so for every column."""
+    field: Any = ScheduledMessage._meta.get_field(name)
+    values = [getattr(row, name) for row in rows]
+    # Within JSON, numbers may be equal and yet be written in other ways: 1, 1.0, True.
+    is_json = isinstance(field, JSONField)
+    ids: dict[Any, list[UUID]] = {}
+    first: dict[Any, Any] = {}
+    for row, value in zip(rows, values, strict=True):
+        same = dumps(value) if is_json else value
+        ids.setdefault(same, []).append(row.pk)
+        first.setdefault(same, value)
+    if len(ids) == 1:
+        return values[0]
+    whens = (When(pk__in=each, then=Value(first[same], output_field=field)) for same, each in ids.items())
+    case = Case(*whens, output_field=field)
+    return Cast(case, output_field=field) if connections[using].features.requires_casted_case_in_updates else case
 
 
 def delete_at_once(using: str, statuses: Mapping[UUID, Status], retention: Retention) -> None:

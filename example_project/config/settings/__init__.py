@@ -30,6 +30,7 @@ SKED = stores.chosen(
         "max_attempts": 5,
         "retry": Exponential(base=2, cap=timedelta(hours=1)),
         "retention": {"delivered": timedelta(days=30)},
+        "around_delivery": ["shop.hooks.channel_of_message"],
     },
 )
 SKED_SINKS = sinks.chosen()

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, OutputWrapper
 
 from django_sked.worker import Worker
+from shop.messages import ExportOrder
 from shop.models import Order
 
 
@@ -15,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         rows = csv.writer(self.stdout, lineterminator="\n")
-        for message in Worker(queues=["exports"], burst=True).messages():
+        for message in Worker(queues=["exports"], burst=True).messages(ExportOrder):
             with message.delivery():
-                order = Order.objects.select_related("customer").get(pk=message.payload["order"])
+                order = Order.objects.select_related("customer").get(pk=message.payload.order)
                 rows.writerow([order.pk, order.customer.email, order.total, order.status])

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, criteria, scheduling, verbs
+from django_sked import arguments, criteria, scheduling, subjects, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
@@ -54,6 +54,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         queue: str = UNSET,
         priority: int = 0,
         metadata: dict[str, str] | None = None,
+        subject: models.Model | None = None,
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: Delay | None = None,
@@ -102,6 +103,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             queue=queue,
             priority=priority,
             metadata=metadata,
+            subject=subject,
             max_attempts=max_attempts,
             retry=retry,
             timeout=timeout,
@@ -190,6 +192,20 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         )
         return self._backend(backend).search(wanted)
 
+    def for_object(
+        self, subject: models.Model, *, backend: str | None = None
+    ) -> ScheduledMessageQuerySet | MessageQuery:
+        """The messages that were scheduled with this `subject`, whatever has become of them, ascending by due time.
+
+        The answer is that of `search()`. Raises NotSupported where a backend cannot search for them.
+        """
+        store = self._backend(backend)
+        if not store.supports_subjects:
+            raise NotSupported(
+                f"The backend {store.alias!r} cannot search for the messages about an object. The database backend can."
+            )
+        return store.search(criteria.Criteria(subject=subjects.identity(subject)))
+
     def keys(self, queue: str | None = None, *, backend: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
         return self._backend(backend).keys(None if queue is None else arguments.queue(queue))
@@ -265,15 +281,18 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         key: str | None = None,
         at: datetime | None = None,
         delay: Delay | None = None,
+        payload: Any = UNSET,
         backend: str | None = None,
         **unknown: Any,
     ) -> Answer:
-        """Schedule a dead message again, now or then, with all its attempts and its history kept."""
+        """Schedule a dead message again, now or then, with all its attempts and its history kept; with another payload
+        if one is given."""
+        fields = given(payload=payload)
         return self._change(
             backend,
             id,
             key,
-            lambda store: scheduling.redrive(store.now(), at=at, delay=delay, **unknown),
+            lambda store: scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
         )
 
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:
@@ -329,5 +348,5 @@ def _refuse_unsupported(store: BaseBackend, messages: Iterable[ScheduledMessage]
     if not store.supports_workflows and any(message.waits_for for message in messages):
         raise NotSupported(
             f"The backend {store.alias!r} has no workflows: in it no message can wait for others "
-            "(on_success, on_failure, on_finish). The database backend can."
+            "(on_success, on_failure, on_finish)."
         )

@@ -87,9 +87,18 @@ class BulkVerbs:
         """Make the scheduled ones due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> int:
+    def redrive(
+        self,
+        /,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        **unknown: Any,
+    ) -> int:
         """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
-        return self._change(scheduling.redrive(self._store.now(), at=at, delay=delay, **unknown))
+        store, fields = self._store, given(payload=payload)
+        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     acancel = twin(cancel)
     areschedule = twin(reschedule)

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from django_sked import arguments, civil, dependencies, garbage, ids, payloads, typed, verbs
+from django_sked import arguments, civil, dependencies, garbage, ids, payloads, subjects, typed, verbs
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
 from django_sked.exceptions import InvalidMessage
@@ -38,6 +38,7 @@ ARGUMENTS = (
     "queue",
     "priority",
     "metadata",
+    "subject",
     "max_attempts",
     "retry",
     "timeout",
@@ -69,6 +70,7 @@ def build(
     queue: object = UNSET,
     priority: object = 0,
     metadata: object = None,
+    subject: object = None,
     max_attempts: object = None,
     retry: object = None,
     timeout: object = None,
@@ -124,6 +126,8 @@ def build(
     message = _new(model, values)
     if local_time is not None:
         message.local_time = local_time
+    if subject is not None:
+        message.subject_type, message.subject_id = subjects.identity(subject)
     if id is not None:
         message.has_own_id = True
     if on_success is not None or on_failure is not None or on_finish is not None:
@@ -412,11 +416,14 @@ _RESCHEDULE_FIELDS: dict[str, Any] = {
 }
 
 
-def redrive(now: datetime, *, at: object = None, delay: object = None, **unknown: Any) -> verbs.Redrive:
+def redrive(
+    settings: BackendSettings, now: datetime, *, at: object = None, delay: object = None, **fields: Any
+) -> verbs.Redrive:
     """The verb from the arguments of `redrive()`."""
-    if unknown:
-        raise arguments.unknown(unknown, ("at", "delay"), what="redrive()", values=unknown)
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now))
+    if unknown := set(fields) - {"payload"}:
+        raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked)
 
 
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:

@@ -21,8 +21,11 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.dispatch import Signal
 
 from django_sked import clock, signals
+from django_sked.backends import backlog as counting
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
 from django_sked.states import PENDING, Answer
@@ -80,6 +83,8 @@ class BaseBackend(ABC):
     supports_atomic_receivers: ClassVar[bool] = False
     #: Can a message wait for others?
     supports_workflows: ClassVar[bool] = False
+    #: Can the messages about an object be searched for?
+    supports_subjects: ClassVar[bool] = False
     #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
 
@@ -186,6 +191,13 @@ class BaseBackend(ABC):
         """The messages that this one waits for, or has waited for, as far as they have not been pruned."""
         return []
 
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        """What these messages wait for, or have waited for, by child and parent, also parents that are pruned by now.
+
+        Here from `parents_of`, one message at a time and without conditions.
+        """
+        return [Link(parent=parent.pk, child=id) for id in sorted(children) for parent in self.parents_of(id)]
+
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         """How many there are; a backend that has to look at each need not go on beyond `most`."""
         return self.search(criteria).count()
@@ -208,6 +220,15 @@ class BaseBackend(ABC):
     @abstractmethod
     def keys(self, queue: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        """What each queue has, counted up to a cap, in few steps however much is stored and however many queues are
+        there; queues in which nothing is scheduled, claimed or dead may be left out."""
+        return counting.backlog(self, now or self.now())
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        """How many messages fire between each two of these ascending instants, counted up to a cap."""
+        return counting.forecast(self, edges)
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None) -> datetime | None:

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import arguments, civil, ids, scheduling, signals, verbs
+from django_sked import arguments, civil, ids, scheduling, signals, subjects, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -217,6 +217,11 @@ class ScheduledMessage(models.Model):
         return await sync_to_async(lambda: self.parents)()
 
     @property
+    def subject(self) -> models.Model | None:
+        """The object that it is about; None where there is none, or none any more. Asked for now."""
+        return subjects.find(self.subject_type, self.subject_id)
+
+    @property
     def at_local(self) -> datetime | None:
         """The wall time that was asked for with `at_local=`, without a time zone; None of other messages."""
         return None if self.local_time is None else civil.from_text(self.local_time)[0]
@@ -340,9 +345,18 @@ class ScheduledMessage(models.Model):
         """Make it due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> Answer:
-        """Schedule it again after it died, now or then."""
-        return self._change(scheduling.redrive(self.backend.now(), at=at, delay=delay, **unknown))
+    def redrive(
+        self,
+        /,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        **unknown: Any,
+    ) -> Answer:
+        """Schedule it again after it died, now or then, with another payload if one is given."""
+        store, fields = self.backend, given(payload=payload)
+        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)

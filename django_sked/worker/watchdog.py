@@ -201,7 +201,7 @@ class Watchdog:
         try:
             yield
         finally:
-            del self._under_way[thread]
+            self._under_way.pop(thread, None)  # a call of the store in there has taken it away
 
     def guard(self, abandon: Callable[[int], None]) -> Guard:
         """What watches this thread around an atomic receiver."""

@@ -26,9 +26,9 @@ from django_sked.worker.hooks import Hooks
 from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
+from django_sked.worker.operating import Operating
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
 from django_sked.worker.progress import ProgressWriter
-from django_sked.worker.promoter import Promoter
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
 from django_sked.worker.quarantine import Quarantine
@@ -47,6 +47,8 @@ EXIT_ABANDONED = 70
 EXIT_STUCK = 75
 #: Seconds for which a call may wait for its turn where a database lets one write at a time.
 LONGEST_TURN = 30.0
+#: Seconds that a worker waits for its first look at the controls where these are not with its messages.
+FIRST_LOOK = 2.0
 #: Event loops that receivers may block before that.
 MOST_BLOCKED = 4
 
@@ -109,6 +111,20 @@ class Worker(Life):
         self._leases = Leases(store, self._process)
         # Read each second, and between that without asking the store: a dispatch must not fail because it is away.
         self._clock = clock.StoreClock(store.read_now, refresh=float("inf"))
+        self._operating = Operating(
+            store,
+            self.id,
+            self.options,
+            self._clock.now,
+            self._watchdog.watch,
+            wake=self._waker.wake,
+            pools=lambda: list(self._claimer.pools.values()),
+            release=self._release,
+            tell=lambda: self._beating.soon(),
+            drain=self._drain,
+        )
+        self._controls = self._operating.controls
+        self._rollups = self._operating.rollups
         self._make_delivery(store)
         self._make_loops(store)
 
@@ -138,6 +154,7 @@ class Worker(Life):
             self._clock,
             self._make_pool,
             term=lambda: self._leases.term,
+            is_paused=self._controls.is_paused,
         )
         self._quarantine = Quarantine(self._claimer, self._holding)
         self._rounds = Rounds(
@@ -159,17 +176,18 @@ class Worker(Life):
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
             ("rescue", rescuer.INTERVAL, self._sweep),
-            ("promote", promoter.INTERVAL, Promoter(store, self._waker.wake, self._watchdog.watch).step),
+            ("promote", promoter.INTERVAL, self._operating.step),
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
+        self._beating = self._loops[0]
 
     @property
     def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
         return [self._progress, *self._loops]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        size = 1 if self._handover is not None else size
+        size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
     @overload
@@ -191,6 +209,7 @@ class Worker(Life):
         self._refuse_a_second_run()
         self._handover = handover = Handover(typed.all_of(types), self._dispatcher.hooks)
         self._dispatcher.hooks = Hooks(())  # those of a loop are around its own work
+        self._operating.scales = False
         self._waits_for = me = threading.current_thread()
         self._dispatcher.receivers_of = handover.receivers_of
         for pool in self._claimer.pools.values():
@@ -225,6 +244,7 @@ class Worker(Life):
         self._progress.start()
         for loop in self._loops:
             loop.start()
+        self._controls.looked.wait(FIRST_LOOK)
         send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
@@ -240,6 +260,8 @@ class Worker(Life):
                 self.backend.prepare_thread(apart=True)
                 self._leases.register()
                 self._clock.read()
+                if self._controls.using == self.backend.database:
+                    self._controls.step()  # a queue that rests must not start with this worker
                 return True
             except Exception as error:
                 if not self.backend.is_expected(error):
@@ -281,11 +303,13 @@ class Worker(Life):
             raise
 
     def _start_or_release(self, message: ScheduledMessage) -> None:
-        if not self._may_start(message):
+        if not self._may_start(message) or message.queue in self._controls.paused:
             self._release([message])
             return
         failpoints.hit("dispatch.before")
+        started = self._rollups.started()
         outcome = self._dispatcher.dispatch(message)
+        self._rollups.add(message, started, outcome)
         failpoints.hit("dispatch.after")
         if outcome is None:
             self._forget(message)
@@ -357,6 +381,7 @@ class Worker(Life):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
+        self._try("promote", self._rollups.finish)  # whose loop has written them so far
         self._pruner.stop()
         parts = self._loops_and_progress
         for part in parts:
@@ -404,8 +429,16 @@ class Worker(Life):
         finally:
             self._finish()
 
+    def _drain(self) -> None:
+        # What was asked for already is not asked twice: that would be to stop waiting.
+        if not self._requested:
+            self.request_stop()
+
     def _retire(self) -> None:
+        self._try("retire", self._leases.retire)
+
+    def _try(self, step: str, last: Callable[[], None]) -> None:
         try:
-            self._leases.retire()
+            last()
         except Exception as error:
-            self._reporter.report("retire", error)
+            self._reporter.report(step, error)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import django
 
-from config.settings import databases, stores
+from config.settings import databases, sinks, stores
 from django_sked.retry import Exponential
 
 INSTALLED_APPS = [
@@ -32,6 +32,8 @@ SKED = stores.chosen(
         "retention": {"delivered": timedelta(days=30)},
     },
 )
+SKED_SINKS = sinks.chosen()
+
 # With SHOP_MESSAGES: we ask the backend, not the table, and what is atomic goes to the "books".
 SILENCED_SYSTEM_CHECKS = ["django_sked.W003", "django_sked.W006"]
 

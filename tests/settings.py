@@ -64,15 +64,8 @@ INSTALLED_APPS = [
     *([] if django.VERSION >= (6, 0) else ["django_tasks"]),
     "tests.testapp",
 ]
-# One backend of Django's tasks for each of SKED. They take any queue.
-TASKS: dict[str, dict[str, Any]] = {
-    alias: {
-        "BACKEND": "django_sked.contrib.tasks.SkedTaskBackend",
-        "QUEUES": [],
-        "OPTIONS": {"backend": alias},
-    }
-    for alias in SKED
-}
+# Those of tests/tasks have one for each alias of SKED.
+TASKS = {"default": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QUEUES": []}}
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -58,7 +58,7 @@ class FrozenTime:
 
 @contextmanager
 def freeze(at: datetime | None = None) -> Iterator[FrozenTime]:
-    """Let time stand still, at `at` or now, for django-sked and `django.utils.timezone.now()`.
+    """Let time stand still, at `at` or now, for django-sked in this thread, and for `django.utils.timezone.now()`.
 
     Not for `datetime.now()`, nor for what has taken hold of the function before, such as `default=timezone.now` of a
     model field: for these use a library like time-machine, set to the same time.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.test import override_settings
 
 from django_sked.backends import message_backends
 from tests.servers import empty
@@ -24,10 +25,17 @@ def _parameters() -> list[Any]:
     return found
 
 
+_TASKS = {
+    alias: {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QUEUES": [], "OPTIONS": {"backend": alias}}
+    for alias in settings.SKED
+}
+
+
 @pytest.fixture(autouse=True)
-def _empty_memory() -> Iterator[None]:
-    """What is in memory is forgotten after each test."""
-    yield
+def _a_backend_for_each_alias() -> Iterator[None]:
+    """Of Django's tasks, and of SKED; they take any queue. What is in memory is forgotten afterwards."""
+    with override_settings(TASKS=_TASKS):
+        yield
     message_backends.reset()
 
 

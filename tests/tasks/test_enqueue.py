@@ -256,8 +256,8 @@ def test_wrong_options_are_refused(options: dict[str, Any], text: str) -> None:
 
 def test_the_options_are_defaults() -> None:
     with _tasks(OPTIONS={"backend": "memory", "max_attempts": 4, "timeout": 9, "retry": Fixed(3)}):
-        message = sample.add.using(backend="default").enqueue(1).message()  # type: ignore[attr-defined]
-        own = sample.add.using(backend="default", max_attempts=2).enqueue(1).message()  # type: ignore[attr-defined]
+        message = sample.add.using(backend="default").enqueue(1).message()
+        own = sample.add.using(backend="default", max_attempts=2).enqueue(1).message()
 
     assert (message.max_attempts, message.timeout) == (4, timedelta(seconds=9))
     assert (own.max_attempts, own.timeout) == (2, timedelta(seconds=9))

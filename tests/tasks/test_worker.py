@@ -48,7 +48,7 @@ def test_an_alias_that_is_not_there_is_named() -> None:
         (problem,) = task_backends["default"].check()
 
     assert problem.id == "django_sked.E030"
-    assert "SKED['elsewhere']" in problem.msg
+    assert "the alias 'elsewhere'" in problem.msg
 
 
 def test_nothing_of_it_is_imported_without_the_app(tmp_path: Path) -> None:

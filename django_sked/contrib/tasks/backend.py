@@ -7,8 +7,8 @@ from typing import Any
 from django.apps import apps
 from django.core import checks
 
-from django_sked import arguments
-from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked import arguments, conf
+from django_sked.backends import DEFAULT_ALIAS
 from django_sked.contrib.tasks import receivers, registry
 from django_sked.contrib.tasks.compat import (
     APP,
@@ -22,7 +22,7 @@ from django_sked.contrib.tasks.compat import (
 )
 from django_sked.contrib.tasks.declaring import CHECKS, SkedTask, check_extras, extras_of
 from django_sked.contrib.tasks.result import SkedTaskResult, alias_of, result_of
-from django_sked.exceptions import InvalidMessage, KeyInUse, Misconfigured
+from django_sked.exceptions import InvalidBackend, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 
 #: The keys of OPTIONS: which alias of SKED keeps the messages, and the defaults of tasks that say nothing of these.
@@ -114,7 +114,8 @@ class SkedTaskBackend(BaseTaskBackend):
         missing = [app for app in ("django_sked", OUR_APP, APP) if app and not apps.is_installed(app)]
         problems = [f"needs {app!r} in INSTALLED_APPS" for app in missing]
         try:
-            message_backends[self.store]
-        except Misconfigured as error:
-            problems.append(f"cannot use SKED[{self.store!r}]: {error}")
+            if self.store not in conf.aliases():
+                problems.append(f"names the alias {self.store!r}, which SKED has not")
+        except InvalidBackend:
+            pass  # said by the check of SKED
         return [checks.Error(f"TASKS[{self.alias!r}] {problem}.", id="django_sked.E030") for problem in problems]

@@ -18,6 +18,7 @@ from django_sked.states import Answer
 from django_sked.twins import twin
 
 if TYPE_CHECKING:
+    from django_sked.contrib.tasks.result import SkedTaskResult
     from django_sked.queries import Delay
 
 #: What a task may say besides what every task of Django says, and how it is checked.
@@ -48,6 +49,16 @@ class SkedTask(AnyTask):
     retry: RetryPolicy | None = None
     timeout: Delay | None = None
     metadata: dict[str, str] | None = None
+
+    if TYPE_CHECKING:
+
+        def enqueue(self, *args: Any, **kwargs: Any) -> SkedTaskResult: ...
+
+        async def aenqueue(self, *args: Any, **kwargs: Any) -> SkedTaskResult: ...
+
+        def get_result(self, result_id: str) -> SkedTaskResult: ...
+
+        async def aget_result(self, result_id: str) -> SkedTaskResult: ...
 
     def using(
         self,

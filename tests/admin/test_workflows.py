@@ -360,6 +360,7 @@ def test_a_thousand_messages_take_as_many_queries_as_four(boss: Client) -> None:
     assert counts[0] == counts[1] <= MOST_QUERIES
 
 
+@pytest.mark.django_db(transaction=True, databases="__all__")
 def test_a_page_is_found_by_the_id_alone_as_from_the_history(pages: Pages) -> None:
     flow, _ = pages.order()
 
@@ -369,6 +370,7 @@ def test_a_page_is_found_by_the_id_alone_as_from_the_history(pages: Pages) -> No
     assert len(nodes(response.content.decode())) == 4
 
 
+@pytest.mark.django_db(transaction=True, databases="__all__")
 @pytest.mark.parametrize("page", ["workflow_graph", "workflow_change"])
 def test_a_workflow_that_is_gone_is_not_found(page: str, pages: Pages) -> None:
     assert pages.client.get(pages.address(page, uuid4())).status_code in (302, 404)

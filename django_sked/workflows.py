@@ -22,6 +22,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage, NotSupported, SkedError
 from django_sked.models import ScheduledMessage, Workflow
 from django_sked.twins import twin
+from django_sked.typed import Typed
 
 __all__ = ["Flow", "workflow"]
 
@@ -50,7 +51,7 @@ class Flow:
         """Its messages, in the order in which they were added."""
         return list(self._messages.values())
 
-    def schedule(self, /, event: str, payload: Any = None, **given: Any) -> ScheduledMessage:
+    def schedule(self, /, event: str | Typed, payload: Any = None, **given: Any) -> ScheduledMessage:
         """Add a message; takes the arguments of `ScheduledMessage.objects.schedule()`, save `backend` and
         `on_conflict`. `on_success` and its like take messages of this flow, and stored ones. Raises InvalidMessage."""
         self._refuse_over()
@@ -104,10 +105,23 @@ class Flow:
         store = self._store
         using = store.database or router.db_for_write(Workflow)
         row = Workflow(id=self.id, name=self.name, backend=store.alias, metadata=self.metadata, created_at=self._now)
-        with transaction.atomic(using=using):
-            row.save(using=using, force_insert=True)
-            store.add(self.messages)
+        if store.joins_transactions:
+            with transaction.atomic(using=using):
+                row.save(using=using, force_insert=True)
+                store.add(self.messages)
+        else:
+            self._end_apart(row, using)
         self.workflow = row
+
+    def _end_apart(self, row: Workflow, using: str) -> None:
+        """The row first, so that no message is without one. Whether a call that was cut off has stored them, nobody
+        knows: then the row stays."""
+        row.save(using=using, force_insert=True)
+        try:
+            self._store.add(self.messages)
+        except SkedError:
+            row.delete()
+            raise
 
 
 class Block:
@@ -144,7 +158,7 @@ def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: s
     """
     store = message_backends[backend or DEFAULT_ALIAS]
     if not store.supports_workflows:
-        raise NotSupported(f"The backend {store.alias!r} has no workflows. The database backend has.")
+        raise NotSupported(f"The backend {store.alias!r} has no workflows.")
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip() or not name.isprintable():
         raise InvalidMessage(
             f"The name of a workflow must be 1 to 255 printable characters without spaces around them, "

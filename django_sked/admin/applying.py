@@ -21,7 +21,7 @@ from django_sked.admin.stored import StoredMessages, backend_of
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.queries import ScheduledMessageQuerySet
-from django_sked.states import Status
+from django_sked.states import PENDING, Status
 
 #: Up to so many messages get an entry each in the history; more of them share one.
 MOST_ENTRIES = 100
@@ -105,15 +105,19 @@ def log_each(
     texts: dict[str, list[ScheduledMessage]] = {}
     for old in before:
         new = after.get(old.pk)
-        if new is not None and _differs(old, new):
+        if new is not None and _differs(old, new, form):
             texts.setdefault(_text(old, new, action, form), []).append(new)
     for text, messages in texts.items():
         LogEntry.objects.log_actions(request.user.pk, messages, CHANGE, change_message=text)  # type: ignore[arg-type]
 
 
-def _differs(old: ScheduledMessage, new: ScheduledMessage) -> bool:
+def _differs(old: ScheduledMessage, new: ScheduledMessage, form: VerbForm) -> bool:
     # A worker may have delivered it in the same moment: that was not this user.
-    return new.status != Status.DELIVERED and any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
+    if new.status == Status.DELIVERED:
+        return False
+    arguments = form.arguments()
+    edited = "payload" in arguments and new.status in PENDING and new.payload == arguments["payload"]
+    return edited or any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
 
 
 def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: VerbForm) -> str:
@@ -126,6 +130,9 @@ def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: Ve
             "old": times.absolute(old.due_at),
             "new": times.absolute(new.due_at),
         }
+    if "payload" in form.arguments():
+        # Not what is in it: the history is for all who may view.
+        text += " " + _("Another payload.")
     return text + reason_text(form)
 
 
@@ -154,6 +161,8 @@ def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, 
     arguments = {name: value for name, value in form.arguments().items() if name != "reason"}
     if "at" in arguments:
         text += " " + _("Now due: %(at)s.") % {"at": times.absolute(arguments["at"])}
+    if "payload" in arguments:
+        text += " " + _("Another payload.")
     if "shift" in arguments:
         text += " " + _("Moved by %(shift)s.") % {"shift": arguments["shift"]}
     entry.change_message = text + reason_text(form)

@@ -7,7 +7,7 @@ once, also if that rolls back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -39,6 +39,7 @@ class MemoryBackend(BaseBackend):
     reaches_other_processes: ClassVar[bool] = False
     supports_wakeup: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
+    supports_subjects: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -298,6 +299,17 @@ class MemoryBackend(BaseBackend):
                 self._delete_at_once([message])
         self.tell(message_cancelled, others)
         return settled
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        with self._lock:
+            lost = []
+            for id, (token, percent) in progress.items():
+                message = self._shelf.get(id)
+                if message is None or message.token != token or message.status != Status.CLAIMED:
+                    lost.append(id)
+                else:
+                    message.progress = percent
+            return lost
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         with self._lock:

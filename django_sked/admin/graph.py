@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -43,15 +44,28 @@ Messages = Mapping[UUID, ScheduledMessage]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     tally: Tally
+    label: str
     #: None where there are too many messages.
-    picture: SafeString | None
+    nodes: Sequence[Node] | None
+    edges: Sequence[Edge] = ()
+
+    @property
+    def key(self) -> str:
+        """Another one for whatever would look otherwise: known without the work of drawing."""
+        text = repr((str(self.tally), self.tally.state, self.label, self.nodes, self.edges))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def picture(self) -> SafeString | None:
+        return None if self.nodes is None else draw(self.nodes, self.edges, label=self.label)
 
 
 def graph(workflow: Workflow, *, site: AdminSite, with_links: bool) -> Graph:
     """As it is now: three reads, however many messages there are. `with_links` leads to the pages of the messages."""
     own = _messages(workflow)
+    label = _("Messages of the workflow %(name)s") % {"name": workflow.name}
     if len(own) > MOST_NODES:
-        return Graph(tally=tallies.of_workflows(workflow.store, [workflow.pk])[workflow.pk], picture=None)
+        tally = tallies.of_workflows(workflow.store, [workflow.pk])[workflow.pk]
+        return Graph(tally=tally, label=label, nodes=None)
     links = workflow.store.links_to(own.keys())
     outside = {link.parent for link in links} - own.keys()
     others = workflow.store.find_many(sorted(outside)[:MOST_NODES])
@@ -64,8 +78,7 @@ def graph(workflow: Workflow, *, site: AdminSite, with_links: bool) -> Graph:
     nodes = [_node(message, parents.get(id, ()), shown, urls.get(id), id in others) for id, message in shown.items()]
     nodes += [_gone(id) for id in sorted(outside - others.keys())]
     edges = [_edge(link, shown) for link in links]
-    label = _("Messages of the workflow %(name)s") % {"name": workflow.name}
-    return Graph(tally=tallies.of_messages(own.values()), picture=draw(nodes, edges, label=label))
+    return Graph(tally=tallies.of_messages(own.values()), label=label, nodes=nodes, edges=edges)
 
 
 def _messages(workflow: Workflow) -> dict[UUID, ScheduledMessage]:

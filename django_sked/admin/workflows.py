@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
@@ -167,10 +166,13 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
         workflow = self.get_object(request, str(id))
         if workflow is None:
             raise Http404
-        html = render_to_string("admin/django_sked/graph.html", _shown(self._graph(request, workflow)), request)
-        etag = f'"{hashlib.blake2b(html.encode(), digest_size=16).hexdigest()}"'
-        response = HttpResponse(html, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
-        return get_conditional_response(request, etag=etag, response=response) or response
+        found = self._graph(request, workflow)
+        etag = f'"{found.key}"'
+        response = get_conditional_response(request, etag=etag)
+        if response is None:
+            response = HttpResponse(render_to_string("admin/django_sked/graph.html", _shown(found), request))
+        response["ETag"] = etag
+        return response
 
     def _graph(self, request: HttpRequest, workflow: Workflow) -> Graph:
         return graph(workflow, site=self.admin_site, with_links=request.user.has_perm(wholes.VIEW_MESSAGES))
@@ -186,7 +188,7 @@ def _shown(drawn: Graph) -> dict[str, Any]:
     return {
         "tally": drawn.tally,
         "state": drawn.tally.state,
-        "picture": drawn.picture,
+        "picture": drawn.picture(),
         "most": MOST_NODES,
         "pause": LIVELY if drawn.tally.live else QUIET,
     }

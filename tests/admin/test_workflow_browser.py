@@ -156,6 +156,21 @@ def test_the_picture_follows_what_happens_and_keeps_the_focus(page: Any) -> None
     assert page.evaluate("document.activeElement.id") == f"message-{pay.pk}"
 
 
+def test_what_has_not_changed_is_not_sent_again(page: Any) -> None:
+    flow, pay = order()
+    statuses: list[int] = []
+    page.on("response", lambda answer: statuses.append(answer.status) if answer.url.endswith("/graph/") else None)
+    page.goto(url(flow))
+
+    for _ in range(3):
+        with page.expect_response("**/graph/", timeout=PATIENCE):
+            pass
+    assert statuses == [200, 304, 304]
+    end(pay)
+
+    page.locator(f"#message-{pay.pk}.sked-delivered").wait_for(timeout=PATIENCE)
+
+
 def test_nothing_is_asked_for_while_the_tab_is_hidden(page: Any) -> None:
     flow, pay = order()
     page.clock.install()

@@ -1,18 +1,12 @@
-"""Workflows in the admin: their list, the page of one, and the verbs on the whole of it, on every backend with them."""
+"""Workflows in the admin: their list, and the page of one, on every backend that has them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
-from django.conf import settings as django_settings
-from django.contrib.admin.models import LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.core import checks
 from django.db import connection
 from django.test import Client
@@ -20,100 +14,20 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import graph, wholes, workflow_filters
+from django_sked.admin import graph, workflow_filters
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage, Workflow
-from django_sked.outcomes import Outcome
-from django_sked.states import Status
-from django_sked.workflows import Flow, workflow
+from django_sked.workflows import workflow
 from tests.admin.conftest import LIST as MESSAGES
 from tests.admin.conftest import Login, change_url
-from tests.servers import empty
+from tests.admin.flows import Pages, backend, nodes, pages
+
+__all__ = ["backend", "pages"]
 
 LIST = "admin:django_sked_workflow_changelist"
-ACTIONS = ("cancel", "hold", "resume", "redrive")
 #: The reading of a page beyond the session, the user, permissions and content types.
 MOST_QUERIES = 14
-
-
-def _parameters() -> list[Any]:
-    found = []
-    for alias, setting in django_settings.SKED.items():
-        databases = sorted({"default", setting.get("OPTIONS", {}).get("database", "default")})
-        uses = pytest.mark.django_db(transaction=True, databases=databases)
-        found.append(pytest.param(alias, marks=[uses], id=django_settings.SKED_TEST_ALIASES.get(alias, alias)))
-    return found
-
-
-@pytest.fixture(params=_parameters())
-def backend(request: pytest.FixtureRequest) -> Iterator[BaseBackend]:
-    message_backends.reset()
-    if store := django_settings.SKED_TEST_STORES.get(request.param):
-        empty(store)
-    found = message_backends[request.param]
-    if not found.supports_workflows:
-        pytest.skip("has no workflows")
-    yield found
-    message_backends.reset()
-
-
-class Pages:
-    """The admin as somebody uses it for one backend."""
-
-    def __init__(self, client: Client, backend: BaseBackend) -> None:
-        self.client = client
-        self.backend = backend
-
-    def order(self, name: str = "order-42", **options: Any) -> tuple[Flow, dict[str, ScheduledMessage]]:
-        """A payment that is due, what follows its success or its failure, and what follows those."""
-        with workflow(name, backend=self.backend.alias, **options) as flow:
-            pay = flow.schedule("order.pay", queue=f"q-{uuid4().hex}")
-            ship = flow.schedule("order.ship", {"secret": "hunter2"}, on_success=pay)
-            refund = flow.schedule("order.refund", on_failure=pay)
-            notify = flow.schedule("order.notify", on_finish=[ship, refund])
-        return flow, {"pay": pay, "ship": ship, "refund": refund, "notify": notify}
-
-    def end(self, message: ScheduledMessage, step: Any = "deliver") -> None:
-        (claimed,) = self.backend.claim(uuid4(), message.queue, 1)
-        self.backend.settle([Outcome(id=claimed.pk, token=claimed.token, step=step)])
-
-    def status(self, message: ScheduledMessage) -> str:
-        return self.backend.find(id=message.pk).status
-
-    def address(self, page: str, *args: Any, **query: str) -> str:
-        if self.backend.alias != "default":
-            query["backend"] = self.backend.alias
-        url = reverse(f"admin:django_sked_{page}", args=args)
-        return f"{url}?{urlencode(query)}" if query else url
-
-    def page(self, flow: Flow) -> str:
-        response = self.client.get(self.address("workflow_change", flow.id))
-        assert response.status_code == 200
-        return response.content.decode()
-
-    def listed(self, **query: str) -> list[str]:
-        """The names in the list, in its order."""
-        response = self.client.get(self.address("workflow_changelist", **query))
-        assert response.status_code == 200
-        return [row.name for row in response.context["cl"].result_list]
-
-    def use(self, flow: Flow, verb: str, **data: str) -> Any:
-        return self.client.post(self.address("workflow_verb", flow.id, verb), data, follow=True)
-
-
-@pytest.fixture
-def pages(backend: BaseBackend, login: Login) -> Pages:
-    return Pages(login("superuser"), backend)
-
-
-def told(response: Any) -> list[str]:
-    return [str(message) for message in response.context["messages"]]
-
-
-def nodes(html: str) -> list[str]:
-    """What each node of the picture is called, in its order."""
-    return re.findall(r'<(?:a|g)[^>]* class="sked-node[^>]*><title>([^<]*)</title>', html)
 
 
 def test_its_admin_passes_djangos_checks() -> None:
@@ -360,6 +274,7 @@ def test_a_thousand_messages_take_as_many_queries_as_four(boss: Client) -> None:
     assert counts[0] == counts[1] <= MOST_QUERIES
 
 
+@pytest.mark.django_db(transaction=True, databases="__all__")
 def test_a_page_is_found_by_the_id_alone_as_from_the_history(pages: Pages) -> None:
     flow, _ = pages.order()
 
@@ -369,133 +284,10 @@ def test_a_page_is_found_by_the_id_alone_as_from_the_history(pages: Pages) -> No
     assert len(nodes(response.content.decode())) == 4
 
 
+@pytest.mark.django_db(transaction=True, databases="__all__")
 @pytest.mark.parametrize("page", ["workflow_graph", "workflow_change"])
 def test_a_workflow_that_is_gone_is_not_found(page: str, pages: Pages) -> None:
     assert pages.client.get(pages.address(page, uuid4())).status_code in (302, 404)
-
-
-# Verbs
-
-
-def test_a_verb_on_the_whole_asks_first(pages: Pages) -> None:
-    flow, messages = pages.order()
-
-    response = pages.use(flow, "cancel")
-
-    html = response.content.decode()
-    assert "Cancel: 4 messages of order-42" in html
-    assert pages.address("scheduledmessage_change", messages["pay"].pk).replace("&", "&amp;") in html
-    assert "Back to the workflow" in html
-    assert pages.status(messages["pay"]) == Status.SCHEDULED
-    assert not LogEntry.objects.exists()
-
-
-def test_all_of_it_is_cancelled_and_written_down(pages: Pages) -> None:
-    flow, messages = pages.order()
-
-    response = pages.use(flow, "cancel", _answered="1", reason="no more")
-
-    assert response.redirect_chain == [(pages.address("workflow_change", flow.id), 302)]
-    assert told(response) == ["4 messages were cancelled."]
-    assert {pages.status(message) for message in messages.values()} == {Status.CANCELLED}
-    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(Workflow))
-    assert [(entry.object_id, entry.change_message) for entry in entries] == [
-        (str(flow.id), "4 messages were cancelled. Reason: no more")
-    ]
-    for message in messages.values():
-        entry = LogEntry.objects.get(object_id=str(message.pk))
-        assert entry.change_message == "Cancelled. Reason: no more"
-
-
-def test_it_is_held_and_goes_on(pages: Pages) -> None:
-    flow, messages = pages.order()
-
-    assert told(pages.use(flow, "hold", _answered="1", reason="wait")) == ["4 messages were held."]
-    assert "<strong>held</strong>" in pages.page(flow)
-    assert told(pages.use(flow, "resume", _answered="1")) == ["4 messages were resumed."]
-
-    assert pages.status(messages["pay"]) == Status.SCHEDULED
-
-
-def test_what_has_died_is_redriven_and_what_was_cancelled_for_it_waits_again(pages: Pages) -> None:
-    flow, messages = pages.order()
-    pages.end(messages["pay"], "bury")
-
-    response = pages.use(flow, "redrive", _answered="1")
-
-    assert told(response)[0].startswith("1 message was redriven")
-    assert (pages.status(messages["pay"]), pages.status(messages["ship"])) == (Status.SCHEDULED, Status.BLOCKED)
-
-
-def test_only_what_fits_is_offered(pages: Pages) -> None:
-    flow, messages = pages.order()
-
-    def offered() -> list[str]:
-        html = pages.page(flow)
-        return [name for name in ACTIONS if reverse("admin:django_sked_workflow_verb", args=[flow.id, name]) in html]
-
-    assert offered() == ["cancel", "hold"]
-    pages.use(flow, "hold", _answered="1")
-    assert offered() == ["cancel", "resume"]
-    pages.use(flow, "resume", _answered="1")
-    pages.end(messages["pay"], "bury")
-    assert offered() == ["cancel", "hold", "redrive"]
-    pages.use(flow, "cancel", _answered="1")
-    assert offered() == ["redrive"]
-
-
-def test_a_large_one_changes_as_a_whole_and_has_one_entry(pages: Pages) -> None:
-    with workflow("large", backend=pages.backend.alias) as flow:
-        first = flow.schedule("first", delay=60)
-        for _ in range(150):
-            flow.schedule("part", on_success=first)
-
-    pages.use(flow, "cancel", _answered="1", reason="flood")
-
-    assert flow.workflow is not None
-    assert flow.workflow.counts == {Status.CANCELLED: 151}
-    assert LogEntry.objects.get().change_message == "151 messages were cancelled. Reason: flood"
-
-
-def test_without_its_entries_a_change_does_not_happen(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not pages.backend.joins_transactions:
-        pytest.skip("its changes join no transaction")
-    flow, messages = pages.order()
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError("no history")
-
-    monkeypatch.setattr(wholes, "log_each", fail)
-    with pytest.raises(RuntimeError, match="no history"):
-        pages.use(flow, "cancel", _answered="1")
-
-    assert pages.status(messages["pay"]) == Status.SCHEDULED
-
-
-@pytest.mark.parametrize("verb", ACTIONS)
-def test_a_verb_takes_effect_exactly_for_those_who_may(verb: str, backend: BaseBackend, login: Login) -> None:
-    view, permission = "view_workflow", f"{verb}_scheduledmessage"
-    for permissions, may in (((view,), False), ((permission,), False), ((view, permission), True)):
-        pages = Pages(login(*permissions), backend)
-        flow, messages = pages.order()
-        assert flow.workflow is not None
-        if verb == "resume":
-            flow.workflow.hold()
-        if verb == "redrive":
-            pages.end(messages["pay"], "bury")
-        before = flow.workflow.counts
-
-        response = pages.use(flow, verb, _answered="1")
-
-        assert (response.status_code == 200) is may
-        assert (flow.workflow.counts != before) is may
-
-
-def test_a_verb_that_does_not_exist_is_not_found(pages: Pages) -> None:
-    flow, _ = pages.order()
-
-    assert pages.use(flow, "make_due", _answered="1").status_code == 404
-    assert pages.client.get(pages.address("workflow_verb", flow.id, "cancel")).status_code == 405
 
 
 # Permissions

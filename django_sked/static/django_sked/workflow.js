@@ -4,6 +4,7 @@
     let timer = null;
     let isBusy = false;
     let isOver = false;
+    let etag = "";
 
     function wait(live, pause) {
         window.clearTimeout(timer);
@@ -35,11 +36,14 @@
         const began = performance.now();
         let pause = Number(live.querySelector("[data-sked-pause]").dataset.skedPause);
         try {
-            const response = await fetch(live.dataset.skedLive, {cache: "no-cache", credentials: "same-origin"});
+            // Not left to the browser's cache, which is told to keep nothing of the admin.
+            const headers = etag ? {"If-None-Match": etag} : {};
+            const response = await fetch(live.dataset.skedLive, {cache: "no-store", credentials: "same-origin", headers});
             // Elsewhere is the login; an error of the server may pass.
             isOver = response.redirected || (response.status >= 400 && response.status < 500);
             if (response.ok && !isOver) {
                 pause = show(live, await response.text()) || pause;
+                etag = response.headers.get("ETag") || "";
             }
         } catch {
             // The server is away: try again.

@@ -51,6 +51,7 @@ class Operating:
     def step(self) -> None:
         try:
             self.controls.step()
+            self._withdraw()
         finally:
             self._promoter.step()
         self.rollups.step()
@@ -60,12 +61,17 @@ class Operating:
         return self.controls.size_of(queue) or self._options.size_of(queue) if self.scales else 1
 
     def _obey(self) -> None:
-        """Queues were paused, resumed or scaled; and while one is paused, each second."""
+        """Queues were paused, resumed or scaled."""
         for pool in self._pools():
-            if self.controls.is_paused(pool.queue):
-                self._release(pool.withdraw())
             size = self.size_of(pool.queue)
             if size != pool.size:
                 pool.resize(size)
                 self._tell()
         self._wake()
+
+    def _withdraw(self) -> None:
+        """Again each second: a claim may have been under way when the queue was paused."""
+        if self.controls.paused:
+            for pool in self._pools():
+                if self.controls.is_paused(pool.queue):
+                    self._release(pool.withdraw())

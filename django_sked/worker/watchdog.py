@@ -23,7 +23,7 @@ logger = logging.getLogger("django_sked.worker")
 CALLS = frozenset(
     {
         *("register", "beat", "retire", "queues", "next_due_at", "claim", "has_suspects", "claim_suspect"),
-        *("settle", "held_by", "has_lapsed", "rescue", "expire", "prune", "read_now"),
+        *("settle", "held_by", "has_lapsed", "rescue", "expire", "prune", "read_now", "set_progress"),
     }
 )
 #: Seconds between two looks.

@@ -6,25 +6,29 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Collection, Generator
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
-from django_sked import clock, failpoints
+from django_sked import clock, failpoints, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
+from django_sked.typed import TypedMessage
 from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
+from django_sked.worker.hooks import Hooks
 from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
 from django_sked.worker.operating import Operating
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
+from django_sked.worker.progress import ProgressWriter
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
 from django_sked.worker.quarantine import Quarantine
@@ -33,6 +37,7 @@ from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
 from django_sked.worker.watchdog import Watchdog
 
+T = TypeVar("T")
 logger = logging.getLogger("django_sked.worker")
 
 #: Seconds that a worker gives its last writes at the least, and when it was asked twice to stop.
@@ -96,7 +101,7 @@ class Worker(Life):
             requests=lambda: self._forced + self._stopping,
             on_cut=self._on_cut,
             give_up=self._give_up,
-            parts=lambda: [self._settler, self._deadlines, *self._loops],
+            parts=lambda: [self._settler, self._deadlines, self._progress, *self._loops],
         )
         store = self._watchdog.store
         self._holding: dict[UUID, ScheduledMessage] = {}
@@ -127,6 +132,7 @@ class Worker(Life):
         """What claims, calls receivers and settles."""
         self._event_loop = EventLoop()
         self._deadlines = Deadlines()
+        self._progress = ProgressWriter(store, self._reporter)
         self._dispatcher = Dispatcher(
             self.backend,
             clock=self._clock.now,
@@ -137,6 +143,7 @@ class Worker(Life):
             deadlines=self._deadlines,
             write_off=self._write_off,
             guard=self._watchdog.guard,
+            tell_progress=self._progress.tell,
         )
         self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
         self._claimer = Claimer(
@@ -175,11 +182,19 @@ class Worker(Life):
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
         self._beating = self._loops[0]
 
+    @property
+    def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
+        return [self._progress, *self._loops]
+
     def _make_pool(self, queue: str, size: int) -> Pool:
         size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
-    def messages(self) -> Generator[ScheduledMessage, None, None]:
+    @overload
+    def messages(self) -> Generator[ScheduledMessage, None, None]: ...
+    @overload
+    def messages(self, *types: type[T]) -> Generator[TypedMessage[T], None, None]: ...
+    def messages(self, *types: type[Any]) -> Generator[Any, None, None]:
         """The due messages one by one, for a loop of your own instead of receivers; starts the worker.
 
         for message in worker.messages():
@@ -188,13 +203,15 @@ class Worker(Life):
 
         A clean exit of the block delivers the message, and an exception means what it means in a receiver. Or say it
         by `message.deliver()`, `.retry(delay=)` or `.bury(reason)`. Leases, timeouts and order are those of
-        receivers. Leaving the loop stops the worker; what was not answered comes again.
+        receivers. Leaving the loop stops the worker; what was not answered comes again. With `types`, of
+        `@message_type`, only theirs, and each payload is an instance; what else is due is given back for others.
         """
         self._refuse_a_second_run()
-        self._handover = handover = Handover()
+        self._handover = handover = Handover(typed.all_of(types), self._dispatcher.hooks)
+        self._dispatcher.hooks = Hooks(())  # those of a loop are around its own work
         self._operating.scales = False
         self._waits_for = me = threading.current_thread()
-        self._dispatcher.receivers_of = lambda event: (handover.receiver,)
+        self._dispatcher.receivers_of = handover.receivers_of
         for pool in self._claimer.pools.values():
             pool.resize(1)
         try:
@@ -224,6 +241,7 @@ class Worker(Life):
 
     def _deliver_until_stopped(self) -> None:
         self._settler.start()
+        self._progress.start()
         for loop in self._loops:
             loop.start()
         self._controls.looked.wait(FIRST_LOOK)
@@ -365,10 +383,11 @@ class Worker(Life):
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
         self._try("promote", self._rollups.finish)  # whose loop has written them so far
         self._pruner.stop()
-        for loop in self._loops:
-            loop.stop()
-        for loop in self._loops:
-            loop.join(1.0)
+        parts = self._loops_and_progress
+        for part in parts:
+            part.stop()
+        for part in parts:
+            part.join(1.0)
         self._retire()
         self._event_loop.stop()
         self._deadlines.stop()
@@ -398,8 +417,8 @@ class Worker(Life):
         logger.error("given_up worker=%s reason=%r", self.id, reason)
         self.exit_code = EXIT_ABANDONED if self._forced else EXIT_STUCK
         self._stopping = self._forced = True
-        for loop in self._loops:
-            loop.stop()
+        for part in self._loops_and_progress:
+            part.stop()
         if self._handover is not None:
             self._handover.close()
         # Somebody who listens may wait for the same store.

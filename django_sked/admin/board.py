@@ -21,8 +21,8 @@ from django_sked.backends.base import BaseBackend
 from django_sked.models import QueueControl, QueueMinute, WorkerProcess
 from django_sked.models.minute import COUNTS
 
-#: Workers that are listed.
-MOST_WORKERS = 100
+#: Workers and queues that are shown.
+MOST_WORKERS = MOST_QUEUES = 100
 #: What is looked back at: its name, and minutes in all and in a bar.
 PAST: dict[str, tuple[Any, int, int]] = {
     "hour": (gettext_lazy("last hour"), 60, 1),
@@ -68,6 +68,7 @@ class Board:
     queues: list[QueueFigures]
     workers: list[WorkerProcess] = field(default_factory=list)
     has_more_workers: bool = False
+    has_more_queues: bool = False
     forecast: Chart
     #: What fires in the span of the forecast, as far as it was counted.
     ahead: str
@@ -85,7 +86,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
     names |= {name for worker in good for name in sizes(worker.queues)}
     shown = _clocks(now, past)
     queues = []
-    for name in sorted(names):
+    for name in sorted(names)[:MOST_QUEUES]:
         control = controls.get(name) or QueueControl(backend=backend.alias, queue=name)
         of_queue = QueueFigures(
             name=name,
@@ -103,6 +104,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
         now=now,
         queues=queues,
         workers=listed,
+        has_more_queues=len(names) > MOST_QUEUES,
         has_more_workers=len(workers) > MOST_WORKERS,
         forecast=forecast,
         ahead=total,

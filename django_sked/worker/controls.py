@@ -53,12 +53,12 @@ class Controls:
         self.looked = threading.Event()
 
     def step(self) -> None:
-        """Look, and tell what is new."""
+        """Look, and tell what is new. A pause ends at its time also while nothing can be read."""
         try:
             with self._watch("controls", self.using):
                 drains = self._read()
-            self._apply()
         finally:
+            self._apply()
             self.looked.set()
         if drains:
             logger.info("worker_draining worker=%s backend=%s", self._worker, self._backend.alias)
@@ -102,7 +102,7 @@ class Controls:
         now = self._now() if self._rows else clock.now()
         paused = frozenset(row.queue for row in self._rows if row.is_paused(now))
         sizes = {row.queue: row.concurrency for row in self._rows if row.concurrency is not None}
-        if paused or (paused, sizes) != (self.paused, self._sizes):
+        if (paused, sizes) != (self.paused, self._sizes):
             alias, worker = self._backend.alias, self._worker
             for queue in sorted(paused - self.paused):
                 logger.info("queue_rests queue=%s backend=%s worker=%s", queue, alias, worker)

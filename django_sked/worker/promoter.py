@@ -50,7 +50,8 @@ class Account:
 class Promoter:
     """Its `step` is called each second. `on_made` is called when there are new messages.
 
-    What may keep a thread waiting is done within `watch`, of a name and the database that recurrences are in.
+    What may keep a thread waiting is done within `watch`, of a name and the database that recurrences are in. `between`
+    is called before each round of a recurrence: many missed ticks may take a while.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Promoter:
         backend: BaseBackend,
         on_made: Callable[[], None] = lambda: None,
         watch: Callable[[str, str], AbstractContextManager[None]] = lambda name, using: nullcontext(),
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._on_made = on_made
         self._using = Recurrence.objects.database_of(backend)
         self._watch = watch
+        self._between = between
         self._set_aside: dict[UUID, float] = {}
 
     def step(self, now: datetime | None = None) -> list[ScheduledMessage]:
@@ -88,6 +91,7 @@ class Promoter:
         made: list[ScheduledMessage] = []
         try:
             for _round in range(ROUNDS):
+                self._between()
                 with self._watch("promote", self._using):
                     made += self._promote(recurrence, at)
                 if recurrence.look_at is None or recurrence.look_at > at:

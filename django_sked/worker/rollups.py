@@ -40,12 +40,22 @@ class Rollups:
         self._lock = threading.Lock()
         #: (minute, queue) -> delivered, failed, and how many were started in each class of lateness.
         self._minutes: dict[tuple[int, str], list[int]] = {}
+        #: Seconds by which the store's time is ahead of the monotonic clock.
+        self._ahead: float | None = None
         self._after = random.uniform(0.0, SPREAD)
         self._pruned_at = float("-inf")
 
     def started(self) -> float:
         """The store's time, in seconds, as a receiver is started: to be given to `add`."""
-        return self._now().timestamp()
+        ahead = self._ahead
+        if ahead is None:
+            ahead = self._look()
+        return clock.monotonic() + ahead
+
+    def _look(self) -> float:
+        # Once a second: to make an instant of it for each message would be a part of what that costs in all.
+        self._ahead = ahead = self._now().timestamp() - clock.monotonic()
+        return ahead
 
     def add(self, message: ScheduledMessage, started: float, outcome: Outcome | None) -> None:
         """Count a dispatch; not what was given back without an attempt."""
@@ -63,7 +73,7 @@ class Rollups:
     def step(self) -> None:
         """Write the minutes that are over; those that cannot be written are kept for the next time."""
         if self._minutes:
-            self._write(int(self._now().timestamp() - self._after) // 60)
+            self._write(int(self._look() + clock.monotonic() - self._after) // 60)
 
     def finish(self) -> None:
         """Write everything: the worker ends."""

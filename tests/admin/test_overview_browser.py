@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_sked.models import QueueControl, WorkerProcess
 from django_sked.states import Status
 from tests.admin.conftest import make
-from tests.admin.test_browser import assert_accessible, browser, page
+from tests.admin.test_browser import assert_accessible, browser, page, sync_api
 from tests.admin.test_overview import PAGE, count, serving
 
 __all__ = ["browser", "page"]
@@ -101,7 +101,7 @@ def test_figures_come_up_to_date_while_they_are_seen_and_rest_while_they_are_not
 
     make(queue="mail", due_at=timezone.now() - timedelta(minutes=5))
     page.clock.run_for(5100)
-    page.wait_for_function("document.querySelector('section.sked-queue dd').innerText === '1'")
+    sync_api.expect(due).to_have_text("1")
 
     _hide(page, True)
     before = len(asked)
@@ -109,7 +109,7 @@ def test_figures_come_up_to_date_while_they_are_seen_and_rest_while_they_are_not
     assert len(asked) == before
     make(queue="mail", due_at=timezone.now() - timedelta(minutes=5))
     _hide(page, False)
-    page.wait_for_function("document.querySelector('section.sked-queue dd').innerText === '2'")
+    sync_api.expect(due).to_have_text("2")
 
 
 def _hide(page: Any, hidden: bool) -> None:

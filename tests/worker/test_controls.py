@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.test.utils import CaptureQueriesContext
 
-from django_sked.models import QueueControl, QueueMinute, WorkerProcess
+from django_sked.models import QueueControl, QueueMinute, Recurrence, WorkerProcess
 from django_sked.states import Status
-from django_sked.worker import Worker
+from django_sked.worker import Worker, operating
 from django_sked.worker.controls import Controls
 from tests.worker.conftest import EVERY_STORE, PATIENCE, Calls, Gate, Store, _store, eventually
 
@@ -226,6 +226,55 @@ def test_a_look_is_one_statement_that_reads_all_queues(sql: Store) -> None:
         controls.step()
 
     assert len(queries) == 1
+
+
+def test_a_queue_that_rests_does_not_keep_a_worker_awake(sql: Store) -> None:
+    QueueControl.objects.pause("mail", backend=sql.alias)
+    worker = Worker(sql.alias)
+    wakes: list[None] = []
+    worker._operating._wake = lambda: wakes.append(None)
+
+    for _ in range(5):
+        worker._operating.step()
+
+    assert worker._controls.paused == {"mail"}
+    assert len(wakes) == 1
+
+
+def test_a_worker_that_makes_up_for_missed_ticks_looks_in_between(sql: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operating, "INTERVAL", 0.0)
+    for name in ("one", "two"):
+        Recurrence.objects.create(name, event="e", every=1, backend=sql.alias)
+    worker = Worker(sql.alias)
+    looks: list[None] = []
+    look = worker._controls.step
+
+    def noted() -> None:
+        looks.append(None)
+        look()
+
+    monkeypatch.setattr(worker._controls, "step", noted)
+
+    worker._operating.step()
+
+    assert len(looks) >= 3
+
+
+def test_what_cannot_be_read_stays_as_it_was_and_a_pause_still_ends_at_its_time(sql: Store) -> None:
+    now = sql.backend.now()
+    for queue, until in (("mail", now + timedelta(hours=1)), ("reports", None)):
+        QueueControl.objects.pause(queue, until=until, backend=sql.alias)
+    clock = [now]
+    controls = Controls(sql.backend, Worker(sql.alias).id, lambda: clock[0])
+    controls.step()
+    assert controls.paused == {"mail", "reports"}
+
+    controls._question = ("SELECT 1 FROM nowhere", ())
+    for hours, paused in ((0, {"mail", "reports"}), (2, {"reports"})):
+        clock[0] = now + timedelta(hours=hours)
+        with pytest.raises(DatabaseError):
+            controls.step()
+        assert controls.paused == paused
 
 
 # What has been delivered

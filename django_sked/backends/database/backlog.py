@@ -123,11 +123,11 @@ def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
     if len(known) * len(spans) <= MOST_RANGES:
         cap = _cap(len(known) * len(spans))
         where = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at >= %s AND next_at < %s"
-        parts = [Part((n,), where, (*band, *span), "next_at, id") for n, span in spans for band in known]
+        parts = [Part((n,), where, (*band, *span)) for n, span in spans for band in known]
     else:
         cap = CAP_BY_DUE
         where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
-        parts = [Part((n,), where, span, "due_at, id") for n, span in spans]
+        parts = [Part((n,), where, span) for n, span in spans]
     counts = [Count() for _ in spans]
     for name, _queue, count, _first in _find(using, parts, cap):
         counts[name[0]].add(count, cap)

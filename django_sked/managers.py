@@ -16,6 +16,7 @@ from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
 from django_sked.retry import RetryPolicy
 from django_sked.states import LIVE, Answer
 from django_sked.twins import twin
+from django_sked.typed import Typed
 
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
@@ -41,7 +42,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     def schedule(
         self,
         /,
-        event: str,
+        event: str | Typed,
         payload: Any = None,
         *,
         at: datetime | None = None,
@@ -50,7 +51,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         timezone: str | None = None,
         key: str | None = None,
         on_conflict: scheduling.OnConflict = "error",
-        queue: str = "default",
+        queue: str = UNSET,
         priority: int = 0,
         metadata: dict[str, str] | None = None,
         subject: models.Model | None = None,
@@ -68,6 +69,9 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         **unknown: Any,
     ) -> ScheduledMessage:
         """Schedule a message and return it; without `at` or `delay` it is due now.
+
+        Instead of an event and its payload it takes an instance of a `@message_type` class, which has both, and
+        defaults for queue, attempts, retry and timeout.
 
         `at` is an aware datetime, `delay` a timedelta or seconds, `at_local` what the clocks show in `timezone`; the
         message keeps both, and `sked_sync` moves it when that zone gets other rules. On the database backend the
@@ -116,13 +120,14 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def schedule_many(
         self,
-        messages: Iterable[dict[str, Any] | ScheduledMessage],
+        messages: Iterable[dict[str, Any] | ScheduledMessage | Typed],
         *,
         on_conflict: scheduling.OnConflict = "error",
         batch_size: int | None = None,
         backend: str | None = None,
     ) -> list[ScheduledMessage]:
-        """Schedule many: dictionaries of the arguments of `schedule()`, or unsaved instances; all of them or none.
+        """Schedule many: dictionaries of the arguments of `schedule()`, unsaved instances, or instances of a
+        `@message_type` class; all of them or none.
 
         Returns them in the same order. PostgreSQL takes them by COPY. One statement stores at most `batch_size` of them
         (default: as many as suits the database).
@@ -343,5 +348,5 @@ def _refuse_unsupported(store: BaseBackend, messages: Iterable[ScheduledMessage]
     if not store.supports_workflows and any(message.waits_for for message in messages):
         raise NotSupported(
             f"The backend {store.alias!r} has no workflows: in it no message can wait for others "
-            "(on_success, on_failure, on_finish). The database backend can."
+            "(on_success, on_failure, on_finish)."
         )

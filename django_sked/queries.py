@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Delay = timedelta | float
 #: An argument that was not given, where None means something.
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+UNSET = scheduling.UNSET
 #: Messages changed by one statement of a bulk verb.
 CHUNK = 2000
 #: What says where a message stands, and so is written by verbs and settles only, also on finished messages.

@@ -112,7 +112,9 @@ class _Rows:
         return count, min((first for first in firsts if first is not None), default=None)
 
     def future(self, queue: str) -> int:
-        return self._scheduled.filter(queue=queue, next_at__gt=self._now)[: self._cap].count()
+        # In the order of the index, so that no plan begins at the other end of the table.
+        rows = self._scheduled.filter(queue=queue, next_at__gt=self._now).order_by("priority", "next_at", "id")
+        return rows[: self._cap].count()
 
     def claimed(self) -> Counter[str]:
         return self._by_queue(self._claimed)

@@ -65,7 +65,7 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     Where there is none, or no one transaction, an entry is written before anything is changed.
     """
     selected = capped_count(queryset)
-    before = _first(queryset, MOST_ENTRIES + 1)
+    before = first(queryset, MOST_ENTRIES + 1)
     is_batch = len(before) > MOST_ENTRIES
     backend = backend_of(queryset)
     together = backend.joins_transactions and not is_batch
@@ -76,9 +76,9 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
 
         def log(follows: bool) -> None:
             if entry is not None and is_batch:
-                _finish_batch(entry, action, form, changed, follows)
+                finish_batch(entry, action, form, changed, follows)
                 return
-            _log_each(request, backend, before, action, form)
+            log_each(request, backend, before, action, form)
             if entry is not None:
                 entry.delete()
 
@@ -90,15 +90,17 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     return Applied(action=action, changed=changed, unchanged=unchanged, follows=follows)
 
 
-def _first(queryset: Messages, count: int) -> list[ScheduledMessage]:
+def first(queryset: Messages, count: int) -> list[ScheduledMessage]:
+    """The first messages, with what `log_each` compares."""
     if isinstance(queryset, StoredMessages):
         return list(queryset[:count])
     return list(queryset.order_by("pk").defer(None).only(*_READ)[:count])
 
 
-def _log_each(
+def log_each(
     request: HttpRequest, backend: BaseBackend, before: list[ScheduledMessage], action: Action, form: VerbForm
 ) -> None:
+    """An entry for each message that is another one now."""
     after = backend.find_many([message.pk for message in before])
     texts: dict[str, list[ScheduledMessage]] = {}
     for old in before:
@@ -131,10 +133,11 @@ def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: Ve
     if "payload" in form.arguments():
         # Not what is in it: the history is for all who may view.
         text += " " + _("Another payload.")
-    return text + _reason(form)
+    return text + reason_text(form)
 
 
-def _reason(form: VerbForm) -> str:
+def reason_text(form: VerbForm) -> str:
+    """What is put behind the text of an entry."""
     reason = form.cleaned_data.get("reason")
     return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""
 
@@ -146,11 +149,12 @@ def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEnt
         content_type=ContentType.objects.get_for_model(ScheduledMessage),
         object_repr=_("Scheduled messages: %(filter)s") % {"filter": request.GET.urlencode()[:150] or _("all")},
         action_flag=CHANGE,
-        change_message=_("%(action)s of selected messages began.") % {"action": action.label} + _reason(form),
+        change_message=_("%(action)s of selected messages began.") % {"action": action.label} + reason_text(form),
     )
 
 
-def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
+def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
+    """Put what was done into an entry that was written before."""
     text = f"{action.done % {'count': changed}}."
     if follows:
         text = _("%(action)s: tried on %(count)d messages.") % {"action": action.label, "count": changed}
@@ -161,5 +165,5 @@ def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int,
         text += " " + _("Another payload.")
     if "shift" in arguments:
         text += " " + _("Moved by %(shift)s.") % {"shift": arguments["shift"]}
-    entry.change_message = text + _reason(form)
+    entry.change_message = text + reason_text(form)
     entry.save(update_fields=["change_message"])

@@ -29,7 +29,7 @@ from django_sked.timeline import timeline
 #: What a link may filter by besides the dropdowns: nothing confidential, and nothing that reads every row as text.
 LOOKUP_FIELDS = {
     *("pk", "id", "event", "queue", "status", "key", "priority", "due_at", "next_at", "created_at", "finished_at"),
-    *("claimed_by", "subject_type", "subject_id", "origin", "recurrence_id", "due"),
+    *("claimed_by", "subject_type", "subject_id", "origin", "recurrence_id", "workflow_id", "due"),
 }
 LOOKUPS = {"exact", "in", "gt", "gte", "lt", "lte", "startswith", "isnull"}
 LONGEST_SEARCH = 200

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
+import unittest
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
+from unittest import skipUnless
 
+from asgiref.sync import async_to_sync
+from config.settings import sinks
+from django.apps import apps
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.test import TestCase, TransactionTestCase
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
-from django_sked.testing import TickedWorker, deliver_due
+from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
 from shop import carrier, services
 from shop.models import Customer, Email, Invoice, Order
 
@@ -46,6 +55,43 @@ class ShopTestCase(TestCase):
         return [f"{m.event} {m.status}" for m in deliver_due(now=timezone.now() + days * DAY)]
 
 
+@skipUnless(apps.is_installed("django_sked.contrib.tasks"), "Django has tasks since 6.0")
+class StatementTests(ShopTestCase):
+    """A task of Django's: one message, and a result that can be read later."""
+
+    def test_a_statement_is_written_once_and_its_result_is_kept(self) -> None:
+        tasks = import_module("shop.tasks")
+        self.order()
+        first = tasks.request_statement(self.customer)
+        again = tasks.request_statement(self.customer)
+        self.assertEqual((again.id, first.status), (first.id, "READY"))
+        assert_scheduled("task:shop.tasks.write_statement", key=f"statement-{self.customer.pk}", count=1)
+        deliver_due()
+        first.refresh()
+        self.assertEqual(first.return_value, {"orders": 1, "total": "20.00"})
+        self.assertIn(f"Your statement statement-{self.customer.pk}", self.subjects())
+
+    def test_a_statement_can_be_called_off(self) -> None:
+        result = import_module("shop.tasks").request_statement(self.customer)
+        self.assertTrue(result.cancel(reason="asked by mistake"))
+        assert_not_scheduled(queue="reports")
+        self.assertEqual(result.status, "FAILED")
+
+
+class TimeTravelTests(ShopTestCase):
+    """`freeze()` and `advance()`: two weeks pass, and everything comes at its time."""
+
+    def test_an_order_that_nobody_pays_is_reminded_three_times_and_cancelled(self) -> None:
+        with freeze(datetime(2030, 3, 4, 9, tzinfo=UTC)) as time:
+            order = self.order()
+            assert_scheduled("order.payment_expired", delay=services.PAYMENT_TIME, key=order.expiry_key)
+            time.advance(services.PAYMENT_TIME)
+        order.refresh_from_db()
+        self.assertEqual(order.status, Order.Status.CANCELLED)
+        self.assertEqual(sum(subject.startswith("Reminder") for subject in self.subjects()), services.MOST_REMINDERS)
+        assert_not_scheduled("invoice.reminder")
+
+
 class GiftCardTests(ShopTestCase):
     """Both branches of a workflow: its messages follow each other, and `deliver_due()` delivers all of them."""
 
@@ -59,6 +105,14 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
         self.assertEqual(sold.state, "finished")
 
+    def test_a_gift_card_has_no_invoice_and_the_first_page_shows_it_all_the_same(self) -> None:
+        services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+
+        page = self.client.get("/")
+
+        self.assertContains(page, "Placed")
+        self.assertNotContains(page, "/invoices/")
+
     def test_a_card_that_is_refused_brings_the_refund(self) -> None:
         Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
         sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
@@ -69,6 +123,20 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Your card was refused"])
         self.assertEqual(Order.objects.get().status, Order.Status.CANCELLED)
         self.assertEqual(sold.state, "failed")
+
+    def test_a_card_is_sold_in_asynchronous_code_too(self) -> None:
+        sold = async_to_sync(services.asell_gift_card)(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.assertEqual(sold.counts, {Status.SCHEDULED: 1, Status.BLOCKED: 3})
+        self.after(0)
+        self.assertEqual(self.subjects(), ["Your gift card"])
+
+    def test_the_admin_draws_both_branches(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.after(0)
+        self.client.force_login(User.objects.create_superuser("boss"))
+        page = self.client.get(f"/admin/django_sked/workflow/{sold.pk}/change/")
+        self.assertContains(page, "gift_card.ship: delivered; on success: gift_card.charge")
+        self.assertContains(page, "gift_card.refund: cancelled; on failure: gift_card.charge")
 
 
 class OperationsTests(ShopTestCase):
@@ -259,6 +327,20 @@ class CampaignTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Our offer: spring"] * 3)
 
 
+class QueueTests(ShopTestCase):
+    def test_reports_rest_and_go_on_and_the_page_says_so(self) -> None:
+        services.rest_reports(until=timezone.now() + DAY, reason="the accountant counts")
+        self.assertContains(self.client.get("/"), "the accountant counts")
+        self.assertTrue(QueueControl.objects.get(queue="reports").is_paused(timezone.now()))
+        self.assertTrue(services.go_on_with_reports())
+        self.assertFalse(services.go_on_with_reports())
+        self.assertNotContains(self.client.get("/"), "The queue reports")
+
+    def test_mail_gets_more_threads_for_a_while(self) -> None:
+        self.assertEqual(services.hurry_mail(6).concurrency, 6)
+        self.assertIsNone(services.hurry_mail(None).concurrency)
+
+
 class RecurrenceTests(ShopTestCase):
     def test_the_week_is_reported_on_monday_at_nine(self) -> None:
         call_command("sked_sync", stdout=StringIO())
@@ -374,6 +456,45 @@ class CarryOverTests(ShopTestCase):
 
         self.assertEqual(self.after(0.5), [])
         self.assertEqual(self.after(1.1), ["customer.voucher delivered"])
+
+
+@unittest.skipUnless(find_spec("httpx"), "webhooks need httpx")
+class AccountsTests(LiveServerTestCase):
+    """The shop sends a signed webhook to itself, through a real socket."""
+
+    def setUp(self) -> None:
+        customer = Customer.objects.create(name="Ada", email="ada@example.com")
+        self.order = services.place_order(customer, Decimal(20), payment_time=timedelta(0))
+
+    def history(self) -> list[str]:
+        return [line.event for line in self.order.history.all()]
+
+    def test_the_accounts_are_told_of_an_order_that_was_not_paid(self) -> None:
+        with override_settings(SKED_SINKS=sinks.accounts(self.live_server_url)):
+            deliver_due()
+
+        (message,) = ScheduledMessage.objects.search(event="order.payment_expired")
+        self.assertEqual((message.status, message.errors), (Status.DELIVERED, []))
+        self.assertIn("accounts: written off", self.history())
+
+    def test_a_signature_of_somebody_else_gives_up_and_the_other_receivers_do_not_mind(self) -> None:
+        entries = sinks.accounts(self.live_server_url)
+        entries["accounts"]["OPTIONS"]["keys"] = [new_key()]
+        with override_settings(SKED_SINKS=entries), self.assertLogs("django.security", "ERROR"):
+            deliver_due()
+
+        (message,) = ScheduledMessage.objects.search(event="order.payment_expired")
+        self.assertEqual(message.status, Status.DEAD)
+        self.assertIn("answered 400", message.reason)
+        self.assertNotIn("accounts: written off", self.history())
+        self.order.refresh_from_db()
+        self.assertEqual(self.order.status, Order.Status.CANCELLED)
+
+    def test_without_a_signature_nothing_is_written_off(self) -> None:
+        with self.assertLogs("django.security", "ERROR"):
+            answer = self.client.post(reverse("shop:accounts"), {"order": self.order.pk})
+
+        self.assertEqual(answer.status_code, 400)
 
 
 class CommandTests(TransactionTestCase):

@@ -213,7 +213,7 @@ def test_without_its_entries_a_change_does_not_happen(boss: Client, use: Use, mo
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no history")
 
-    monkeypatch.setattr(applying, "_log_each", fail)
+    monkeypatch.setattr(applying, "log_each", fail)
     with pytest.raises(RuntimeError, match="no history"):
         use(boss, "hold", message)
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core import mail
-from django.test import TestCase
+from django.test import TestCase, override_settings
 
 from django_sked import conf
 from django_sked.backends.memory import MemoryBackend
+from django_sked.contrib.sinks.checks import check_sinks
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
 from tests.docs.pages import PAGES, Block, blocks, name
@@ -94,6 +95,9 @@ def test_a_block_of_settings_is_accepted(block: Block, monkeypatch: pytest.Monke
     # The names of the databases on this page.
     for alias in ("messages", *namespace.get("DATABASES", ())):
         monkeypatch.setitem(settings.DATABASES, alias, settings.DATABASES["default"])
+    with override_settings(SKED_SINKS=namespace.get("SKED_SINKS", {})):
+        # There are no tasks with Django 5.2, and that of the page not at all.
+        assert not [problem for problem in check_sinks() if "task" not in str(problem)]
     for alias, params in namespace.get("SKED", {}).items():
         is_memory = params["BACKEND"].endswith("MemoryBackend")
         conf.parse(alias, params, MemoryBackend.options_class if is_memory else conf.DatabaseOptions)

@@ -38,7 +38,7 @@ from django_sked.management.commands import (
     sked_status,
     sked_worker,
 )
-from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
+from django_sked.models import Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import MOST_ERRORS
 from django_sked.states import STEPS, Answer, Status
 from django_sked.worker import EXIT_ABANDONED, EXIT_STUCK, Worker
@@ -429,7 +429,7 @@ def _exists(module: str) -> bool:
 
 
 def test_the_permissions() -> None:
-    models = (Recurrence, ScheduledMessage, WorkerProcess)
+    models = (Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow)
     true = {name for model in models for name, _text in model._meta.permissions}
     true |= {f"{action}_{model._meta.model_name}" for model in models for action in model._meta.default_permissions}
     written = names("reference/admin.md", "Permissions", "permission")

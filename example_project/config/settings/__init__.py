@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import django
 
-from config.settings import databases, stores
+from config.settings import databases, sinks, stores
 from django_sked.retry import Exponential
 
 INSTALLED_APPS = [
@@ -32,8 +32,15 @@ SKED = stores.chosen(
         "retention": {"delivered": timedelta(days=30)},
     },
 )
+SKED_SINKS = sinks.chosen()
+
 # With SHOP_MESSAGES: we ask the backend, not the table, and what is atomic goes to the "books".
 SILENCED_SYSTEM_CHECKS = ["django_sked.W003", "django_sked.W006"]
+
+# Django has tasks since 6.0, and leaves it to others to run them: shop/tasks.py.
+if django.VERSION >= (6, 0):
+    INSTALLED_APPS.append("django_sked.contrib.tasks")
+    TASKS = {"default": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QUEUES": ["default", "reports"]}}
 
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"

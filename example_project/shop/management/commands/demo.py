@@ -40,6 +40,7 @@ class Command(BaseCommand):
         try:
             self.fill(options["messages"])
             port = free_port(options["port"])
+            os.environ["SHOP_URL"] = f"http://127.0.0.1:{port}"
             for alias in message_backends:
                 children[f"worker of {alias}"] = start("sked_worker", f"--backend={alias}")
             children["web server"] = start("runserver", f"127.0.0.1:{port}", "--noreload", "--skip-checks")

@@ -10,6 +10,7 @@ import pytest
 
 from django_sked import standing
 from django_sked.explaining import workers_of
+from django_sked.models import QueueControl
 from django_sked.states import Status
 from tests.commands.conftest import Run
 from tests.contract.store import T0, Store, after
@@ -63,6 +64,16 @@ def test_the_status_as_a_table(store: Store, run: Run) -> None:
     assert "  0:10:" in row
     assert nobody == "No worker is alive."
     assert "mail2" not in said.out
+
+
+def test_the_status_names_the_queues_that_are_paused(store: Store, run: Run) -> None:
+    store.schedule(queue="mail")
+    QueueControl.objects.pause("mail", backend=store.alias)
+
+    assert "\nmail (paused)" in run("sked_status", "--backend", store.alias).out
+    (found,) = json.loads(run("sked_status", "--json", "--backend", store.alias).out).values()
+    assert found["queues"]["mail"]["is_paused"] is True
+    assert not any(queue["is_paused"] for name, queue in found["queues"].items() if name != "mail")
 
 
 def test_the_status_names_the_workers_that_are_alive(store: Store, run: Run) -> None:

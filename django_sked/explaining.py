@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from django.db import router
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from django.db import DatabaseError, router
 
 from django_sked.backends.base import BaseBackend
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import QueueControl, ScheduledMessage, WorkerProcess
 from django_sked.reasons import Pause, Reason, Surroundings, reasons
+from django_sked.states import Status
+
+T = TypeVar("T")
 
 
 def explain(message: ScheduledMessage, *, with_errors: bool = True) -> list[Reason]:
@@ -16,13 +23,15 @@ def explain(message: ScheduledMessage, *, with_errors: bool = True) -> list[Reas
     receiver's error is in the answer.
     """
     backend = message.backend
+    now = backend.now()
+    waits = message.status == Status.SCHEDULED
     return reasons(
         message,
         Surroundings(
-            now=backend.now(),
+            now=now,
             parents=message.parents if message.parents_left else (),
             workers=workers_of(backend) if message.is_live else None,
-            pause=find_pause(backend, message.queue),
+            pause=pauses_of(backend, now).get(message.queue) if waits else None,
             with_errors=with_errors,
         ),
     )
@@ -31,14 +40,27 @@ def explain(message: ScheduledMessage, *, with_errors: bool = True) -> list[Reas
 def workers_of(backend: BaseBackend) -> list[WorkerProcess] | None:
     """The rows of a backend's workers, by host and process, those whose lease has lapsed included.
 
-    None where there are none to read: the workers of a memory backend are parts of the program that has it.
+    None where there are none to read: the workers of a memory backend are parts of the program that has it, and those
+    of Redis are written down in a database, which may be away.
     """
     if not backend.reaches_other_processes:
         return None
     using = backend.database or router.db_for_read(WorkerProcess)
-    return list(WorkerProcess.objects.using(using).filter(backend=backend.alias).order_by("host", "pid", "pk"))
+    rows = WorkerProcess.objects.using(using).filter(backend=backend.alias).order_by("host", "pid", "pk")
+    return _read(backend, lambda: list(rows), None)
 
 
-def find_pause(backend: BaseBackend, queue: str) -> Pause | None:
-    """Whether a queue is paused, until when, and why. Queues cannot be paused in this release."""
-    return None
+def pauses_of(backend: BaseBackend, now: datetime) -> dict[str, Pause]:
+    """The queues that rest now, until when, and why; none where the database that says so is away."""
+    rows = QueueControl.objects.of(backend).filter(paused_at__isnull=False)
+    found: list[QueueControl] = _read(backend, lambda: list(rows), [])
+    return {row.queue: Pause(until=row.paused_until, reason=row.reason) for row in found if row.is_paused(now)}
+
+
+def _read(backend: BaseBackend, ask: Callable[[], T], otherwise: T) -> T:
+    try:
+        return ask()
+    except DatabaseError:
+        if backend.database is not None:
+            raise  # the messages are there, too
+        return otherwise

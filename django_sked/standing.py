@@ -16,7 +16,7 @@ from django.db.models import Max, Min
 
 from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
-from django_sked.explaining import workers_of
+from django_sked.explaining import pauses_of, workers_of
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
@@ -38,6 +38,8 @@ class QueueStanding:
     oldest_due_at: datetime | None
     #: The workers whose lease is good that serve it; None where that is not known.
     workers: int | None
+    #: Does it rest: none of its messages is started?
+    is_paused: bool
     now: datetime
 
     @property
@@ -65,8 +67,9 @@ def standing(backend: BaseBackend, *, cap: int = CAP) -> Standing:
     alive = None if found is None else [worker for worker in found if worker.lease_until >= now]
     counts = _Rows(backend, now, cap) if backend.database is not None else _Searches(backend, now, cap)
     claimed, dead = counts.claimed(), counts.dead()
+    paused = pauses_of(backend, now)
     served = {str(queue) for worker in alive or () for queue in worker.queues or ()}
-    names = {*backend.queues(), *backend.settings.queues, *claimed, *dead, *served}
+    names = {*backend.queues(), *backend.settings.queues, *claimed, *dead, *served, *paused}
     queues = []
     for name in sorted(names):
         due, oldest = counts.due(name)
@@ -79,6 +82,7 @@ def standing(backend: BaseBackend, *, cap: int = CAP) -> Standing:
                 dead=dead[name],
                 oldest_due_at=oldest,
                 workers=None if alive is None else sum(name in (worker.queues or ()) for worker in alive),
+                is_paused=name in paused,
                 now=now,
             )
         )
@@ -112,7 +116,9 @@ class _Rows:
         return count, min((first for first in firsts if first is not None), default=None)
 
     def future(self, queue: str) -> int:
-        return self._scheduled.filter(queue=queue, next_at__gt=self._now)[: self._cap].count()
+        # In the order of the index, so that no plan begins at the other end of the table.
+        rows = self._scheduled.filter(queue=queue, next_at__gt=self._now).order_by("priority", "next_at", "id")
+        return rows[: self._cap].count()
 
     def claimed(self) -> Counter[str]:
         return self._by_queue(self._claimed)

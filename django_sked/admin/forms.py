@@ -10,7 +10,6 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.forms.fields import InvalidJSONInput
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -38,16 +37,18 @@ class ShiftField(forms.DurationField):
 
 
 class PayloadField(forms.JSONField):
-    """JSON, or nothing for no change; what was typed is kept to be shown again."""
+    """JSON as text, or nothing for no change; what was typed is shown again as it was typed."""
 
     def __init__(self, **kwargs: Any) -> None:
         widget = forms.Textarea(attrs={"rows": 10, "cols": 60, "spellcheck": "false"})
         super().__init__(label=_("Payload"), required=False, widget=widget, **kwargs)
 
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data
+
     def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, InvalidJSONInput | str):
-            return value
-        return json.dumps(value, indent=2, ensure_ascii=False)
+        """It is text already."""
+        return value
 
 
 class VerbForm(forms.Form):
@@ -70,7 +71,7 @@ class VerbForm(forms.Form):
         if not with_payload:
             self.fields.pop("payload", None)
         elif "payload" in self.fields and message is not None:
-            self.initial["payload"] = message.payload
+            self.initial["payload"] = json.dumps(message.payload, indent=2, ensure_ascii=False)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the verb."""

@@ -83,6 +83,35 @@ def test_the_form_shows_the_payload_there_is_to_those_who_may_see_it(login: Logi
     assert "secret" not in hidden.content.decode() and 'name="payload"' not in hidden.content.decode()
 
 
+@pytest.mark.parametrize("payload", [None, "text", 7, [], {"a": "é"}])
+def test_the_form_as_it_is_shown_changes_no_payload(payload: Any, boss: Client) -> None:
+    message = make(payload=payload)
+    shown = boss.post(verb_url(message, "reschedule")).context["form"]["payload"].value()
+
+    assert json.loads(shown) == payload
+    assert post(boss, message, shift="2h", payload=shown).status_code == 302
+
+    message.refresh_from_db()
+    assert message.payload == payload
+
+
+def test_the_form_for_many_is_shown_without_a_payload(boss: Client) -> None:
+    data = {"action": "reschedule", "_selected_action": [str(make(payload=OLD).pk) for _ in range(2)]}
+
+    shown = boss.post(reverse(LIST), data)
+    boss.post(reverse(LIST), data | {"_answered": "1", "shift": "2h", "payload": ""})
+
+    assert shown.context["form"]["payload"].value() is None
+    assert {m["to"] for m in ScheduledMessage.objects.values_list("payload", flat=True)} == {OLD["to"]}
+    assert LogEntry.objects.count() == 2
+
+
+def test_what_was_typed_is_shown_again_as_it_was_typed(boss: Client) -> None:
+    again = post(boss, make(payload=OLD), payload="null")
+
+    assert again.context["form"]["payload"].value() == "null"
+
+
 def test_without_the_permission_to_see_a_payload_none_is_written(login: Login) -> None:
     client = login("view_scheduledmessage", "reschedule_scheduledmessage", "redrive_scheduledmessage")
     message, dead = make(payload=OLD), make(payload=OLD, status=Status.DEAD)

@@ -10,9 +10,10 @@ import pytest
 
 from django_sked import standing
 from django_sked.explaining import workers_of
+from django_sked.models import QueueControl
 from django_sked.states import Status
 from tests.commands.conftest import Run
-from tests.contract.store import Store
+from tests.contract.store import T0, Store, after
 from tests.worker.conftest import eventually
 
 ERROR = {
@@ -63,6 +64,16 @@ def test_the_status_as_a_table(store: Store, run: Run) -> None:
     assert "  0:10:" in row
     assert nobody == "No worker is alive."
     assert "mail2" not in said.out
+
+
+def test_the_status_names_the_queues_that_are_paused(store: Store, run: Run) -> None:
+    store.schedule(queue="mail")
+    QueueControl.objects.pause("mail", backend=store.alias)
+
+    assert "\nmail (paused)" in run("sked_status", "--backend", store.alias).out
+    (found,) = json.loads(run("sked_status", "--json", "--backend", store.alias).out).values()
+    assert found["queues"]["mail"]["is_paused"] is True
+    assert not any(queue["is_paused"] for name, queue in found["queues"].items() if name != "mail")
 
 
 def test_the_status_names_the_workers_that_are_alive(store: Store, run: Run) -> None:
@@ -165,6 +176,44 @@ def test_a_wrong_sked_show_is_refused_in_a_sentence(arguments: list[str], text: 
 
     assert text in said.err
     assert said.code == 1
+
+
+# Lists
+
+
+def test_messages_are_listed_by_due_time_and_conditions(store: Store, run: Run) -> None:
+    later, first = store.schedule("b", key="k", at=after(hours=1)), store.schedule("a", queue="mail")
+    store.schedule("a", at=after(days=9))
+
+    said = run("sked_list", "--messages", "--due-until", after(hours=2).isoformat(), "--backend", store.alias)
+
+    assert said.out == (
+        f"{first.pk}  scheduled  {T0.isoformat()}  mail  a  0/5\n"
+        f"{later.pk}  scheduled  {after(hours=1).isoformat()}  default  b  0/5  k\n"
+    )
+    assert run("sked_list", "--messages", "--queue", "mail", "--backend", store.alias).out.count("\n") == 1
+    assert run("sked_list", "--messages", "--status", "dead", "--backend", store.alias).out == ""
+
+
+def test_a_list_ends_at_a_number_and_says_so(store: Store, run: Run) -> None:
+    store.schedule_many({"event": "e", "delay": n} for n in range(4))
+
+    said = run("sked_list", "--messages", "--most", "3", "--backend", store.alias)
+
+    assert (said.out.count("\n"), said.err) == (3, "There are more than 3.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "Say what to list: --recurrences or --messages."),
+        (["--messages", "--recurrences"], "not allowed with argument"),
+        (["--messages", "--most", "0"], "must be a whole number from 1"),
+        (["--messages", "--status", "asleep"], "status must be any of"),
+    ],
+)
+def test_a_wrong_sked_list_is_refused_in_a_sentence(arguments: list[str], text: str, default: Store, run: Run) -> None:
+    assert text in run("sked_list", *arguments).err
 
 
 # Prune

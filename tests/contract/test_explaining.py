@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from django.db import OperationalError
+from django.db.models import QuerySet
 
 from django_sked.backends.base import BaseBackend
 from django_sked.explaining import explain, workers_of
-from django_sked.models import ScheduledMessage
+from django_sked.models import QueueControl, ScheduledMessage
 from django_sked.states import Status
 from tests.contract.store import WORKER, Store
 from tests.worker.conftest import eventually
+
+# Pauses are in the Django database, also those of a memory backend.
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 
 
 def codes(message: ScheduledMessage) -> list[str]:
@@ -59,6 +64,36 @@ def test_a_due_one_says_that_nobody_serves_its_queue(store: Store) -> None:
     message = store.schedule(delay=0)
 
     assert eventually(lambda: "here:1 serves mail" in explain(message)[0].text)
+
+
+def test_one_in_a_paused_queue_says_so(store: Store) -> None:
+    QueueControl.objects.pause("default", reason="maintenance", backend=store.alias)
+    message = store.schedule()
+
+    future, paused = explain(message)
+
+    assert (future.code, paused.code) == ("future", "paused")
+    assert paused.text == "Its queue default is paused: maintenance."
+    QueueControl.objects.resume("default", backend=store.alias)
+    assert codes(message) == ["future"]
+
+
+@pytest.mark.needs("reaches_other_processes")
+def test_where_the_database_is_away_that_does_not_hold_the_messages_nothing_is_said_of_workers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.backend.database is not None:
+        pytest.skip("the messages are there, too")
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise OperationalError("away")
+
+    monkeypatch.setattr(QuerySet, "_fetch_all", away)
+
+    (reason,) = explain(store.schedule(delay=0))
+
+    assert reason.code == "due"
+    assert "Which workers there are is not known here." in reason.text
 
 
 def test_one_that_failed_says_when_it_comes_again(store: Store) -> None:

@@ -29,6 +29,7 @@ from django_sked.management.commands import (
     sked_cancel,
     sked_check,
     sked_hold,
+    sked_list,
     sked_move,
     sked_prune,
     sked_redrive,
@@ -258,7 +259,7 @@ def test_the_arguments_of_a_worker() -> None:
 
 
 _CHANGES = (sked_cancel, sked_hold, sked_redrive, sked_release, sked_reschedule)
-_COMMANDS = (sked_worker, sked_move, sked_check, sked_prune, sked_show, sked_status, *_CHANGES)
+_COMMANDS = (sked_worker, sked_list, sked_move, sked_check, sked_prune, sked_show, sked_status, *_CHANGES)
 each_command = pytest.mark.parametrize("command", _COMMANDS, ids=lambda command: command.__name__.rpartition(".")[2])
 
 

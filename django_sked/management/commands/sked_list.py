@@ -3,24 +3,48 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import QuerySet
 
 from django_sked.backends import message_backends
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import Recurrence
+from django_sked.management.selecting import add_backend, add_conditions, backend_of, conditions, whole
+from django_sked.models import Recurrence, ScheduledMessage
 
 
 class Command(BaseCommand):
-    help = "List what is stored: with --recurrences, the recurrences of every backend and when they come next."
+    help = "List what is stored: with --recurrences, the recurrences of every backend; with --messages, messages."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--recurrences", action="store_true", help="list the recurrences")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--recurrences", action="store_true", help="list the recurrences, and when they come next")
+        what.add_argument("--messages", action="store_true", help="list messages, ascending by due time")
+        add_conditions(parser)
+        add_backend(parser)
+        parser.add_argument("--most", type=whole, default=100, metavar="N", help="messages listed at most (100)")
 
     def handle(self, **options: Any) -> None:
+        if options["messages"]:
+            self._list_messages(options)
+            return
         if not options["recurrences"]:
-            raise CommandError("Say what to list: --recurrences.")
+            raise CommandError("Say what to list: --recurrences or --messages.")
         for backend in message_backends.all():
             for recurrence in Recurrence.objects.of(backend).order_by("name"):
                 self.stdout.write(_line(recurrence))
+
+    def _list_messages(self, options: dict[str, Any]) -> None:
+        found: Any = backend_of(options["backend"]).search(conditions(options))
+        if isinstance(found, QuerySet):
+            found = found.only("id", "event", "queue", "status", "due_at", "key", "attempt", "max_attempts")
+        messages: list[ScheduledMessage] = list(found[: options["most"] + 1])
+        for message in messages[: options["most"]]:
+            key = f"  {message.key}" if message.key else ""
+            self.stdout.write(
+                f"{message.pk}  {message.status}  {message.due_at.isoformat()}  {message.queue}  {message.event}"
+                f"  {message.attempt}/{message.max_attempts}{key}"
+            )
+        if len(messages) > options["most"]:
+            self.stderr.write(f"There are more than {options['most']}.")
 
 
 def _line(recurrence: Recurrence) -> str:

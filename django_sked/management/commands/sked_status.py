@@ -55,7 +55,8 @@ def _row(found: QueueStanding, cap: int) -> tuple[str, ...]:
     numbers = (f"{n:,}+" if n >= cap else f"{n:,}" for n in (found.due, found.future, found.claimed, found.dead))
     oldest = absolute(found.oldest_due_at) if found.oldest_due_at else "-"
     workers = "?" if found.workers is None else str(found.workers)
-    return (found.queue, *numbers, oldest, str(timedelta(seconds=int(found.late.total_seconds()))), workers)
+    name = f"{found.queue} (paused)" if found.is_paused else found.queue
+    return (name, *numbers, oldest, str(timedelta(seconds=int(found.late.total_seconds()))), workers)
 
 
 def _as_json(found: Standing, queue: str | None) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Traces that go on where a message is delivered: its metadata carries the context, its receivers have spans.
+
+ScheduledMessage.objects.schedule("invoice.reminder", payload, metadata=carrier("invoice.reminder"))
+
+@receiver(message_due, event="invoice.reminder")
+@traced
+def remind(sender, message, **kwargs): ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+
+from django_sked import __version__
+from django_sked.exceptions import EndRecurrence, Reschedule
+from django_sked.models import ScheduledMessage
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _tracer() -> trace.Tracer:
+    # Asked for each time: a provider may be set after this module is imported. Until then it costs next to nothing.
+    return trace.get_tracer("django_sked", __version__)
+
+
+def carrier(event: str, metadata: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Metadata for `schedule()`: what you give, and the context of a producer span, the child of the current one.
+
+    The context is that of the propagator that is set, as a rule `traceparent`. Without a provider nothing is added.
+    """
+    found = dict(metadata or {})
+    attributes = {"messaging.system": "django_sked", "messaging.operation.type": "send", "sked.event": event}
+    with _tracer().start_as_current_span(f"schedule {event}", kind=SpanKind.PRODUCER, attributes=attributes):
+        propagate.inject(found)
+    return found
+
+
+def traced(receiver: F) -> F:
+    """A receiver, plain or a coroutine function, each call of which is a consumer span.
+
+    The span begins a trace of its own, for between a message and its delivery there may be months; it is linked with
+    the producer's, and is the current one in the receiver. An error is recorded and ends it as failed; a `Reschedule`
+    or an `EndRecurrence` does not. Put it below `@receiver`: the receiver keeps its name.
+    """
+    if iscoroutinefunction(receiver):
+
+        @functools.wraps(receiver)
+        async def receive_async(*args: Any, message: ScheduledMessage, **kwargs: Any) -> Any:
+            with _span(message):
+                return await receiver(*args, message=message, **kwargs)
+
+        return cast(F, markcoroutinefunction(receive_async))
+
+    @functools.wraps(receiver)
+    def receive(*args: Any, message: ScheduledMessage, **kwargs: Any) -> Any:
+        with _span(message):
+            return receiver(*args, message=message, **kwargs)
+
+    return cast(F, receive)
+
+
+@contextmanager
+def _span(message: ScheduledMessage) -> Iterator[Span]:
+    with _tracer().start_as_current_span(
+        f"deliver {message.event}",
+        context=trace.set_span_in_context(trace.INVALID_SPAN),
+        kind=SpanKind.CONSUMER,
+        links=_links(message),
+        attributes=_attributes(message),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except (Reschedule, EndRecurrence):
+            raise
+        except BaseException as error:
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500]))
+            raise
+
+
+def _links(message: ScheduledMessage) -> list[Link]:
+    metadata = message.metadata if isinstance(message.metadata, dict) else {}
+    context = trace.get_current_span(propagate.extract(metadata)).get_span_context()
+    return [Link(context)] if context.is_valid and context.is_remote else []
+
+
+def _attributes(message: ScheduledMessage) -> dict[str, str | int]:
+    return {
+        "messaging.system": "django_sked",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": message.queue,
+        "messaging.message.id": str(message.pk),
+        "sked.event": message.event,
+        "sked.attempt": message.attempt,
+        "sked.receiver": message.receiver or "",
+        "sked.due_at": message.due_at.isoformat(),
+    }

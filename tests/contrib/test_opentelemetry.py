@@ -1,0 +1,118 @@
+"""Traces: a producer's context in the metadata, and a consumer's span around each call of a receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from django_sked.contrib import opentelemetry
+from django_sked.contrib.opentelemetry import carrier, traced
+from django_sked.exceptions import Bury, Reschedule
+from django_sked.models import ScheduledMessage
+from tests.worker.conftest import Store, run
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[ReadableSpan]]]:
+    """What has ended so far, of a provider that is not the one of the process."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(opentelemetry, "_tracer", lambda: provider.get_tracer("test"))
+    yield lambda: list(exporter.get_finished_spans())
+    provider.shutdown()
+
+
+def attempt(memory: Store, receive: Callable[..., Any], function: Callable[..., Any], **arguments: Any) -> None:
+    receive(traced(function), name="r")
+    memory.schedule("order.paid", **arguments)
+    run(memory, max_messages=1)
+
+
+def test_metadata_carries_the_context_of_a_producer_span(spans: Callable[[], list[ReadableSpan]]) -> None:
+    metadata = carrier("order.paid", {"tenant": "acme"})
+
+    (span,) = spans()
+    assert (span.name, span.kind) == ("schedule order.paid", SpanKind.PRODUCER)
+    assert metadata["tenant"] == "acme"
+    assert f"{span.context.trace_id:032x}-{span.context.span_id:016x}" in metadata["traceparent"]
+
+
+def test_without_a_provider_nothing_is_added() -> None:
+    assert carrier("order.paid", {"tenant": "acme"}) == {"tenant": "acme"}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_receiver_has_a_span_that_is_linked_with_the_producers(
+    is_async: bool, spans: Callable[[], list[ReadableSpan]], memory: Store, receive: Callable[..., Any]
+) -> None:
+    current: list[Any] = []
+
+    def plain(message: ScheduledMessage, **kwargs: Any) -> None:
+        current.append(trace.get_current_span().get_span_context())
+
+    async def coroutine(message: ScheduledMessage, **kwargs: Any) -> None:
+        plain(message)
+
+    attempt(memory, receive, coroutine if is_async else plain, metadata=carrier("order.paid"))
+
+    producer, consumer = spans()
+    assert (consumer.name, consumer.kind, consumer.parent) == ("deliver order.paid", SpanKind.CONSUMER, None)
+    assert [link.context.span_id for link in consumer.links] == [producer.context.span_id]
+    assert consumer.context.trace_id != producer.context.trace_id
+    assert current == [consumer.context]
+    assert consumer.attributes is not None
+    assert (consumer.attributes["sked.receiver"], consumer.attributes["sked.attempt"]) == ("r", 1)
+    assert memory.count(status="delivered") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Bury("no luck"), StatusCode.ERROR),
+        (ValueError("x"), StatusCode.ERROR),
+        (Reschedule(delay=60), StatusCode.UNSET),
+    ],
+)
+def test_an_error_ends_the_span_as_failed(
+    error: Exception,
+    status: StatusCode,
+    spans: Callable[[], list[ReadableSpan]],
+    memory: Store,
+    receive: Callable[..., Any],
+) -> None:
+    def fails(message: ScheduledMessage, **kwargs: Any) -> None:
+        raise error
+
+    attempt(memory, receive, fails)
+
+    (span,) = spans()
+    assert span.status.status_code == status
+    assert [event.name for event in span.events] == (["exception"] if status == StatusCode.ERROR else [])
+    assert span.links == ()
+
+
+@pytest.mark.parametrize("metadata", [{"traceparent": "nonsense"}, {"traceparent": ""}, {}])
+def test_a_context_that_is_none_is_no_link(
+    metadata: dict[str, str], spans: Callable[[], list[ReadableSpan]], memory: Store, receive: Callable[..., Any]
+) -> None:
+    attempt(memory, receive, lambda message, **kwargs: None, metadata=metadata)
+
+    (span,) = spans()
+    assert span.links == ()
+
+
+def test_a_receiver_keeps_its_name_and_its_kind() -> None:
+    async def coroutine(message: ScheduledMessage, **kwargs: Any) -> None: ...
+
+    def plain(message: ScheduledMessage, **kwargs: Any) -> None: ...
+
+    assert (traced(plain).__qualname__, traced(plain).__module__) == (plain.__qualname__, __name__)
+    assert iscoroutinefunction(traced(coroutine)) and not iscoroutinefunction(traced(plain))

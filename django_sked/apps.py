@@ -21,6 +21,7 @@ class SkedConfig(AppConfig):
             check_deployment,
             check_recurrences,
             check_stored_recurrences,
+            check_types,
         )
         from django_sked.contrib.sinks import routing
         from django_sked.contrib.sinks.checks import check_open_sinks, check_sinks
@@ -28,6 +29,7 @@ class SkedConfig(AppConfig):
         checks.register(check_backends)
         checks.register(check_deployment, deploy=True)
         checks.register(check_recurrences)
+        checks.register(check_types)
         checks.register(check_stored_recurrences, checks.Tags.database)
         checks.register(check_sinks)
         checks.register(check_open_sinks, deploy=True)

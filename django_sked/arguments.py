@@ -135,6 +135,13 @@ def priority(value: object) -> int:
     return int(value)
 
 
+def percent(value: object) -> int:
+    """Rounded down to a whole one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise InvalidMessage(f"percent must be a number from 0 to 100, not {shown(value)}.")
+    return int(value)
+
+
 def max_attempts(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_ATTEMPTS:
         raise InvalidMessage(f"max_attempts must be a whole number from 1 to {MOST_ATTEMPTS}, not {shown(value)}.")

@@ -6,6 +6,7 @@ W001 SQLite settings · W002 (--deploy) messages in memory · W003 the default b
 W004 a store that does not answer · W005 the isolation level of MySQL and MariaDB · E009 a Redis that is too old ·
 E010, W007 one that may evict messages · W008 one that may lose them ·
 E011 a declared recurrence that cannot be stored · W009 no time zones ·
+E020 a hook around deliveries that is none · E021 a message type that nothing can be decoded to · W020 no upcaster ·
 W010, W011 (--database) stored recurrences that come to nothing here.
 """
 
@@ -19,13 +20,14 @@ from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError
 
-from django_sked import conf, payloads, syncing
+from django_sked import codecs, conf, payloads, syncing, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
-from django_sked.exceptions import InvalidBackend, InvalidMessage, Misconfigured
+from django_sked.exceptions import InvalidBackend, InvalidMessage, InvalidMessageType, Misconfigured
 from django_sked.models import Recurrence
 from django_sked.recurring import Declaration, declarations
 from django_sked.signals import message_due
+from django_sked.worker.hooks import Hooks
 
 #: Stored recurrences that are looked at.
 MOST_RECURRENCES = 1000
@@ -44,11 +46,35 @@ def check_backends(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     for alias in aliases:
         try:
             backend = message_backends[alias]
-            found += backend.check()
+            found += backend.check() + _hooks(backend)
             backends.append(backend)
         except Misconfigured as error:
             found.append(Error(str(error), id="django_sked.E002"))
     return found + _shared_tables(backends) + _default_is_no_database(backends) + _atomic_receivers(backends)
+
+
+def _hooks(backend: BaseBackend) -> list[CheckMessage]:
+    try:
+        Hooks(backend.options.around_delivery)
+    except InvalidBackend as error:
+        return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}", id="django_sked.E020")]
+    return []
+
+
+def check_types(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """What `@message_type` and `@upcast` declare."""
+    found: list[CheckMessage] = []
+    for event, kind in sorted(typed.known.items()):
+        try:
+            codecs.check(kind.cls)
+        except InvalidMessageType as error:
+            found.append(Error(f"The message type of {event!r}: {error}", id="django_sked.E021"))
+        missing = [version for version in range(1, kind.version) if typed.upcaster(event, version) is None]
+        if missing:
+            text = f"Messages of {event!r} of version {', '.join(map(str, missing))} could not be delivered any more: "
+            hint = "Add @upcast for them, or silence this check when none of them is left."
+            found.append(Warning(f"{text}nothing upcasts them.", hint=hint, id="django_sked.W020"))
+    return found
 
 
 def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -35,6 +35,11 @@ def pretend(now: datetime | None) -> Iterator[None]:
         _pretended.reset(token)
 
 
+def pretend_again(now: datetime) -> None:
+    """Within `pretend`: from here on it is another time."""
+    _pretended.set(now)
+
+
 #: How much faster or slower the clocks of two machines may run: what is known of a store's time ages by so much.
 DRIFT = 100e-6
 #: Binary fractions cannot hold every microsecond: this much later is surely not earlier.

@@ -68,6 +68,17 @@ def _retention(value: object) -> Mapping[Status, timedelta | None]:
     return kept
 
 
+def _paths(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(path, str) and _PATH.fullmatch(path) for path in value
+    ):
+        raise InvalidBackend(f"must be a list of dotted paths such as 'shop.hooks.tenant', not {value!r}")
+    return tuple(value)
+
+
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidBackend(f"must be True or False, not {value!r}")
@@ -119,6 +130,10 @@ class Options:
     poll_interval: float = _option(_number(0.01, 3600), default=1.0)
     batch_size: int = _option(_number(1, 5000, whole=True), default=500)
     max_payload_bytes: int = _option(_number(1, 1 << 30, whole=True), default=256 * 1024)
+    #: Of what each receiver returns; 0 keeps no results.
+    max_result_bytes: int = _option(_number(0, 1 << 30, whole=True), default=64 * 1024)
+    #: Dotted paths of context managers around each call of a receiver, the outermost first.
+    around_delivery: tuple[str, ...] = _option(_paths, default=())
     retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
 
 

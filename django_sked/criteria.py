@@ -30,6 +30,8 @@ class Criteria:
     due_from: datetime | None = None
     due_until: datetime | None = None
     workflow: UUID | None = None
+    #: The kind and the id of the object that it is about; only where a backend `supports_subjects`.
+    subject: tuple[str, str] | None = None
     descending: bool = False
 
     def matches(self, message: ScheduledMessage) -> bool:
@@ -39,6 +41,7 @@ class Criteria:
             and (self.statuses is None or message.status in self.statuses)
             and (self.key is None or message.key == self.key)
             and (self.workflow is None or message.workflow_id == self.workflow)
+            and (self.subject is None or (message.subject_type, message.subject_id) == self.subject)
             and (self.due_from is None or message.due_at >= self.due_from)
             and (self.due_until is None or message.due_at <= self.due_until)
         )

@@ -148,6 +148,16 @@ class Edge:
     condition: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An edge as people see it; condition and state are empty where the backend does not tell them."""
+
+    parent: UUID
+    child: UUID
+    condition: str = ""
+    state: str = ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Child:
     """What must be known of a message that waits."""

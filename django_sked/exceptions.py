@@ -12,9 +12,11 @@ SkedError
 ├── LeaseLost                            the message belongs to somebody else by now
 ├── BackendFull                          the store has no room for another message
 ├── NotSupported                         what this kind of backend cannot do
+├── UndecodablePayload                   a stored payload is of no version of its type that this release knows
 └── Misconfigured (ImproperlyConfigured)
     ├── InvalidBackend                   the SKED setting, or a backend that cannot work here
-    └── InvalidReceiver                  a receiver that could never be called correctly
+    ├── InvalidReceiver                  a receiver that could never be called correctly
+    └── InvalidMessageType               a class that no message can be of
 
 ControlFlow                              raised *by* receivers, never by us
 ├── Retry(at= | delay=)                  this attempt failed; try again then
@@ -101,6 +103,14 @@ class InvalidBackend(Misconfigured):
 
 class InvalidReceiver(Misconfigured):
     """This receiver could not be called when a message is due."""
+
+
+class InvalidMessageType(Misconfigured):
+    """This class cannot be a type of messages."""
+
+
+class UndecodablePayload(SkedError):
+    """This payload does not fit the type of its message."""
 
 
 class ControlFlow(Exception):

@@ -49,6 +49,7 @@ POINTS = (
     "atomic.before_commit",
     "atomic.after_commit",
     "beat",
+    "unblock.before",
     "rescue",
     "rescue.before_commit",
     "promote",

@@ -9,13 +9,14 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, criteria, scheduling, verbs
+from django_sked import arguments, criteria, scheduling, subjects, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
 from django_sked.retry import RetryPolicy
 from django_sked.states import LIVE, Answer
 from django_sked.twins import twin
+from django_sked.typed import Typed
 
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
@@ -41,7 +42,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     def schedule(
         self,
         /,
-        event: str,
+        event: str | Typed,
         payload: Any = None,
         *,
         at: datetime | None = None,
@@ -50,9 +51,10 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         timezone: str | None = None,
         key: str | None = None,
         on_conflict: scheduling.OnConflict = "error",
-        queue: str = "default",
+        queue: str = UNSET,
         priority: int = 0,
         metadata: dict[str, str] | None = None,
+        subject: models.Model | None = None,
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: Delay | None = None,
@@ -67,6 +69,9 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         **unknown: Any,
     ) -> ScheduledMessage:
         """Schedule a message and return it; without `at` or `delay` it is due now.
+
+        Instead of an event and its payload it takes an instance of a `@message_type` class, which has both, and
+        defaults for queue, attempts, retry and timeout.
 
         `at` is an aware datetime, `delay` a timedelta or seconds, `at_local` what the clocks show in `timezone`; the
         message keeps both, and `sked_sync` moves it when that zone gets other rules. On the database backend the
@@ -98,6 +103,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             queue=queue,
             priority=priority,
             metadata=metadata,
+            subject=subject,
             max_attempts=max_attempts,
             retry=retry,
             timeout=timeout,
@@ -114,13 +120,14 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def schedule_many(
         self,
-        messages: Iterable[dict[str, Any] | ScheduledMessage],
+        messages: Iterable[dict[str, Any] | ScheduledMessage | Typed],
         *,
         on_conflict: scheduling.OnConflict = "error",
         batch_size: int | None = None,
         backend: str | None = None,
     ) -> list[ScheduledMessage]:
-        """Schedule many: dictionaries of the arguments of `schedule()`, or unsaved instances; all of them or none.
+        """Schedule many: dictionaries of the arguments of `schedule()`, unsaved instances, or instances of a
+        `@message_type` class; all of them or none.
 
         Returns them in the same order. PostgreSQL takes them by COPY. One statement stores at most `batch_size` of them
         (default: as many as suits the database).
@@ -184,6 +191,20 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             event=event, queue=queue, status=status, key=key, due_from=due_from, due_until=due_until
         )
         return self._backend(backend).search(wanted)
+
+    def for_object(
+        self, subject: models.Model, *, backend: str | None = None
+    ) -> ScheduledMessageQuerySet | MessageQuery:
+        """The messages that were scheduled with this `subject`, whatever has become of them, ascending by due time.
+
+        The answer is that of `search()`. Raises NotSupported where a backend cannot search for them.
+        """
+        store = self._backend(backend)
+        if not store.supports_subjects:
+            raise NotSupported(
+                f"The backend {store.alias!r} cannot search for the messages about an object. The database backend can."
+            )
+        return store.search(criteria.Criteria(subject=subjects.identity(subject)))
 
     def keys(self, queue: str | None = None, *, backend: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
@@ -260,15 +281,18 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         key: str | None = None,
         at: datetime | None = None,
         delay: Delay | None = None,
+        payload: Any = UNSET,
         backend: str | None = None,
         **unknown: Any,
     ) -> Answer:
-        """Schedule a dead message again, now or then, with all its attempts and its history kept."""
+        """Schedule a dead message again, now or then, with all its attempts and its history kept; with another payload
+        if one is given."""
+        fields = given(payload=payload)
         return self._change(
             backend,
             id,
             key,
-            lambda store: scheduling.redrive(store.now(), at=at, delay=delay, **unknown),
+            lambda store: scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
         )
 
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:
@@ -324,5 +348,5 @@ def _refuse_unsupported(store: BaseBackend, messages: Iterable[ScheduledMessage]
     if not store.supports_workflows and any(message.waits_for for message in messages):
         raise NotSupported(
             f"The backend {store.alias!r} has no workflows: in it no message can wait for others "
-            "(on_success, on_failure, on_finish). The database backend can."
+            "(on_success, on_failure, on_finish)."
         )

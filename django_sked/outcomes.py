@@ -45,6 +45,10 @@ class Outcome:
     unroutable: bool = False
     #: What receivers said of the recurrence of the message.
     verdict: dict[str, Any] | None = None
+    #: What receivers returned, as JSON; None where nothing is to be kept.
+    result: Any = None
+    #: The progress that was last told in this attempt, in percent.
+    progress: int | None = None
     #: Perhaps an atomic receiver has noted more in the store than this outcome knows: that is added to, not replaced.
     in_doubt: bool = False
     #: The fields that were written by the transaction of an atomic receiver: there is nothing left to write.
@@ -59,6 +63,8 @@ class Outcome:
             and len(self.delivered_to) < 2
             and not self.errors
             and self.verdict is None
+            and self.result is None
+            and self.progress is None
         )
 
     @property
@@ -79,6 +85,7 @@ class Row:
     errors: list[dict[str, Any]]
     delivered_to: dict[str, str]
     verdict: dict[str, Any] | None
+    result: Any
 
 
 def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
@@ -88,6 +95,10 @@ def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
         fields["errors"] = capped((row.errors if isinstance(row.errors, list) else []) + outcome.errors)
     if outcome.verdict is not None:
         fields["verdict"] = {**outcome.verdict, **((outcome.in_doubt and row.verdict) or {})}
+    if outcome.result is not None:
+        fields["result"] = _with_what_is_stored(outcome, row)
+    if outcome.progress is not None:
+        fields["progress"] = outcome.progress
     if outcome.step == "keep":
         return fields | {"status": Status.CLAIMED, "delivered_to": outcome.delivered_to}
     if outcome.counted:
@@ -103,6 +114,12 @@ def written(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:
     if outcome.step != "release" or outcome.unroutable:
         fields["suspect"] = False
     return fields | _ending(outcome, row, now)
+
+
+def _with_what_is_stored(outcome: Outcome, row: Row) -> Any:
+    if outcome.in_doubt and isinstance(outcome.result, dict) and isinstance(row.result, dict):
+        return {**outcome.result, **row.result}
+    return outcome.result
 
 
 def _ending(outcome: Outcome, row: Row, now: datetime) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Delay = timedelta | float
 #: An argument that was not given, where None means something.
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+UNSET = scheduling.UNSET
 #: Messages changed by one statement of a bulk verb.
 CHUNK = 2000
 #: What says where a message stands, and so is written by verbs and settles only, also on finished messages.
@@ -87,9 +87,18 @@ class BulkVerbs:
         """Make the scheduled ones due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> int:
+    def redrive(
+        self,
+        /,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        **unknown: Any,
+    ) -> int:
         """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
-        return self._change(scheduling.redrive(self._store.now(), at=at, delay=delay, **unknown))
+        store, fields = self._store, given(payload=payload)
+        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     acancel = twin(cancel)
     areschedule = twin(reschedule)

@@ -125,6 +125,7 @@ def new_message(
         timeout=recurrence.timeout,
         expires_in=recurrence.expires_in,
         id=None if tick is None else ids.of_tick(recurrence.pk, tick),
+        checks_type=False,  # a tick comes in any case; who cannot be delivered dies with the reason
     )
     message.recurrence_id, message.tick_at = recurrence.pk, tick
     return message

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from django_sked import arguments, civil, dependencies, garbage, ids, payloads, verbs
+from django_sked import arguments, civil, dependencies, garbage, ids, payloads, subjects, typed, verbs
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
 from django_sked.exceptions import InvalidMessage
@@ -22,6 +22,8 @@ from django_sked.states import LIVE, Status
 if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage
 
+#: In the place of an argument that was not given, where None could be.
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 OnConflict = Literal["error", "ignore", "replace"]
 
 #: The arguments that describe one message, as `schedule()` takes them.
@@ -36,6 +38,7 @@ ARGUMENTS = (
     "queue",
     "priority",
     "metadata",
+    "subject",
     "max_attempts",
     "retry",
     "timeout",
@@ -64,9 +67,10 @@ def build(
     at_local: object = None,
     timezone: object = None,
     key: object = None,
-    queue: object = "default",
+    queue: object = UNSET,
     priority: object = 0,
     metadata: object = None,
+    subject: object = None,
     max_attempts: object = None,
     retry: object = None,
     timeout: object = None,
@@ -78,9 +82,16 @@ def build(
     on_failure: object = None,
     on_finish: object = None,
     new_id: Callable[[], UUID] = ids.uuid7,
+    checks_type: bool = True,
 ) -> ScheduledMessage:
-    """An unsaved message from the arguments of `schedule()`; raises InvalidMessage for the first wrong one."""
+    """An unsaved message from the arguments of `schedule()`; raises InvalidMessage for the first wrong one.
+
+    Without `checks_type` a payload that does not fit its type is found out when it is delivered.
+    """
     options = settings.options
+    kind = None
+    if typed.known or type(event) is not str:
+        kind, event, payload = typed.unfold(event, payload)
     local_time = None
     if at_local is not None or timezone is not None:
         at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
@@ -91,7 +102,7 @@ def build(
     values = {
         "id": new_id() if id is None else ids.parse(id),
         "event": arguments.event(event),
-        "queue": arguments.queue(queue),
+        "queue": "default" if queue is UNSET else arguments.queue(queue),
         "priority": arguments.priority(priority),
         "payload": payloads.normalise(payload, max_bytes=options.max_payload_bytes),
         "metadata": {} if metadata is None else payloads.normalise_metadata(metadata),
@@ -108,9 +119,15 @@ def build(
         "delivered_to": {},
         "errors": [],
     }
+    if kind is not None:
+        if checks_type:
+            kind.check(values["payload"])
+        _complete_typed(values, kind, queue=queue, max_attempts=max_attempts, retry=retry, timeout=timeout)
     message = _new(model, values)
     if local_time is not None:
         message.local_time = local_time
+    if subject is not None:
+        message.subject_type, message.subject_id = subjects.identity(subject)
     if id is not None:
         message.has_own_id = True
     if on_success is not None or on_failure is not None or on_finish is not None:
@@ -120,6 +137,19 @@ def build(
         is_timed = at is not None
         wait_for(message, waits_for, delay=None if is_timed else due_at - now, expires_in=expires_in)
     return message
+
+
+def _complete_typed(values: dict[str, Any], kind: typed.MessageType, **given: object) -> None:
+    """A message of a type has the type's version and, where nothing else was said, its defaults."""
+    values["schema_version"] = kind.version
+    if given["queue"] is UNSET and kind.queue is not None:
+        values["queue"] = kind.queue
+    if given["max_attempts"] is None and kind.max_attempts is not None:
+        values["max_attempts"] = kind.max_attempts
+    if given["retry"] is None and kind.retry is not None:
+        values["retry_policy"] = to_json(kind.retry)
+    if given["timeout"] is None and kind.timeout is not None:
+        values["timeout"] = kind.timeout
 
 
 def wait_for(
@@ -202,7 +232,8 @@ def on_conflict(value: object) -> OnConflict:
 def build_many(
     model: type[ScheduledMessage], settings: BackendSettings, now: datetime, items: Iterable[object]
 ) -> list[ScheduledMessage]:
-    """Unsaved messages from dictionaries of the arguments of `schedule()` or from unsaved instances."""
+    """Unsaved messages from dictionaries of the arguments of `schedule()`, from unsaved instances, or from instances
+    of a message type."""
     if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
         raise InvalidMessage(f"schedule_many takes dictionaries or unsaved messages, not {shown(items)}.")
     items = list(items)
@@ -221,7 +252,7 @@ def build_many(
                 else:
                     known = _arguments(item)
                     messages.append(build(model, settings, now, **known, new_id=new_id))
-                    last = dict(known) if shared.issuperset(known) else None
+                    last = dict(known) if shared.issuperset(known) and not _is_typed(known["event"]) else None
             except InvalidMessage as error:
                 raise type(error)(f"Message {position}: {error}") from None
     return messages
@@ -241,6 +272,10 @@ def _is_like(item: dict[Any, Any], last: dict[str, Any]) -> bool:
     return True
 
 
+def _is_typed(event: Any) -> bool:
+    return type(event) is not str or event in typed.known
+
+
 _MISSING = object()
 
 
@@ -255,7 +290,9 @@ def _another(like: ScheduledMessage, settings: BackendSettings, payload: object,
 
 def _arguments(item: object) -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
-        raise InvalidMessage(f"expected a dictionary or an unsaved message, not {shown(item)}.")
+        if typed.of(item) is not None:
+            return {"event": item}
+        raise InvalidMessage(f"expected a dictionary, an unsaved message or one of a type, not {shown(item)}.")
     if unknown := item.keys() - _KNOWN:
         raise arguments.unknown(map(str, unknown), ARGUMENTS, what="A message", values=dict(item))
     if "event" not in item:
@@ -360,6 +397,8 @@ def reschedule(
         raise InvalidMessage("reschedule() needs a new time (at=, delay=, at_local= or shift=) or a field to change.")
     if local_time is not None:
         checked["local_time"] = local_time
+    if checked.get("payload") is not None and (version := typed.folded(fields["payload"])[1]) is not None:
+        checked["schema_version"] = version
     new_expiry = checked.get("expires_at")
     if new_expiry is not None and due_at is not None and new_expiry <= due_at:
         raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")
@@ -367,7 +406,9 @@ def reschedule(
 
 
 _RESCHEDULE_FIELDS: dict[str, Any] = {
-    "payload": lambda value, settings: payloads.normalise(value, max_bytes=settings.options.max_payload_bytes),
+    "payload": lambda value, settings: payloads.normalise(
+        typed.folded(value)[0], max_bytes=settings.options.max_payload_bytes
+    ),
     "metadata": lambda value, settings: payloads.normalise_metadata(value),
     "priority": lambda value, settings: arguments.priority(value),
     "queue": lambda value, settings: arguments.queue(value),
@@ -375,11 +416,14 @@ _RESCHEDULE_FIELDS: dict[str, Any] = {
 }
 
 
-def redrive(now: datetime, *, at: object = None, delay: object = None, **unknown: Any) -> verbs.Redrive:
+def redrive(
+    settings: BackendSettings, now: datetime, *, at: object = None, delay: object = None, **fields: Any
+) -> verbs.Redrive:
     """The verb from the arguments of `redrive()`."""
-    if unknown:
-        raise arguments.unknown(unknown, ("at", "delay"), what="redrive()", values=unknown)
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now))
+    if unknown := set(fields) - {"payload"}:
+        raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked)
 
 
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:

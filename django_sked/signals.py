@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from asgiref.sync import iscoroutinefunction
 from django.dispatch import Signal
 
+from django_sked import typed
 from django_sked.exceptions import InvalidReceiver
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Receiver:
     #: Is it called in one transaction with the settle?
     atomic: bool
     _reference: Callable[[], Callable[..., Any] | None] = field(repr=False)
+    #: The events whose payload it gets as an instance of their type.
+    typed_events: frozenset[str] = frozenset()
 
     @property
     def function(self) -> Callable[..., Any] | None:
@@ -60,7 +63,8 @@ class MessageDueSignal(Signal):
     """Sent for each due message to the receivers of its event.
 
     `@receiver(message_due, event="invoice.*")` takes a name, a glob (`*` crosses dots) or a list of them; without
-    `event=` a receiver takes every event. A receiver is called with `sender=ScheduledMessage`, `message`, `signal`
+    `event=` a receiver takes every event. In the place of a name stands a `@message_type` class: then the payload is
+    an instance of it. A receiver is called with `sender=ScheduledMessage`, `message`, `signal`
     and must accept `**kwargs`. It may be a coroutine function. With `atomic=True` it runs in one transaction with the
     settle, on the database of the messages: what it writes there and "delivered" are committed together. Its name,
     under which a message remembers that it succeeded, is its `dispatch_uid`, else `module.qualname`.
@@ -79,7 +83,7 @@ class MessageDueSignal(Signal):
         weak: bool = True,
         dispatch_uid: Hashable | None = None,
         *,
-        event: str | Iterable[str] | None = None,
+        event: str | type | Iterable[str | type] | None = None,
         atomic: bool = False,
         **options: Any,
     ) -> None:
@@ -90,7 +94,7 @@ class MessageDueSignal(Signal):
             raise InvalidReceiver(f"The receiver {name!r}: atomic must be True or False, not {atomic!r}.")
         if atomic and iscoroutinefunction(receiver):
             raise InvalidReceiver(f"The receiver {name!r} is a coroutine function: a transaction needs a plain one.")
-        events = _patterns(event, name)
+        events, typed_events = _patterns(event, name)
         with self._guard:
             known = self._receivers.get(name)
             if known is not None and (function := known.function) is not None:
@@ -102,10 +106,11 @@ class MessageDueSignal(Signal):
                 if known.atomic != atomic:
                     raise InvalidReceiver(f"The receiver {name!r} is connected twice, with atomic=True and without.")
                 events = tuple(dict.fromkeys((*known.events, *events)))
+                typed_events |= known.typed_events
             super().connect(receiver, sender=None, weak=weak, dispatch_uid=name)
             reference = _weak(receiver, self._forget_the_dead) if weak else _strong(receiver)
             is_async = iscoroutinefunction(receiver)
-            self._receivers[name] = Receiver(name, events, is_async, atomic, reference)
+            self._receivers[name] = Receiver(name, events, is_async, atomic, reference, typed_events)
             self._by_event.clear()
 
     def disconnect(
@@ -167,13 +172,23 @@ def _accepts_kwargs(receiver: Callable[..., Any]) -> bool:
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _patterns(event: object, name: str) -> tuple[str, ...]:
+def _patterns(event: object, name: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The patterns, and those of them that were given as classes."""
     if event is None:
-        return EVERY_EVENT
-    patterns = [event] if isinstance(event, str) else list(event) if isinstance(event, Iterable) else []
+        return EVERY_EVENT, frozenset()
+    given = [event] if isinstance(event, str | type) else list(event) if isinstance(event, Iterable) else []
+    kinds = {cls: typed.of(cls) for cls in given if isinstance(cls, type)}
+    for cls, kind in kinds.items():
+        if kind is None:
+            raise InvalidReceiver(f"The receiver {name!r}: {cls!r} is no type of messages; see @message_type.")
+    typed_events = frozenset(kind.event for kind in kinds.values() if kind is not None)
+    patterns = [kinds[p].event if isinstance(p, type) else p for p in given]  # type: ignore[union-attr]
     if not patterns or not all(isinstance(p, str) and p and len(p) <= 255 for p in patterns):
-        raise InvalidReceiver(f"The receiver {name!r}: event must be a name, a glob or a list of them, not {event!r}.")
-    return tuple(cast("list[str]", patterns))
+        raise InvalidReceiver(
+            f"The receiver {name!r}: event must be a name, a glob, a @message_type class or a list of them, "
+            f"not {event!r}."
+        )
+    return tuple(cast("list[str]", patterns)), typed_events
 
 
 def _name_of(receiver: Callable[..., Any], dispatch_uid: Hashable | None) -> str:

@@ -103,11 +103,12 @@ class MakeDue(Verb):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redrive(Verb):
-    """Schedule a dead message again, with all its attempts before it and its history kept."""
+    """Schedule a dead message again, with all its attempts before it and its history kept; with other `fields`."""
 
     step: ClassVar[str] = "redrive"
     done: ClassVar[Answer] = Answer.REDRIVEN
     due_at: datetime | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         if status is None or status == Status.DEAD:

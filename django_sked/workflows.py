@@ -9,8 +9,8 @@ with workflow("order-42") as flow:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage, NotSupported, SkedError
 from django_sked.models import ScheduledMessage, Workflow
+from django_sked.twins import twin
+from django_sked.typed import Typed
 
 __all__ = ["Flow", "workflow"]
 
@@ -49,7 +51,7 @@ class Flow:
         """Its messages, in the order in which they were added."""
         return list(self._messages.values())
 
-    def schedule(self, /, event: str, payload: Any = None, **given: Any) -> ScheduledMessage:
+    def schedule(self, /, event: str | Typed, payload: Any = None, **given: Any) -> ScheduledMessage:
         """Add a message; takes the arguments of `ScheduledMessage.objects.schedule()`, save `backend` and
         `on_conflict`. `on_success` and its like take messages of this flow, and stored ones. Raises InvalidMessage."""
         self._refuse_over()
@@ -90,6 +92,8 @@ class Flow:
         delay = None if is_timed else arguments.duration(given.get("delay") or 0)
         scheduling.wait_for(message, waits_for, delay=delay, expires_in=given.get("expires_in"))
 
+    aschedule = twin(schedule)
+
     def _refuse_over(self) -> None:
         if self._is_over:
             raise SkedError(f"The workflow {self.name!r} has been stored already: nothing can be added to it here.")
@@ -101,30 +105,66 @@ class Flow:
         store = self._store
         using = store.database or router.db_for_write(Workflow)
         row = Workflow(id=self.id, name=self.name, backend=store.alias, metadata=self.metadata, created_at=self._now)
-        with transaction.atomic(using=using):
-            row.save(using=using, force_insert=True)
-            store.add(self.messages)
+        if store.joins_transactions:
+            with transaction.atomic(using=using):
+                row.save(using=using, force_insert=True)
+                store.add(self.messages)
+        else:
+            self._end_apart(row, using)
         self.workflow = row
 
+    def _end_apart(self, row: Workflow, using: str) -> None:
+        """The row first, so that no message is without one. Whether a call that was cut off has stored them, nobody
+        knows: then the row stays."""
+        row.save(using=using, force_insert=True)
+        try:
+            self._store.add(self.messages)
+        except SkedError:
+            row.delete()
+            raise
 
-@contextmanager
-def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: str | None = None) -> Iterator[Flow]:
+
+class Block:
+    """The block of `with workflow(...) as flow:`, or of `async with`; used once."""
+
+    def __init__(self, name: str, metadata: dict[str, str], store: BaseBackend) -> None:
+        self._name = name
+        self._metadata = metadata
+        self._store = store
+        self._flow: Flow | None = None
+
+    def __enter__(self) -> Flow:
+        if self._flow is not None:
+            raise SkedError(f"The block of the workflow {self._name!r} was entered before: call workflow() again.")
+        self._flow = Flow(self._name, self._metadata, self._store)
+        return self._flow
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._flow is not None:
+            self._flow._end()
+
+    __aenter__ = twin(__enter__)
+    __aexit__ = twin(__exit__)
+
+
+def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: str | None = None) -> Block:
     """Collect messages that wait for each other; at the end of the block they are stored, all of them or none.
 
-    On the database backend they join the caller's transaction. An error in the block stores nothing. Raises
-    InvalidMessage where one waits for itself, by whatever way, and NotSupported where the backend has no workflows.
+    For `with` and for `async with`. On the database backend they join the caller's transaction. An error in the block
+    stores nothing. Raises InvalidMessage where one waits for itself, by whatever way, and NotSupported where the
+    backend has no workflows.
     """
     store = message_backends[backend or DEFAULT_ALIAS]
     if not store.supports_workflows:
-        raise NotSupported(f"The backend {store.alias!r} has no workflows. The database backend has.")
+        raise NotSupported(f"The backend {store.alias!r} has no workflows.")
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip() or not name.isprintable():
         raise InvalidMessage(
             f"The name of a workflow must be 1 to 255 printable characters without spaces around them, "
             f"not {arguments.shown(name)}."
         )
-    flow = Flow(name, {} if metadata is None else payloads.normalise_metadata(metadata), store)
-    yield flow
-    flow._end()
+    return Block(name, {} if metadata is None else payloads.normalise_metadata(metadata), store)
 
 
 def _listed(given: Any) -> Iterable[Any]:

@@ -9,8 +9,13 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
+from django_sked import pytest_plugin
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An environment that was made before the package had an entry point for it.
+    if not config.pluginmanager.has_plugin("django_sked"):
+        config.pluginmanager.register(pytest_plugin, "django_sked")
     missing = [alias for alias in getattr(settings, "SKED_TEST_ALIASES", ()) if alias not in settings.DATABASES]
     missing += [alias for alias in getattr(settings, "SKED_TEST_STORES", ()) if alias not in settings.SKED]
     if missing and os.environ.get("CI") == "true":

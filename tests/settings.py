@@ -60,8 +60,19 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "django_sked",
+    "django_sked.contrib.tasks",
+    *([] if django.VERSION >= (6, 0) else ["django_tasks"]),
     "tests.testapp",
 ]
+# One backend of Django's tasks for each of SKED. They take any queue.
+TASKS: dict[str, dict[str, Any]] = {
+    alias: {
+        "BACKEND": "django_sked.contrib.tasks.SkedTaskBackend",
+        "QUEUES": [],
+        "OPTIONS": {"backend": alias},
+    }
+    for alias in SKED
+}
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from django_sked import verbs
-from django_sked.admin.forms import ReasonForm, RescheduleForm, VerbForm
+from django_sked.admin.forms import ReasonForm, RedriveForm, RescheduleForm, VerbForm
 from django_sked.models import ScheduledMessage
 from django_sked.states import Answer
 
@@ -95,6 +95,8 @@ ACTIONS = {
             label=_("Redrive"),
             done=ngettext_lazy("%(count)d message was redriven", "%(count)d messages were redriven", "count"),
             otherwise=_("only dead messages can be, and only while no live one holds their key"),
+            form=RedriveForm,
+            asks=True,
         ),
     )
 }

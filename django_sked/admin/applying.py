@@ -21,7 +21,7 @@ from django_sked.admin.stored import StoredMessages, backend_of
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.queries import ScheduledMessageQuerySet
-from django_sked.states import Status
+from django_sked.states import PENDING, Status
 
 #: Up to so many messages get an entry each in the history; more of them share one.
 MOST_ENTRIES = 100
@@ -65,7 +65,7 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     Where there is none, or no one transaction, an entry is written before anything is changed.
     """
     selected = capped_count(queryset)
-    before = _first(queryset, MOST_ENTRIES + 1)
+    before = first(queryset, MOST_ENTRIES + 1)
     is_batch = len(before) > MOST_ENTRIES
     backend = backend_of(queryset)
     together = backend.joins_transactions and not is_batch
@@ -76,9 +76,9 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
 
         def log(follows: bool) -> None:
             if entry is not None and is_batch:
-                _finish_batch(entry, action, form, changed, follows)
+                finish_batch(entry, action, form, changed, follows)
                 return
-            _log_each(request, backend, before, action, form)
+            log_each(request, backend, before, action, form)
             if entry is not None:
                 entry.delete()
 
@@ -90,28 +90,34 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     return Applied(action=action, changed=changed, unchanged=unchanged, follows=follows)
 
 
-def _first(queryset: Messages, count: int) -> list[ScheduledMessage]:
+def first(queryset: Messages, count: int) -> list[ScheduledMessage]:
+    """The first messages, with what `log_each` compares."""
     if isinstance(queryset, StoredMessages):
         return list(queryset[:count])
     return list(queryset.order_by("pk").defer(None).only(*_READ)[:count])
 
 
-def _log_each(
+def log_each(
     request: HttpRequest, backend: BaseBackend, before: list[ScheduledMessage], action: Action, form: VerbForm
 ) -> None:
+    """An entry for each message that is another one now."""
     after = backend.find_many([message.pk for message in before])
     texts: dict[str, list[ScheduledMessage]] = {}
     for old in before:
         new = after.get(old.pk)
-        if new is not None and _differs(old, new):
+        if new is not None and _differs(old, new, form):
             texts.setdefault(_text(old, new, action, form), []).append(new)
     for text, messages in texts.items():
         LogEntry.objects.log_actions(request.user.pk, messages, CHANGE, change_message=text)  # type: ignore[arg-type]
 
 
-def _differs(old: ScheduledMessage, new: ScheduledMessage) -> bool:
+def _differs(old: ScheduledMessage, new: ScheduledMessage, form: VerbForm) -> bool:
     # A worker may have delivered it in the same moment: that was not this user.
-    return new.status != Status.DELIVERED and any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
+    if new.status == Status.DELIVERED:
+        return False
+    arguments = form.arguments()
+    edited = "payload" in arguments and new.status in PENDING and new.payload == arguments["payload"]
+    return edited or any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
 
 
 def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: VerbForm) -> str:
@@ -124,10 +130,14 @@ def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: Ve
             "old": times.absolute(old.due_at),
             "new": times.absolute(new.due_at),
         }
-    return text + _reason(form)
+    if "payload" in form.arguments():
+        # Not what is in it: the history is for all who may view.
+        text += " " + _("Another payload.")
+    return text + reason_text(form)
 
 
-def _reason(form: VerbForm) -> str:
+def reason_text(form: VerbForm) -> str:
+    """What is put behind the text of an entry."""
     reason = form.cleaned_data.get("reason")
     return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""
 
@@ -139,18 +149,21 @@ def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEnt
         content_type=ContentType.objects.get_for_model(ScheduledMessage),
         object_repr=_("Scheduled messages: %(filter)s") % {"filter": request.GET.urlencode()[:150] or _("all")},
         action_flag=CHANGE,
-        change_message=_("%(action)s of selected messages began.") % {"action": action.label} + _reason(form),
+        change_message=_("%(action)s of selected messages began.") % {"action": action.label} + reason_text(form),
     )
 
 
-def _finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
+def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
+    """Put what was done into an entry that was written before."""
     text = f"{action.done % {'count': changed}}."
     if follows:
         text = _("%(action)s: tried on %(count)d messages.") % {"action": action.label, "count": changed}
     arguments = {name: value for name, value in form.arguments().items() if name != "reason"}
     if "at" in arguments:
         text += " " + _("Now due: %(at)s.") % {"at": times.absolute(arguments["at"])}
+    if "payload" in arguments:
+        text += " " + _("Another payload.")
     if "shift" in arguments:
         text += " " + _("Moved by %(shift)s.") % {"shift": arguments["shift"]}
-    entry.change_message = text + _reason(form)
+    entry.change_message = text + reason_text(form)
     entry.save(update_fields=["change_message"])

@@ -19,14 +19,17 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin.actions import ACTIONS, Action
 from django_sked.admin.applying import Messages, apply
-from django_sked.admin.forms import VerbForm
+from django_sked.admin.forms import EditForm, VerbForm
 from django_sked.admin.lists import CAP, capped_count
 from django_sked.admin.places import Places
 from django_sked.admin.stored import backend_of
 from django_sked.exceptions import InvalidMessage, SkedError
+from django_sked.models import ScheduledMessage
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"
+#: What the page has shown before it was answered: the name of the payload that is to be written.
+PREVIEWED = "_previewed"
 #: Messages that the page names.
 NAMED = 10
 
@@ -36,6 +39,9 @@ class Verbs(Places):
 
     verb_template = "admin/django_sked/verb.html"
     actions = list(ACTIONS)
+
+    def has_payload_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_sked.view_payload")
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return ACTIONS["cancel"].is_allowed(request)
@@ -111,10 +117,13 @@ class Verbs(Places):
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
         asks = action.asks or _is_across(request)
+        options: dict[str, Any] = {"backend": backend, "with_payload": self.has_payload_permission(request)}
+        if options["with_payload"] and issubclass(action.form, EditForm):
+            options["message"] = _only(queryset)
         if asks and ANSWERED not in request.POST:
-            return self._ask(request, queryset, action, action.form(backend=backend))
-        form = action.form(request.POST, backend=backend)
-        if not form.is_valid():
+            return self._ask(request, queryset, action, action.form(**options))
+        form = action.form(request.POST, **options)
+        if not form.is_valid() or _wants_preview(request, form):
             return self._ask(request, queryset, action, form)
         try:
             applied = apply(request, queryset, action, form)
@@ -147,9 +156,23 @@ class Verbs(Places):
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "is_across": _is_across(request),
             "answered": ANSWERED,
+            "preview": form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None,
+            "previewed": PREVIEWED,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.verb_template, context)
+
+
+def _only(queryset: Messages) -> ScheduledMessage | None:
+    """The message, if it is one."""
+    found: list[ScheduledMessage] = list(queryset.defer(None)[:2])
+    return found[0] if len(found) == 1 else None
+
+
+def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:
+    """Is there another payload, of which nobody has seen yet what it changes?"""
+    changes = isinstance(form, EditForm) and form.changes_payload
+    return changes and request.POST.get(PREVIEWED) != form.preview  # type: ignore[attr-defined]
 
 
 def _is_across(request: HttpRequest) -> bool:

@@ -17,9 +17,9 @@ class Columns:
     @admin.display(description=gettext_lazy("status"))
     def state(self, message: ScheduledMessage) -> str:
         """The status, and what is special about this message."""
-        remarks = [text for applies, text in _remarks(message) if applies]
+        noted = remarks(message)
         label = str(Status(message.status).label) if message.status in Status.values else message.status
-        return f"{label} ({', '.join(remarks)})" if remarks else label
+        return f"{label} ({', '.join(noted)})" if noted else label
 
     @admin.display(description=gettext_lazy("due"), ordering="due_at")
     def due(self, message: ScheduledMessage) -> str:
@@ -30,12 +30,14 @@ class Columns:
         return _("%(attempt)d of %(most)d") % {"attempt": message.attempt, "most": message.max_attempts}
 
 
-def _remarks(message: ScheduledMessage) -> list[tuple[bool, str]]:
+def remarks(message: ScheduledMessage) -> list[str]:
+    """What is special about this message, in a few words each."""
     live = message.is_live
-    return [
+    noted = [
         (live and message.held_at is not None, _("on hold")),
         (live and message.parents_left > 0, _("waits for others")),
         (live and message.cancel_requested, _("asked to stop")),
         (live and message.unroutable > 0, _("no receiver")),
         (live and message.suspect, _("suspect")),
     ]
+    return [text for applies, text in noted if applies]

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin import AdminSite
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
@@ -16,6 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from django_sked.admin import times
 from django_sked.admin.columns import Columns
+from django_sked.admin.relations import Relations
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
 
@@ -23,7 +23,7 @@ SUMMARY = ("event", "queue", "state", "key", "priority")
 TIMES = ("due", "next", "held", "expires", "created", "finished", "timeout")
 PROGRESS = ("attempts", "crashes", "unroutable", "progress")
 HOLDER = ("claimed_by", "claimed", "token", "cancel_requested", "suspect")
-RELATIONS = ("subject_type", "subject_id", "origin", "recurrence")
+RELATIONS = ("subject_type", "subject_id", "origin", "recurrence", "workflow", "parents_list")
 CONTENT = ("payload_text", "metadata_text", "result_text", "receivers", "error_history")
 
 
@@ -42,7 +42,7 @@ def fieldsets(message: ScheduledMessage | None, *, with_payload: bool) -> list[t
     ]
 
 
-class Details(Columns):
+class Details(Relations, Columns):
     """Mixed into the admin of messages."""
 
     @admin.display(description=gettext_lazy("next attempt"))
@@ -77,7 +77,7 @@ class Details(Columns):
         found = Recurrence.objects.filter(pk=message.recurrence_id).first()
         if found is None:
             return str(message.recurrence_id)
-        site: AdminSite = self.admin_site  # type: ignore[attr-defined]
+        site = self.admin_site
         name: str = found.name
         if site.is_registered(Recurrence):
             url = reverse("admin:django_sked_recurrence_change", args=[found.pk], current_app=site.name)
@@ -88,19 +88,19 @@ class Details(Columns):
 
     @admin.display(description=gettext_lazy("payload"))
     def payload_text(self, message: ScheduledMessage) -> str:
-        return _as_text(message.payload)
+        return as_text(message.payload)
 
     @admin.display(description=gettext_lazy("metadata"))
     def metadata_text(self, message: ScheduledMessage) -> str:
-        return _as_text(message.metadata)
+        return as_text(message.metadata)
 
     @admin.display(description=gettext_lazy("result"))
     def result_text(self, message: ScheduledMessage) -> str:
-        return _as_text(message.result)
+        return as_text(message.result)
 
     @admin.display(description=gettext_lazy("delivered to"))
     def receivers(self, message: ScheduledMessage) -> str:
-        return _as_text(message.delivered_to)
+        return as_text(message.delivered_to)
 
     @admin.display(description=gettext_lazy("errors"))
     def error_history(self, message: ScheduledMessage) -> str:
@@ -114,7 +114,8 @@ class Details(Columns):
         return _("You have no permission to see payload, metadata and errors.")
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """JSON as people read it, as HTML; a dash for nothing."""
     if value in (None, {}):
         return "-"
     return format_html('<pre class="sked-text">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False))

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import difflib
+import hashlib
+import json
 from datetime import timedelta
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
 from django.utils import timezone
-from django.utils.dateparse import parse_duration
 from django.utils.translation import gettext_lazy as _
 
 from django_sked import scheduling
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
+from django_sked.models import ScheduledMessage
+from django_sked.times import parse_shift
 
-_SHIFT = re.compile(r"(?P<sign>[+-]?)\s*" + r"\s*".join(rf"(?:(?P<{u}>\d{{1,9}})\s*{u})?" for u in "dhms"))
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
-
-def parse_shift(text: str) -> timedelta | None:
-    """The duration that "2h", "-15m", "1d 12h" or anything Django parses spells; None for another text."""
-    found = _SHIFT.fullmatch(text.strip().lower())
-    if found is None or not any(found[unit] for unit in _UNITS):
-        return parse_duration(text.strip())
-    length = timedelta(**{name: int(found[unit] or 0) for unit, name in _UNITS.items()})
-    return -length if found["sign"] == "-" else length
+__all__ = ["ReasonForm", "RescheduleForm", "ShiftField", "VerbForm", "parse_shift"]
 
 
 class ShiftField(forms.DurationField):
@@ -43,14 +37,40 @@ class ShiftField(forms.DurationField):
         return shift
 
 
+class PayloadField(forms.JSONField):
+    """JSON, or nothing for no change; what was typed is kept to be shown again."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        widget = forms.Textarea(attrs={"rows": 10, "cols": 60, "spellcheck": "false"})
+        super().__init__(label=_("Payload"), required=False, widget=widget, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, InvalidJSONInput | str):
+            return value
+        return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 class VerbForm(forms.Form):
     """Asks why; the answer goes into the history."""
 
     reason = forms.CharField(label=_("Reason"), required=False, max_length=255, help_text=_("Shown in the history."))
 
-    def __init__(self, *args: Any, backend: BaseBackend, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        backend: BaseBackend,
+        message: ScheduledMessage | None = None,
+        with_payload: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """`message` is the one that it is about, where it is about one; `with_payload`: may its payload be seen?"""
         self.backend = backend
+        self.message = message
         super().__init__(*args, **kwargs)
+        if not with_payload:
+            self.fields.pop("payload", None)
+        elif "payload" in self.fields and message is not None:
+            self.initial["payload"] = message.payload
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the verb."""
@@ -64,10 +84,71 @@ class ReasonForm(VerbForm):
         return {"reason": self.cleaned_data["reason"]}
 
 
-class RescheduleForm(VerbForm):
+class EditForm(VerbForm):
+    """May change the payload, too: for all alike, or that of the one message."""
+
+    payload = PayloadField(help_text=_("As JSON. What is left empty stays as it is."))
+
+    @property
+    def changes_payload(self) -> bool:
+        """Was a payload entered, and another one than there is?"""
+        text = self.data.get(self.add_prefix("payload"), "") if "payload" in self.fields else ""
+        if not text.strip() or "payload" not in self.cleaned_data:
+            return False
+        return self.message is None or self.cleaned_data["payload"] != self.message.payload
+
+    def arguments(self) -> dict[str, Any]:
+        return {"payload": self.cleaned_data["payload"]} if self.changes_payload else {}
+
+    @property
+    def preview(self) -> str:
+        """A name of the payload that was entered: what was previewed is what is written."""
+        return hashlib.sha256(json.dumps(self.cleaned_data.get("payload"), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def diff(self) -> list[tuple[str, str]]:
+        """The payload before and after, line by line, each with -, + or a space."""
+        if self.message is None:
+            before: list[str] = []
+        else:
+            before = _lines(self.message.payload)
+        lines = difflib.ndiff(before, _lines(self.cleaned_data.get("payload")))
+        return [(line[0], line[2:]) for line in lines if line[0] != "?"]
+
+
+def _lines(value: Any) -> list[str]:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True).splitlines()
+
+
+class RedriveForm(EditForm):
+    """Asks when, and with what; now and as it is, if nothing is entered."""
+
+    field_order = ["at", "payload", "reason"]
+    at = forms.DateTimeField(
+        label=_("New time"),
+        required=False,
+        help_text=_("Now, if nothing is entered."),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors:
+            try:
+                scheduling.redrive(self.backend.settings, self.backend.now(), **self.arguments())
+            except InvalidMessage as error:
+                self.add_error("payload" if self.changes_payload else "at", str(error))
+        return cleaned
+
+    def arguments(self) -> dict[str, Any]:
+        at = self.cleaned_data.get("at")
+        return super().arguments() | ({"at": at} if at is not None else {})
+
+
+class RescheduleForm(EditForm):
     """Asks for the new time: the same for all, or by how much each one moves."""
 
-    field_order = ["at", "shift", "reason"]
+    field_order = ["at", "shift", "payload", "reason"]
     at = forms.DateTimeField(
         label=_("New time"),
         required=False,
@@ -90,13 +171,14 @@ class RescheduleForm(VerbForm):
         given = [name for name in ("at", "shift") if cleaned.get(name) is not None]
         if self.errors:
             return cleaned
-        if len(given) != 1:
+        if len(given) > 1 or (not given and not self.changes_payload):
             raise ValidationError(_("Enter either a new time or by how much to move it."), code="invalid")
         try:
             scheduling.reschedule(self.backend.settings, self.backend.now(), **self.arguments())
         except InvalidMessage as error:
-            self.add_error(given[0], str(error))
+            self.add_error("payload" if self.changes_payload else given[0], str(error))
         return cleaned
 
     def arguments(self) -> dict[str, Any]:
-        return {name: self.cleaned_data[name] for name in ("at", "shift") if self.cleaned_data.get(name) is not None}
+        times = {name: self.cleaned_data[name] for name in ("at", "shift") if self.cleaned_data.get(name) is not None}
+        return times | super().arguments()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -13,20 +13,23 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin import details
+from django_sked.admin import details, qualifiers, times
 from django_sked.admin.actions import offered
 from django_sked.admin.asking import Verbs
 from django_sked.admin.filters import BackendFilter, DueFilter, QueueFilter, RecurrenceFilter, StatusFilter
 from django_sked.admin.lists import CappedPaginator, MessageList
 from django_sked.admin.readonly import ReadOnlyAdmin
-from django_sked.admin.stored import is_stored
+from django_sked.admin.stored import backend_of, is_stored
 from django_sked.exceptions import InvalidMessage
+from django_sked.explaining import explain
 from django_sked.models import ScheduledMessage
+from django_sked.queries import BulkVerbs
+from django_sked.timeline import timeline
 
 #: What a link may filter by besides the dropdowns: nothing confidential, and nothing that reads every row as text.
 LOOKUP_FIELDS = {
     *("pk", "id", "event", "queue", "status", "key", "priority", "due_at", "next_at", "created_at", "finished_at"),
-    *("claimed_by", "subject_type", "subject_id", "origin", "recurrence_id", "due"),
+    *("claimed_by", "subject_type", "subject_id", "origin", "recurrence_id", "workflow_id", "due"),
 }
 LOOKUPS = {"exact", "in", "gt", "gte", "lt", "lte", "startswith", "isnull"}
 LONGEST_SEARCH = 200
@@ -44,15 +47,15 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
     sortable_by: ClassVar[tuple[str, ...]] = ("due",)
     ordering: ClassVar[tuple[str, ...]] = ("-due_at", "-id")
     search_fields: ClassVar[tuple[str, ...]] = ("id", "key", "event")
-    search_help_text = gettext_lazy("An id, or the beginning of a key or an event.")
+    search_help_text = gettext_lazy(
+        "An id, the beginning of a key or an event, or qualifiers: event:invoice.* status:dead queue:mail "
+        "key:invoice-42 metadata.tenant:acme due:<2h"
+    )
 
     @property
     def media(self) -> forms.Media:
         ours = forms.Media(css={"all": ["django_sked/admin.css"]}, js=["django_sked/filters.js"])
         return super().media + ours
-
-    def has_payload_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_sked.view_payload")
 
     # List
 
@@ -77,10 +80,27 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)
             return queryset.none(), False
+        if qualifiers.has_qualifier(term):
+            return self._qualified(request, queryset, term), False
         if is_stored(queryset):
             found: Any = queryset.search(term) if term else queryset
             return found, False
         return (queryset.filter(_search(term)) if term else queryset), False
+
+    def _qualified(
+        self, request: HttpRequest, queryset: QuerySet[ScheduledMessage], term: str
+    ) -> QuerySet[ScheduledMessage]:
+        """What the qualifiers leave; where they make no sense, or are not for this user, nothing."""
+        now = backend_of(cast(BulkVerbs, queryset)).now()
+        try:
+            wanted = qualifiers.parse(term, now, with_payload=self.has_payload_permission(request))
+            found, said = qualifiers.narrow(queryset, wanted)
+        except qualifiers.Unclear as error:
+            self.message_user(request, str(error), messages.WARNING)
+            return queryset.none()
+        if said:
+            self.message_user(request, said, messages.WARNING)
+        return found
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         name, *rest = lookup.split("__")
@@ -105,6 +125,12 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
                 "url": self.url("verb", message.pk, action.name, backend=message.backend),
             }
             for action in offered(request, message)
+        ]
+        with_errors = self.has_payload_permission(request)
+        context["why"] = explain(message, with_errors=with_errors)
+        context["timeline"] = [
+            (times.absolute(moment.at) if moment.at else "", moment)
+            for moment in timeline(message, with_errors=with_errors)
         ]
         return super().render_change_form(request, context, *args, **kwargs)
 

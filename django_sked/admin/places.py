@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
-from django.db.models import QuerySet
+from django.contrib.admin import AdminSite
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest
 from django.urls import reverse
 
@@ -20,21 +21,23 @@ from django_sked.models import ScheduledMessage
 PARAMETER = "backend"
 
 
-class Places(BaseAdmin[ScheduledMessage]):
-    """Mixed into the admin of messages."""
+T = TypeVar("T", bound=Model)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduledMessage]:
-        """The messages of one backend: rows, or what stands for a QuerySet of those that are none."""
-        backend = message_backends[_chosen(request) or DEFAULT_ALIAS]
-        if backend.database is None:
-            return cast("QuerySet[ScheduledMessage]", StoredMessages(backend, Criteria()))
-        return super().get_queryset(request).using(backend.database)
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> ScheduledMessage | None:
+def address(site: AdminSite, page: str, *args: Any, backend: BaseBackend, **query: str) -> str:
+    """The address of a page on this site, such as "scheduledmessage_change", that is about this backend."""
+    url = reverse(f"admin:django_sked_{page}", args=args, current_app=site.name)
+    if backend.alias != DEFAULT_ALIAS:
+        query[PARAMETER] = backend.alias
+    return f"{url}?{urlencode(query)}" if query else url
+
+
+class Addresses(BaseAdmin[T]):
+    """What is in one backend, and is asked for there."""
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> T | None:
         """By its id in the backend that the address names, else in any: links of the history name none."""
-        named = _chosen(request)
+        named = chosen(request)
         for alias in [named] if named else message_backends:
             request.sked_backend = alias  # type: ignore[attr-defined]
             found = super().get_object(request, object_id, from_field)
@@ -46,12 +49,22 @@ class Places(BaseAdmin[ScheduledMessage]):
         return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
 
     def url(self, view: str, *args: Any, backend: BaseBackend) -> str:
-        """The address of a view on this site, about messages of this backend."""
-        url = reverse(f"admin:{self.url_name(view)}", args=args, current_app=self.admin_site.name)
-        return url if backend.alias == DEFAULT_ALIAS else f"{url}?{urlencode({PARAMETER: backend.alias})}"
+        """The address of a view on this site, about what is in this backend."""
+        return address(self.admin_site, f"{self.opts.model_name}_{view}", *args, backend=backend)
 
 
-def _chosen(request: HttpRequest) -> str | None:
+class Places(Addresses[ScheduledMessage]):
+    """Mixed into the admin of messages."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduledMessage]:
+        """The messages of one backend: rows, or what stands for a QuerySet of those that are none."""
+        backend = message_backends[chosen(request) or DEFAULT_ALIAS]
+        if backend.database is None:
+            return cast("QuerySet[ScheduledMessage]", StoredMessages(backend, Criteria()))
+        return super().get_queryset(request).using(backend.database)
+
+
+def chosen(request: HttpRequest) -> str | None:
     """The alias that the address names, or that `get_object` is looking into."""
     alias: str | None = getattr(request, "sked_backend", None) or request.GET.get(PARAMETER) or None
     if alias is not None and alias not in message_backends:

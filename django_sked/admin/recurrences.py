@@ -24,6 +24,9 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
 
+#: What a recurrence carries.
+CONFIDENTIAL = {"payload", "metadata"}
+
 
 class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
     """A cron expression or an interval, and the rest of a definition."""
@@ -100,6 +103,13 @@ class RecurrenceAdminMixin(Backfilling):
     def has_delete_permission(self, request: HttpRequest, obj: Recurrence | None = None) -> bool:
         """One at a time: Django's bulk delete would not ask who owns a row."""
         return obj is not None and not obj.is_declared and super().has_delete_permission(request, obj)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Whether there is one whose payload begins with some letter is for those who may see payloads."""
+        name = lookup.split("__")[0]
+        if name in CONFIDENTIAL and not request.user.has_perm("django_sked.view_payload"):
+            return False
+        return super().lookup_allowed(lookup, value, request)
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_sked.pause_recurrence")

@@ -169,6 +169,7 @@ def _instant(value: Any) -> datetime:
 #: Field and lookup -> what it makes of the criteria.
 _NARROW: dict[tuple[str, str], Callable[[Criteria, Any], Criteria]] = {
     **{(name, "exact"): _exactly(name) for name in ("event", "queue", "key")},
+    ("workflow_id", "exact"): lambda criteria, value: _exactly("workflow")(criteria, ids.parse(value)),
     ("status", "exact"): lambda criteria, value: _statuses(criteria, [value]),
     ("status", "in"): _statuses,
     ("due_at", "gte"): _due_from(timedelta(0)),

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST
 
 from django_sked.admin import times
+from django_sked.admin.board import sizes
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
@@ -20,21 +30,24 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
     """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
 
     list_display: tuple[Any, ...] = (
-        *("host", "pid", "version", "backend", "queue_names", "in_flight", "busy", "beat", "has_lease"),
+        *("host", "pid", "version", "backend", "pools", "in_flight", "busy", "beat", "has_lease", "drains"),
     )
     fields: ClassVar[tuple[Any, ...]] = (
         "host",
         "pid",
         "version",
         "backend",
-        "queue_names",
+        "pools",
         "in_flight",
         "busy",
         "busy_with",
         "started",
         "beat",
         "has_lease",
+        "drains",
     )
+    actions = ("drain",)
+    change_form_template = "admin/django_sked/worker.html"
     ordering: ClassVar[tuple[str, ...]] = ("host", "pid", "id")
     sortable_by: ClassVar[tuple[str, ...]] = ()
 
@@ -43,9 +56,64 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
         database = message_backends[DEFAULT_ALIAS].database
         return super().get_queryset(request).using(database) if database else super().get_queryset(request)
 
-    @admin.display(description=_("queues"))
-    def queue_names(self, worker: WorkerProcess) -> str:
-        return ", ".join(sorted(map(str, worker.queues or ())))
+    @property
+    def media(self) -> forms.Media:
+        return super().media + forms.Media(css={"all": ["django_sked/admin.css"]})
+
+    def get_urls(self) -> list[Any]:
+        drain = require_POST(self.admin_site.admin_view(self.drain_one))
+        return [path("<path:object_id>/drain/", drain, name="django_sked_workerprocess_drain"), *super().get_urls()]
+
+    def has_drain_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and request.user.has_perm("django_sked.drain_worker")
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        worker: WorkerProcess = context["original"]
+        context["may_drain"] = self.has_drain_permission(request) and worker.drain_requested_at is None
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def drain_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_drain_permission(request):
+            raise PermissionDenied
+        worker = self.get_object(request, object_id)
+        if worker is None:
+            raise Http404(f"There is no worker {object_id!r}.")
+        self._drain(request, [worker])
+        url = reverse("admin:django_sked_workerprocess_change", args=[worker.pk], current_app=self.admin_site.name)
+        return HttpResponseRedirect(url)
+
+    @admin.action(permissions=["drain"], description=_("Let selected workers finish and stop"))
+    def drain(self, request: HttpRequest, queryset: QuerySet[WorkerProcess]) -> None:
+        self._drain(request, list(queryset))
+
+    def _drain(self, request: HttpRequest, workers: Sequence[WorkerProcess]) -> None:
+        """Each one, with an entry in the log of who asked it."""
+        asked = []
+        for worker in workers:
+            with transaction.atomic(using=worker._state.db):
+                if worker.drain():
+                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message="drain")  # type: ignore[arg-type]
+                    asked.append(worker)
+        text = ngettext(
+            "%(count)d worker finishes what runs and stops.",
+            "%(count)d workers finish what runs and stop.",
+            len(asked),
+        )
+        level = messages.SUCCESS if asked else messages.WARNING
+        self.message_user(request, text % {"count": len(asked)}, level)
+
+    @admin.display(description=_("queues: threads there, wanted"))
+    def pools(self, worker: WorkerProcess) -> str:
+        wanted, there = sizes(worker.queues), sizes(worker.threads)
+        if not wanted:  # a worker of another version
+            return ", ".join(sorted(map(str, worker.queues or ())))
+        return ", ".join(f"{name} {there.get(name, '-')}/{size}" for name, size in sorted(wanted.items()))
+
+    @admin.display(description=_("asked to drain"))
+    def drains(self, worker: WorkerProcess) -> str:
+        return times.shown(worker.drain_requested_at, timezone.now())
 
     @admin.display(description=_("longest running receiver"))
     def busy(self, worker: WorkerProcess) -> str:

@@ -6,8 +6,10 @@ only tests and `django_sked.testing` pass another.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +21,11 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.dispatch import Signal
 
 from django_sked import clock, signals
+from django_sked.backends import backlog as counting
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
 from django_sked.states import PENDING, Answer
@@ -78,6 +83,8 @@ class BaseBackend(ABC):
     supports_atomic_receivers: ClassVar[bool] = False
     #: Can a message wait for others?
     supports_workflows: ClassVar[bool] = False
+    #: Can the messages about an object be searched for?
+    supports_subjects: ClassVar[bool] = False
     #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
 
@@ -184,13 +191,44 @@ class BaseBackend(ABC):
         """The messages that this one waits for, or has waited for, as far as they have not been pruned."""
         return []
 
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        """What these messages wait for, or have waited for, by child and parent, also parents that are pruned by now.
+
+        Here from `parents_of`, one message at a time and without conditions.
+        """
+        return [Link(parent=parent.pk, child=id) for id in sorted(children) for parent in self.parents_of(id)]
+
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         """How many there are; a backend that has to look at each need not go on beyond `most`."""
         return self.search(criteria).count()
 
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        """Event and version of pending messages, and how many of each were met; and whether these are all.
+
+        At most `most` are looked at, of what comes next in each queue; None looks at every one.
+        """
+        wanted = Criteria(statuses=PENDING)
+        found: Counter[tuple[str, int]] = Counter()
+        for start in range(0, sys.maxsize if most is None else most, 500):
+            stop = start + 500 if most is None else min(start + 500, most)
+            page = self.page(wanted, start, stop)
+            found.update((message.event, message.schema_version) for message in page)
+            if len(page) < stop - start:
+                return found, True
+        return found, not self.page(wanted, found.total(), found.total() + 1)
+
     @abstractmethod
     def keys(self, queue: str | None = None) -> list[str]:
         """The keys that live messages hold, sorted."""
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        """What each queue has, counted up to a cap, in few steps however much is stored and however many queues are
+        there; queues in which nothing is scheduled, claimed or dead may be left out."""
+        return counting.backlog(self, now or self.now())
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        """How many messages fire between each two of these ascending instants, counted up to a cap."""
+        return counting.forecast(self, edges)
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None) -> datetime | None:
@@ -288,6 +326,13 @@ class BaseBackend(ABC):
         Returns the fields that were written; None when the fence refuses, so that the caller rolls back.
         """
         raise NotImplementedError
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        """Note how far claimed messages are: id -> (token, percent), each only while its token is the message's.
+
+        Returns those that the fence refuses. One that somebody else has locked is passed over.
+        """
+        return []
 
     @abstractmethod
     def held_by(self, worker: UUID) -> dict[UUID, int]:

@@ -25,7 +25,7 @@ def assignments(verb: Verb, message: ScheduledMessage, now: datetime) -> dict[st
     if isinstance(verb, MakeDue):
         return {"due_at": now, "next_at": now, "local_time": None}
     assert isinstance(verb, Redrive)
-    return _redriven(verb.due_at or now, message)
+    return {**_redriven(verb.due_at or now, message), **verb.fields}
 
 
 def _rescheduled(verb: Reschedule, message: ScheduledMessage) -> dict[str, Any]:

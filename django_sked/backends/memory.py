@@ -6,33 +6,30 @@ once, also if that rolls back.
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django_sked import arguments
 from django_sked.backends.base import STORED, BaseBackend, Settled
 from django_sked.backends.changes import assignments
-from django_sked.backends.due import Due
 from django_sked.backends.query import MessageQuery
 from django_sked.backends.remembered import Families
+from django_sked.backends.shelf import Shelf, copied
 from django_sked.backends.ticks import Ticks
 from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
-from django_sked.dependencies import Decision, prepare
+from django_sked.dependencies import Decision, Link, prepare
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
-from django_sked.states import FINISHED, LIVE, PENDING, Answer, Status
+from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
 
-_JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
 _NONE = timedelta(0)
 
 
@@ -42,19 +39,17 @@ class MemoryBackend(BaseBackend):
     reaches_other_processes: ClassVar[bool] = False
     supports_wakeup: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
+    supports_subjects: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
         self._lock = threading.RLock()
-        self._messages: dict[UUID, ScheduledMessage] = {}
-        self._holders: dict[str, UUID] = {}
-        self._due = Due(self._messages)
-        self._suspects: set[UUID] = set()
+        self._shelf = Shelf()
         self._leases: dict[UUID, datetime] = {}
         # Where the workers with a lease are, or were.
         self._places: dict[UUID | None, tuple[str, int]] = {}
         self._ticks = Ticks()
-        self._families = Families(self._messages, self._write)
+        self._families = Families(self._shelf, self._shelf.write)
         self._wakers: list[Callable[[str | None], bool]] = []
 
     # Schedule
@@ -80,7 +75,7 @@ class MemoryBackend(BaseBackend):
 
     def _end(self, message: ScheduledMessage, fields: dict[str, Any], now: datetime) -> list[ScheduledMessage]:
         """Write this; if the message has ended, its children follow. Returns those that are cancelled by that."""
-        self._write(message, fields)
+        self._shelf.write(message, fields)
         if not message.has_children or message.status not in FINISHED:
             return []
         return self._followed(self._families.ended({message.pk: Status(message.status)}, now))
@@ -88,10 +83,7 @@ class MemoryBackend(BaseBackend):
     def _followed(self, decision: Decision) -> list[ScheduledMessage]:
         if decision.released:
             self._wake()
-        return self._copies(decision.cancelled)
-
-    def _copies(self, ids: Iterable[UUID]) -> list[ScheduledMessage]:
-        return [self._copy(self._messages[id]) for id in ids]
+        return self._shelf.copies(decision.cancelled)
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         with self._lock:
@@ -105,94 +97,84 @@ class MemoryBackend(BaseBackend):
             if on_conflict != "ignore" and names & seen:
                 raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
             seen |= names
-            if on_conflict != "ignore" and message.pk in self._messages:
-                holder = self._messages[message.pk]
+            if on_conflict != "ignore" and message.pk in self._shelf:
+                holder = self._shelf[message.pk]
                 raise IdInUse(f"A message with the id {message.pk} is stored already: {holder.event}, {holder.status}.")
-            if on_conflict == "error" and message.live_key in self._holders:
-                holder = self._copy(self._messages[self._holders[message.live_key]])
+            if on_conflict == "error" and (found := self._shelf.holder(message.live_key)) is not None:
                 raise KeyInUse(
-                    f"The key {message.key!r} is held by message {holder.pk} ({holder.status}).", holder=holder
+                    f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
                 )
 
     def _add_one(
         self, message: ScheduledMessage, on_conflict: OnConflict, replaced: list[ScheduledMessage]
     ) -> ScheduledMessage:
-        holder = self._messages.get(message.pk) or self._holder(message.live_key)
+        holder = self._shelf.get(message.pk) or self._shelf.holder(message.live_key)
         if holder is not None and on_conflict == "ignore":
-            return self._copy(holder)
+            return copied(holder)
         if holder is not None:
             replaced += self._take_key(holder, message)
         message.backend_alias = self.alias
         message._state.adding = False
-        self._messages[message.pk] = stored = self._copy(message)
-        self._write(stored, {})
+        self._shelf.put(message)
         message.was_created = True
         return message
-
-    def _holder(self, key: str | None) -> ScheduledMessage | None:
-        return self._messages[self._holders[key]] if key in self._holders else None
 
     def _take_key(self, holder: ScheduledMessage, message: ScheduledMessage) -> list[ScheduledMessage]:
         """Returns what is cancelled by that: a pending holder, and what waited for it."""
         reason = f"replaced by {message.pk}"
         if holder.status not in PENDING:
-            self._write(holder, {"cancel_requested": True, "live_key": None, "reason": reason})
+            self._shelf.write(holder, {"cancel_requested": True, "live_key": None, "reason": reason})
             return []
         now = self.now()
         others = self._end(holder, finish(Status.CANCELLED, now, reason), now)
-        return [self._copy(holder), *others]
+        return [copied(holder), *others]
 
     # Read
 
     def find(self, *, id: UUID | None = None, key: str | None = None) -> ScheduledMessage:
         with self._lock:
-            found = self._messages.get(id) if id is not None else self._holder(key) or self._newest(key)
+            found = self._shelf.get(id) if id is not None else self._shelf.holder(key) or self._shelf.newest(key)
             if found is None:
                 raise ScheduledMessage.DoesNotExist(f"There is no message with {f'id {id}' if id else f'key {key!r}'}.")
-            return self._copy(found)
-
-    def _newest(self, key: str | None) -> ScheduledMessage | None:
-        held = (message for message in self._messages.values() if message.key == key)
-        return max(held, key=lambda message: (message.created_at, message.pk), default=None)
+            return copied(found)
 
     def search(self, criteria: Criteria) -> MessageQuery:
         return MessageQuery(self, criteria)
 
     def page(self, criteria: Criteria, start: int, stop: int | None) -> list[ScheduledMessage]:
         with self._lock:
-            found = sorted(self._matching(criteria), key=lambda m: (m.due_at, m.pk), reverse=criteria.descending)
-            return [self._copy(message) for message in found[start:stop]]
+            return [copied(message) for message in self._shelf.ordered(criteria)[start:stop]]
 
     def parents_of(self, id: UUID) -> list[ScheduledMessage]:
         with self._lock:
-            return self._copies(parent for parent in self._families.parents(id) if parent in self._messages)
+            return self._shelf.copies(self._families.parents(id))
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        with self._lock:
+            return [link for id in sorted(children) for link in self._families.links_to(id)]
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         with self._lock:
-            return sum(1 for _ in self._matching(criteria))
-
-    def _matching(self, criteria: Criteria) -> Iterable[ScheduledMessage]:
-        return filter(criteria.matches, self._messages.values())
+            return sum(1 for _ in self._shelf.matching(criteria))
 
     def keys(self, queue: str | None = None) -> list[str]:
         with self._lock:
-            return sorted(
-                key for key, id in self._holders.items() if queue is None or self._messages[id].queue == queue
-            )
+            return self._shelf.keys_held(queue)
 
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         with self._lock:
-            scheduled = (m for m in self._messages.values() if m.status == Status.SCHEDULED and not m.suspect)
-            return min((m.next_at for m in scheduled if queue in (None, m.queue)), default=None)
+            return self._shelf.next_due_at(queue)
 
     # Change
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         with self._lock:
             self._refuse_shift([id], verb)
-            others: list[ScheduledMessage] = []
-            answer = self._change(id, verb, now or self.now(), others)
-            changed = [self._copy(self._messages[id])] if answer is verb.done else []
+            at = now or self.now()
+            answer = self._change(id, verb, at)
+            done = [id] if answer is verb.done else []
+            others = self._follow(done, verb, at)
+            changed = self._shelf.copies(done)
         self._tell_changed(changed + others, verb)
         return answer
 
@@ -200,32 +182,39 @@ class MemoryBackend(BaseBackend):
         at = now or self.now()
         with self._lock:
             self._refuse_shift(ids, verb)
-            others: list[ScheduledMessage] = []
-            changed = self._copies([id for id in ids if self._change(id, verb, at, others) is verb.done])
+            done = [id for id in ids if self._change(id, verb, at) is verb.done]
+            others = self._follow(done, verb, at)
+            changed = self._shelf.copies(done)
         self._tell_changed(changed + others, verb)
         return len(changed)
 
     def _refuse_shift(self, ids: Sequence[UUID], verb: Verb) -> None:
         if isinstance(verb, Reschedule) and verb.shift is not None:
-            for message in (self._messages[id] for id in ids if id in self._messages):
+            for message in (self._shelf[id] for id in ids if id in self._shelf):
                 if message.status in verb.starts:
                     arguments.later(message.due_at, verb.shift, "shift")
 
-    def _change(self, id: UUID, verb: Verb, now: datetime, others: list[ScheduledMessage]) -> Answer:
-        """Adds to `others` what waited for this message, and is cancelled with it."""
-        message = self._messages.get(id)
+    def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
+        """To this message alone; `_follow` sees to its children."""
+        message = self._shelf.get(id)
         status = message.status if message else None
         refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
         if isinstance(verb, Cancel) and message is not None and status == Status.CLAIMED:
-            self._write(message, {"cancel_requested": True, "reason": verb.reason})
+            self._shelf.write(message, {"cancel_requested": True, "reason": verb.reason})
         if message is None or refusal is not None:
             return Answer.NOT_FOUND if refusal is None else refusal
-        if isinstance(verb, Redrive) and message.key in self._holders:
+        if isinstance(verb, Redrive) and self._shelf.is_held(message.key):
             return Answer.KEY_IN_USE
-        others += self._end(message, assignments(verb, message, now), now)
-        if isinstance(verb, Redrive) and message.has_children:
-            self._families.redriven([id], now, self._holders.__contains__)
+        self._shelf.write(message, assignments(verb, message, now))
         return verb.done
+
+    def _follow(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> list[ScheduledMessage]:
+        """What waited for these, which have all been changed already. Returns what is cancelled by that."""
+        parents = {id: Status(self._shelf[id].status) for id in ids if self._shelf[id].has_children}
+        if parents and isinstance(verb, Redrive):
+            self._families.redriven(parents, now, self._shelf.is_held)
+        ended = {id: status for id, status in parents.items() if status in FINISHED}
+        return self._followed(self._families.ended(ended, now)) if ended else []
 
     def _tell_changed(self, changed: Sequence[ScheduledMessage], verb: Verb) -> None:
         if changed:
@@ -246,7 +235,7 @@ class MemoryBackend(BaseBackend):
             self._leases[worker.pk] = worker.lease_until
             self._places[worker.pk] = (worker.host, worker.pid)
             held = self.held_by(worker.pk).items()
-            return {id: token for id, token in held if self._messages[id].cancel_requested}
+            return {id: token for id, token in held if self._shelf[id].cancel_requested}
 
     def retire(self, worker: WorkerProcess) -> None:
         with self._lock:
@@ -257,7 +246,7 @@ class MemoryBackend(BaseBackend):
 
     def queues(self) -> list[str]:
         with self._lock:
-            return sorted({message.queue for message in self._messages.values() if message.status == Status.SCHEDULED})
+            return sorted({message.queue for message in self._shelf.with_status(Status.SCHEDULED)})
 
     def claim(
         self,
@@ -272,29 +261,24 @@ class MemoryBackend(BaseBackend):
         at = now or self.now()
         until = at + timedelta(seconds=ahead)
         with self._lock:
-            # Not one more than asked for: it would be taken out of its heap.
-            return [self._hold(message, worker, at) for message in islice(self._due.pop(queue, until), limit)]
+            return [self._hold(message, worker, at) for message in self._shelf.pop_due(queue, until, limit)]
 
     def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
         with self._lock:
-            return bool(self._due_suspects(queues, now or self.now()))
+            return bool(self._shelf.due_suspects(queues, now or self.now()))
 
     def claim_suspect(
         self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
     ) -> ScheduledMessage | None:
         at = now or self.now()
         with self._lock:
-            due = sorted(self._due_suspects(queues, at), key=lambda m: (-m.priority, m.next_at, m.pk))
+            due = sorted(self._shelf.due_suspects(queues, at), key=lambda m: (-m.priority, m.next_at, m.pk))
             return self._hold(due[0], worker, at) if due else None
-
-    def _due_suspects(self, queues: Collection[str], at: datetime) -> list[ScheduledMessage]:
-        suspects = map(self._messages.__getitem__, self._suspects)
-        return [message for message in suspects if message.queue in queues and message.next_at <= at]
 
     def _hold(self, message: ScheduledMessage, worker: UUID, at: datetime) -> ScheduledMessage:
         claimed = {"status": Status.CLAIMED, "claimed_by": worker, "claimed_at": at, "token": message.token + 1}
-        self._write(message, claimed)
-        return self._copy(message)
+        self._shelf.write(message, claimed)
+        return copied(message)
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         settled = Settled()
@@ -302,7 +286,7 @@ class MemoryBackend(BaseBackend):
         others: list[ScheduledMessage] = []
         with self._lock:
             for outcome in outcomes:
-                message = self._messages.get(outcome.id)
+                message = self._shelf.get(outcome.id)
                 if message is None or message.token != outcome.token:
                     settled.lost.append(outcome)
                     continue
@@ -316,16 +300,27 @@ class MemoryBackend(BaseBackend):
         self.tell(message_cancelled, others)
         return settled
 
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        with self._lock:
+            lost = []
+            for id, (token, percent) in progress.items():
+                message = self._shelf.get(id)
+                if message is None or message.token != token or message.status != Status.CLAIMED:
+                    lost.append(id)
+                else:
+                    message.progress = percent
+            return lost
+
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         with self._lock:
-            held = (m for m in self._messages.values() if m.status == Status.CLAIMED and m.claimed_by == worker)
-            return {message.pk: message.token for message in held}
+            held = self._shelf.with_status(Status.CLAIMED)
+            return {message.pk: message.token for message in held if message.claimed_by == worker}
 
     # Sweep
 
     def _lapsed(self, at: datetime) -> list[ScheduledMessage]:
         leased = {worker for worker, until in self._leases.items() if until >= at}
-        return [m for m in self._messages.values() if m.status == Status.CLAIMED and m.claimed_by not in leased]
+        return [m for m in self._shelf.with_status(Status.CLAIMED) if m.claimed_by not in leased]
 
     def has_lapsed(self, *, now: datetime | None = None) -> bool:
         with self._lock:
@@ -336,7 +331,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             lapsed = self._lapsed(at)[:limit]
             others = [child for message in lapsed for child in self._rescue(message, at)]
-            ended = [self._copy(message) for message in lapsed if message.status in FINISHED]
+            ended = [copied(message) for message in lapsed if message.status in FINISHED]
             self._delete_at_once(ended)
         self.tell(message_cancelled, others)
         for status, fact in ((Status.CANCELLED, message_cancelled), (Status.DEAD, message_dead)):
@@ -362,30 +357,30 @@ class MemoryBackend(BaseBackend):
 
     def _delete(self, ids: Iterable[UUID]) -> None:
         for id in ids:
-            del self._messages[id]
+            self._shelf.remove(id)
             self._families.forget(id)
 
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         at = now or self.now()
         with self._lock:
-            pending = (m for m in self._messages.values() if m.status in PENDING)
+            pending = self._shelf.with_status(*PENDING)
             passed = [(m.expires_at, m.pk) for m in pending if m.expires_at is not None and m.expires_at <= at]
-            ended = [self._messages[id] for _, id in sorted(passed)[:limit]]
+            ended = [self._shelf[id] for _, id in sorted(passed)[:limit]]
             others = [child for m in ended for child in self._end(m, finish(Status.EXPIRED, at), at)]
-            found = [self._copy(message) for message in ended]
+            found = [copied(message) for message in ended]
         self.tell(message_cancelled, others)
         return found
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         at = now or self.now()
         with self._lock:
-            old = [message.pk for message in self._messages.values() if self._is_old(message, at)][:limit]
+            old = [message.pk for message in self._shelf.values() if self._is_old(message, at)][:limit]
             self._delete(old)
             return len(old)
 
     def forget(self, ids: Sequence[UUID]) -> int:
         with self._lock:
-            finished = [id for id in ids if id in self._messages and self._messages[id].status in FINISHED]
+            finished = [id for id in ids if id in self._shelf and self._shelf[id].status in FINISHED]
             self._delete(finished)
             return len(finished)
 
@@ -394,7 +389,7 @@ class MemoryBackend(BaseBackend):
         if not self._is_past(message, at) or self._families.is_waited_for(message.pk):
             return False
         workflow = message.workflow_id
-        beside = (m for m in self._messages.values() if workflow is not None and m.workflow_id == workflow)
+        beside = (m for m in self._shelf.values() if workflow is not None and m.workflow_id == workflow)
         return all(self._is_past(other, at) for other in beside)
 
     def _is_past(self, message: ScheduledMessage, at: datetime) -> bool:
@@ -412,27 +407,3 @@ class MemoryBackend(BaseBackend):
     def _wake(self) -> None:
         for wake in list(self._wakers):
             wake(None)
-
-    # Rows
-
-    def _write(self, message: ScheduledMessage, fields: dict[str, Any]) -> None:
-        """Set fields, and keep the key table and the due heaps in step with them."""
-        old_key = message.live_key
-        for name, value in fields.items():
-            setattr(message, name, value)
-        if old_key is not None and self._holders.get(old_key) == message.pk:
-            del self._holders[old_key]
-        if message.live_key is not None and message.status in LIVE:
-            self._holders[message.live_key] = message.pk
-        self._suspects.discard(message.pk)
-        if message.status == Status.SCHEDULED and message.suspect:
-            self._suspects.add(message.pk)
-        elif message.status == Status.SCHEDULED:
-            self._due.push(message)
-
-    def _copy(self, message: ScheduledMessage) -> ScheduledMessage:
-        twin = copy.copy(message)
-        twin._state = copy.copy(message._state)
-        for name in _JSON:
-            setattr(twin, name, copy.deepcopy(getattr(message, name)))
-        return twin

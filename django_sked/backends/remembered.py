@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django_sked.dependencies import CHILD, Child, Decision, Edge, EdgeState, beyond, decide, refuse_unknown
+from django_sked.dependencies import CHILD, Child, Decision, Edge, EdgeState, Link, beyond, decide, refuse_unknown
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
 
@@ -123,6 +123,13 @@ class Families:
 
     def parents(self, child: UUID) -> list[UUID]:
         return sorted(self._by_child.get(child, {}))
+
+    def links_to(self, child: UUID) -> list[Link]:
+        edges = self._by_child.get(child, {})
+        return [
+            Link(parent=id, child=child, condition=str(edges[id].condition), state=str(edges[id].state))
+            for id in sorted(edges)
+        ]
 
     def is_waited_for(self, parent: UUID) -> bool:
         children = (self._messages.get(child) for child in self._by_parent.get(parent, {}))

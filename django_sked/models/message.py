@@ -7,11 +7,12 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from asgiref.sync import sync_to_async
 from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import civil, ids, scheduling, signals, verbs
+from django_sked import arguments, civil, ids, scheduling, signals, subjects, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -107,6 +108,8 @@ class ScheduledMessage(models.Model):
     waits_for: Mapping[uuid.UUID, str] = MappingProxyType({})
     #: Of a message that `Worker.messages()` handed over, where to say what became of it.
     _delivery: Any = None
+    #: In a receiver, the attempt that it belongs to: see `worker/answers.py`.
+    _attempt: Any = None
     #: In which term of its lease a worker claimed it: see `worker/leases.py`.
     _term: int = 0
 
@@ -209,6 +212,15 @@ class ScheduledMessage(models.Model):
         """The messages that it waits for, or has waited for, with what became of them; asked of the backend now."""
         return self.backend.parents_of(self.pk)
 
+    async def aparents(self) -> list[ScheduledMessage]:
+        """Asynchronous twin of `parents`."""
+        return await sync_to_async(lambda: self.parents)()
+
+    @property
+    def subject(self) -> models.Model | None:
+        """The object that it is about; None where there is none, or none any more. Asked for now."""
+        return subjects.find(self.subject_type, self.subject_id)
+
     @property
     def at_local(self) -> datetime | None:
         """The wall time that was asked for with `at_local=`, without a time zone; None of other messages."""
@@ -226,6 +238,19 @@ class ScheduledMessage(models.Model):
         The same at every attempt at this message by the receiver that asks, and another one for every other receiver.
         """
         return str(uuid.uuid5(self.pk, self.receiver or ""))
+
+    def set_progress(self, percent: float, /) -> None:
+        """In a receiver, or between `Worker.messages()` and its answer: the work is so far, from 0 to 100 percent.
+
+        Others see it within milliseconds, also while a transaction is open here; ten times a second at most, and the
+        last one surely when the attempt has ended. Cheap, and never waits for the store: asynchronous receivers may
+        call it, too. Raises LeaseLost once it is known that the message is another worker's by now.
+        """
+        checked = arguments.percent(percent)
+        if self._attempt is None:
+            raise SkedError(f"Message {self.pk} is not being delivered here: only its receivers tell its progress.")
+        self._attempt.report(checked)
+        self.progress = checked
 
     @contextmanager
     def delivery(self) -> Iterator[Self]:
@@ -245,9 +270,9 @@ class ScheduledMessage(models.Model):
         finally:
             signals._current.reset(context)
 
-    def deliver(self) -> None:
-        """Of a message from `Worker.messages()`: it has been delivered."""
-        self._handed_over().answer()
+    def deliver(self, result: Any = None) -> None:
+        """Of a message from `Worker.messages()`: it has been delivered, with what a receiver would have returned."""
+        self._handed_over().answer(result=result)
 
     def retry(self, *, at: datetime | None = None, delay: Delay | None = None) -> None:
         """Of a message from `Worker.messages()`: this attempt has failed; without a time, again by the policy."""
@@ -320,9 +345,18 @@ class ScheduledMessage(models.Model):
         """Make it due now."""
         return self._change(verbs.MakeDue())
 
-    def redrive(self, /, *, at: datetime | None = None, delay: Delay | None = None, **unknown: Any) -> Answer:
-        """Schedule it again after it died, now or then."""
-        return self._change(scheduling.redrive(self.backend.now(), at=at, delay=delay, **unknown))
+    def redrive(
+        self,
+        /,
+        *,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        **unknown: Any,
+    ) -> Answer:
+        """Schedule it again after it died, now or then, with another payload if one is given."""
+        store, fields = self.backend, given(payload=payload)
+        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)
@@ -330,6 +364,7 @@ class ScheduledMessage(models.Model):
             self.refresh_from_db()
         return answer
 
+    aset_progress = twin(set_progress)
     acancel = twin(cancel)
     areschedule = twin(reschedule)
     ahold = twin(hold)

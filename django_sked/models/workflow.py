@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -101,13 +102,20 @@ class Workflow(models.Model):
         """Running while a message is live; held when people hold back all that could go on; else failed when a message
         has died or expired, also if others took care of that, or finished."""
         counts = self.counts
-        if counts.get(Status.SCHEDULED) or counts.get(Status.CLAIMED):
-            return self.State.RUNNING
-        if counts.get(Status.BLOCKED):
+        is_held = False
+        if counts.get(Status.BLOCKED) and not (counts.get(Status.SCHEDULED) or counts.get(Status.CLAIMED)):
             is_held = any(message.held_at for message in self.store.search(_blocked(self.pk)))
-            return self.State.HELD if is_held else self.State.RUNNING
+        return self.state_of(counts, is_held=is_held)
+
+    @classmethod
+    def state_of(cls, counts: Mapping[Status, int], *, is_held: bool) -> State:
+        """The state of a workflow with so many messages in each status; `is_held` if a blocked one is on hold."""
+        if counts.get(Status.SCHEDULED) or counts.get(Status.CLAIMED):
+            return cls.State.RUNNING
+        if counts.get(Status.BLOCKED):
+            return cls.State.HELD if is_held else cls.State.RUNNING
         has_failed = counts.get(Status.DEAD) or counts.get(Status.EXPIRED)
-        return self.State.FAILED if has_failed else self.State.FINISHED
+        return cls.State.FAILED if has_failed else cls.State.FINISHED
 
     # Changes
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django_sked import arguments
-from django_sked.exceptions import Bury, Reschedule, Retry, SkedError
+from django_sked.exceptions import Bury, LeaseLost, Reschedule, Retry, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Step
 from django_sked.retry import Exponential, RetryPolicy, from_json
@@ -42,6 +42,17 @@ class Attempt:
     has_begun: bool = False
     #: What was said of its recurrence, now or at attempts before.
     verdict: dict[str, Any] | None = None
+    #: Receiver -> what it returned, as JSON; at attempts before also, if the message is for several.
+    results: dict[str, Any] | None = None
+    is_for_several: bool = False
+    #: The progress that was last told, in percent, and to whom it is told.
+    progress: int | None = None
+    tell_progress: Callable[[Attempt], None] | None = None
+    #: Has the message turned out to be somebody else's? And is it over, whatever is still to be written?
+    is_lost: bool = False
+    is_over: bool = False
+    #: The payload as an instance of its type, for the first receiver that takes it so.
+    decoded: Any = None
     #: Was the last receiver interrupted, because its time was up?
     was_interrupted: bool = False
 
@@ -50,10 +61,30 @@ class Attempt:
 
     def and_satisfied(self, receiver: str) -> Attempt:
         """The attempt as it will be if this receiver succeeds."""
-        return Attempt(self.message, self.satisfied | {receiver: "delivered"}, self.replies, True, self.verdict)
+        return replace(self, satisfied=self.satisfied | {receiver: "delivered"}, has_begun=True)
 
     def and_said(self, reply: Reply) -> Attempt:
-        return Attempt(self.message, self.satisfied, [*self.replies, reply], True, self.verdict)
+        return replace(self, replies=[*self.replies, reply], has_begun=True)
+
+    def report(self, progress: int) -> None:
+        """The message is so far, in percent. Raises LeaseLost once it is known to be somebody else's."""
+        if self.is_lost:
+            raise LeaseLost(f"Message {self.message.pk} is held by another worker by now, or has ended.")
+        self.progress = progress
+        if self.tell_progress is not None:
+            self.tell_progress(self)
+
+    @property
+    def result(self) -> Any:
+        """What is to be kept of that: the value of the one receiver, or all of them by name. None: nothing new."""
+        if self.results is None:
+            return None
+        return self.results if self.is_for_several else next(iter(self.results.values()), None)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What any outcome of it writes besides."""
+        return {"verdict": self.verdict, "result": self.result, "progress": self.progress}
 
 
 class Answers:
@@ -108,9 +139,11 @@ class Answers:
             "at": self._clock().isoformat(timespec="microseconds"),
             "receiver": receiver,
             "type": type(error).__name__,
+            "class": failures.path_of(error),
             "text": failures.text_of(error),
             "traceback": failures.traceback_of(error),
             "worker": self._worker,
+            "started_at": _started_at(message),
         }
 
     def conclude(self, attempt: Attempt) -> Outcome:
@@ -118,7 +151,13 @@ class Answers:
         message, satisfied, replies = attempt.message, attempt.satisfied, attempt.replies
         if not replies and "buried" not in satisfied.values():
             return Outcome(
-                id=message.id, token=message.token, step="deliver", delivered_to=satisfied, verdict=attempt.verdict
+                id=message.id,
+                token=message.token,
+                step="deliver",
+                delivered_to=satisfied,
+                verdict=attempt.verdict,
+                result=attempt.result,
+                progress=attempt.progress,
             )
         again = [reply.at for reply in replies if reply.at is not None]
         errors = [reply.error for reply in replies if reply.error is not None]
@@ -137,15 +176,18 @@ class Answers:
             delivered_to=satisfied,
             errors=errors,
             reason=_last_text([*message.errors, *errors]) if step == "bury" else "",
-            verdict=attempt.verdict,
+            **attempt.said,
         )
 
     def keep(self, attempt: Attempt) -> Outcome:
         """Still claimed, with a note of who is satisfied: others are still to be called."""
-        message = attempt.message
-        satisfied, verdict = attempt.satisfied, attempt.verdict
         return Outcome(
-            id=message.id, token=message.token, step="keep", counted=False, delivered_to=satisfied, verdict=verdict
+            id=attempt.message.id,
+            token=attempt.message.token,
+            step="keep",
+            counted=False,
+            delivered_to=attempt.satisfied,
+            **attempt.said,
         )
 
     def in_doubt(self, attempt: Attempt, receiver: str) -> Outcome:
@@ -165,6 +207,7 @@ class Answers:
             has_begun=attempt.has_begun,
             delivered_to=attempt.satisfied,
             errors=[reply.error for reply in attempt.replies if reply.error is not None],
+            **attempt.said,
         )
 
     def not_started(self, attempt: Attempt, receiver: str) -> Outcome:
@@ -192,7 +235,29 @@ class Answers:
             delivered_to=satisfied,
             errors=[*(reply.error for reply in attempt.replies if reply.error is not None), entry],
             reason=entry["text"] if is_last else "",
+            **attempt.said,
         )
+
+    def undecodable(self, attempt: Attempt, error: UndecodablePayload) -> Outcome:
+        """Nobody can be called with this payload: dead at once, as no attempt that remains could help."""
+        entry = self._entry("", error, attempt.message)
+        return Outcome(
+            id=attempt.message.id,
+            token=attempt.message.token,
+            step="bury",
+            has_begun=False,
+            delivered_to={name: kind for name, kind in attempt.satisfied.items() if kind == "delivered"},
+            errors=[entry],
+            reason=entry["text"],
+            verdict=attempt.verdict,
+        )
+
+
+def _started_at(message: ScheduledMessage) -> str | None:
+    """When the message was taken, or was due if it was taken ahead."""
+    if message.claimed_at is None:
+        return None
+    return max(message.claimed_at, message.next_at).isoformat(timespec="microseconds")
 
 
 def _last_text(errors: list[dict[str, Any]]) -> str:

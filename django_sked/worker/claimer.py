@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from django_sked import clock, failpoints
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.worker.options import WorkerOptions
-from django_sked.worker.pool import Pool, Room
+from django_sked.worker.pool import NO_ROOM, Pool, Room
 
 #: Seconds after which the queues in the store are looked up again, by a worker that serves all of them.
 LOOK_AGAIN = 1.0
@@ -29,6 +29,7 @@ class Claimer:
         make_pool: Callable[[str, int], Pool],
         *,
         term: Callable[[], int] = lambda: 0,
+        is_paused: Callable[[str], bool] = lambda queue: False,
     ) -> None:
         self._backend = backend
         self._worker = worker
@@ -37,6 +38,7 @@ class Claimer:
         self._clock = store_clock
         self._make_pool = make_pool
         self._term = term
+        self._is_paused = is_paused
         self._left = options.max_messages
         self._looked_at = float("-inf")
         #: How often somebody wanted the queues to be looked up, and the last of these wishes that came true.
@@ -70,6 +72,8 @@ class Claimer:
         return claimed, more
 
     def _room(self, pool: Pool) -> Room:
+        if self._is_paused(pool.queue):
+            return NO_ROOM
         room = pool.room(self._options.batch_size)
         if self._left is None or room.limit <= self._left:
             return room
@@ -102,10 +106,13 @@ class Claimer:
         if self.is_spent:
             return None
         self._look_for_queues()
+        queues = self._awake(self.pools)
+        if not queues:
+            return None
         failpoints.hit("claim.before")
         with self._lock:
             term = self._term()
-            message = self._backend.claim_suspect(self._worker, list(self.pools))
+            message = self._backend.claim_suspect(self._worker, queues)
             failpoints.hit("claim.after")
             if message is not None:
                 message._term = term
@@ -119,8 +126,11 @@ class Claimer:
 
     def has_suspects(self) -> bool:
         """Is a suspect due in a queue that is served here?"""
-        queues = self._queues_now() if self._looks_again else list(self.pools)
+        queues = self._awake(self._queues_now() if self._looks_again else self.pools)
         return bool(queues) and self._backend.has_suspects(queues)
+
+    def _awake(self, queues: Iterable[str]) -> list[str]:
+        return [queue for queue in queues if not self._is_paused(queue)]
 
     @property
     def is_spent(self) -> bool:

@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from django_sked import clock
 from django_sked.exceptions import AttemptTimedOut
@@ -66,12 +67,12 @@ class Deadlines:
 
     def run(
         self,
-        receiver: Callable[[], None],
+        receiver: Callable[[], Any],
         seconds: float,
         abandon: Callable[[int], None],
         on_interrupt: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Call the receiver in this thread; raises AttemptTimedOut when it is too slow.
+    ) -> Any:
+        """Call the receiver in this thread, and return what it returns; raises AttemptTimedOut when it is too slow.
 
         `on_interrupt` is called when it was too slow and has ended, whatever it made of the exception. One that
         ignores the exception is written off: `abandon` is called with its thread, in another one, and when the
@@ -85,7 +86,7 @@ class Deadlines:
                 # From here on the exception may arrive, at the latest moment just before the receiver is entered.
                 self._running[number] = call
                 self._wakes.put(None)
-                receiver()
+                return receiver()
             except AttemptTimedOut:
                 arrived = True
                 raise

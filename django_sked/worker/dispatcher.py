@@ -13,21 +13,25 @@ from uuid import UUID
 
 from django.db.models.base import ModelState
 
-from django_sked import failpoints, payloads, signals
+from django_sked import failpoints, payloads, signals, typed
 from django_sked.backends.base import BaseBackend
-from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError
+from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import Receiver, message_due, message_started
-from django_sked.worker import failures, hygiene, transactions
+from django_sked.worker import failures, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
 from django_sked.worker.deadlines import Abandoned, Deadlines
+from django_sked.worker.hooks import Hooks
+from django_sked.worker.results import Results
 from django_sked.worker.watchdog import Guard
 
 logger = logging.getLogger("django_sked.worker")
 
 #: Seconds until a message without a receiver is offered again: doubled each time, from the first to the second.
 UNROUTABLE_DELAYS = (5.0, 300.0)
+#: Times that a message of a version that is not known here is given back so, for about half an hour.
+MOST_TOO_NEW = 12
 #: Events for which that was said, so that it is said once.
 MOST_WARNED = 10_000
 
@@ -55,6 +59,7 @@ class Dispatcher:
         write_off: Callable[[int, Outcome], None] = lambda thread, outcome: None,
         guard: Callable[[Callable[[int], None]], Guard] = lambda abandon: Guard({}, abandon),
         receivers_of: Callable[[str], tuple[Receiver, ...]] = message_due.receivers_of,
+        tell_progress: Callable[[Attempt], None] | None = None,
     ) -> None:
         self._backend = backend
         self._clock = clock
@@ -65,8 +70,12 @@ class Dispatcher:
         self._write_off = write_off
         self._guard = guard
         self.receivers_of = receivers_of
+        self._tell_progress = tell_progress or partial(progress.write_now, backend)
         self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
         self._warned: set[str] = set()
+        #: Around each call of a receiver; a loop of the program's own has them around its own work.
+        self.hooks = Hooks(backend.options.around_delivery)
+        self._results = Results(backend.options.max_result_bytes)
         #: What the receivers running now were given, by id and token.
         self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
 
@@ -75,7 +84,7 @@ class Dispatcher:
 
         None when there is nothing to write any more: the message is not ours.
         """
-        attempt = Attempt(message, {}, verdict=message.verdict)
+        attempt = Attempt(message, {}, verdict=message.verdict, tell_progress=self._tell_progress)
         try:
             receivers = self.receivers_of(message.event)
             return self._dispatch(attempt, receivers) if receivers else self._unroutable(message)
@@ -87,6 +96,8 @@ class Dispatcher:
                 raise
             logger.exception("set_aside event=%s id=%s", message.event, message.id)
             return self._answers.set_aside(attempt, error)
+        finally:
+            attempt.is_over = True
 
     def request_cancel(self, tokens: Mapping[UUID, int]) -> None:
         """Let receivers that run now, under these tokens, see that their message shall be cancelled."""
@@ -97,11 +108,17 @@ class Dispatcher:
     def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
         message = attempt.message
         attempt.satisfied = dict(message.delivered_to)
+        attempt.is_for_several = len(receivers) > 1 or bool(attempt.satisfied)
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
+        if typed.known and any(message.event in receiver.typed_events for receiver in wanted):
+            try:
+                attempt.decoded = typed.decoded(message.event, message.payload, message.schema_version)
+            except UndecodablePayload as error:
+                return self._undecodable(attempt, error)
         for receiver in wanted:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 return instead
-            shown = _shown(message, receiver.name, alone=len(wanted) == 1)
+            shown = _shown(attempt, receiver, alone=len(wanted) == 1)
             if not attempt.has_begun:
                 signals.tell(message_started, [shown], self._backend.alias)
             try:
@@ -110,7 +127,9 @@ class Dispatcher:
                     if outcome.step != "keep":
                         return outcome
                 else:
-                    self._call(attempt, receiver, shown, message.timeout)
+                    value = self._call(attempt, receiver, shown, message.timeout)
+                    if value is not None:
+                        self._results.keep(attempt, receiver.name, value)
                 attempt.satisfied[receiver.name] = "delivered"
             except (Abandoned, transactions.Lost):
                 raise
@@ -141,17 +160,17 @@ class Dispatcher:
         if self._backend.has_one_writer:
             # The beat of this very worker waits until the transaction ends.
             timeout = min(timeout, self._lease / 2)
-        before = attempt.verdict
+        before, results = attempt.verdict, attempt.results
 
         def call() -> None:
             # It may have waited long for this transaction: for a connection, or where one writes at a time.
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 raise transactions.NotStarted(instead)
             # Each try gets the message as it is stored, whatever the one before it did to its own.
-            shown = _shown(attempt.message, receiver.name, alone=False)
-            attempt.verdict = before
+            shown = _shown(attempt, receiver, alone=False)
+            attempt.verdict, attempt.results = before, results
             try:
-                self._call(attempt, receiver, shown, timeout)
+                value = self._call(attempt, receiver, shown, timeout)
             except Exception as error:
                 if attempt.was_interrupted and self._backend.is_expected(error):
                     raise AttemptTimedOut(_had(timeout)) from error
@@ -159,14 +178,16 @@ class Dispatcher:
             if attempt.was_interrupted:
                 # It swallowed that; but whether its connection still says the truth, nobody knows.
                 raise AttemptTimedOut(_had(timeout))
-            outcome.verdict = attempt.verdict
+            if value is not None:
+                self._results.keep(attempt, receiver.name, value)
+            outcome.verdict, outcome.result, outcome.progress = attempt.verdict, attempt.result, attempt.progress
 
         after = attempt.and_satisfied(receiver.name)
         outcome = self._answers.conclude(after) if is_last else self._answers.keep(after)
         seconds = (timeout + self._lease).total_seconds()
 
         def in_doubt() -> Outcome:
-            attempt.verdict = before
+            attempt.verdict, attempt.results = before, results
             return self._answers.in_doubt(attempt, receiver.name)
 
         guard = self._guard(lambda thread: self._write_off(thread, in_doubt()))
@@ -176,12 +197,18 @@ class Dispatcher:
             return error.instead
         except transactions.InDoubt:
             return in_doubt()
+        except BaseException:
+            attempt.results = results
+            raise
 
-    def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> None:
+    def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> Any:
+        """Returns what the receiver returns."""
         attempt.has_begun = True
         function = receiver.function
         if function is None:
             raise SkedError(f"The receiver {receiver.name} is gone: it was garbage-collected.")
+        if self.hooks and not receiver.is_async:
+            function = partial(self.hooks.call, shown, function)
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
         context = signals._current.set(shown)
         claim = (attempt.message.id, attempt.message.token)
@@ -189,18 +216,20 @@ class Dispatcher:
         try:
             failpoints.hit("dispatch.during")
             if receiver.is_async:
-                self._run_async(function, kwargs, None if timeout is None else timeout.total_seconds())
+                value = self._call_async(shown, function, kwargs, timeout)
             elif timeout is None or self._deadlines is None:
-                function(**kwargs)
+                value = function(**kwargs)
             else:
                 write_off = partial(self._not_ended, attempt, receiver.name, timeout)
                 called = partial(function, **kwargs)
-                self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
+                value = self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown)
+            return value
         except EndRecurrence as end:
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown, end=end.reason)
+            return None
         except AttemptTimedOut as error:
             if not error.args and timeout is not None:
                 error.args = (_had(timeout),)
@@ -208,6 +237,16 @@ class Dispatcher:
         finally:
             self._shown.pop(claim, None)
             signals._current.reset(context)
+
+    def _call_async(
+        self, shown: ScheduledMessage, function: Callable[..., Any], kwargs: dict[str, Any], timeout: timedelta | None
+    ) -> Any:
+        seconds = None if timeout is None else timeout.total_seconds()
+        if not self.hooks:
+            return self._run_async(function, kwargs, seconds)
+        # In this thread, and so not on the loop of all; the context variables that they set go along.
+        with self.hooks.around(shown):
+            return self._run_async(function, kwargs, seconds)
 
     def _note(self, attempt: Attempt, shown: ScheduledMessage, **said: Any) -> None:
         """Keep what a receiver said of the recurrence of the message, for the promoter to read."""
@@ -224,40 +263,65 @@ class Dispatcher:
         reply = self._answers.reply(receiver, error, attempt.message)
         self._write_off(thread, self._answers.conclude(attempt.and_said(reply)))
 
+    def _undecodable(self, attempt: Attempt, error: UndecodablePayload) -> Outcome:
+        """Dead; but what is too new was scheduled by a newer release, whose workers may be about to start."""
+        message = attempt.message
+        if isinstance(error, typed.VersionTooNew) and message.unroutable < MOST_TOO_NEW:
+            if message.event not in self._warned and len(self._warned) < MOST_WARNED:
+                self._warned.add(message.event)
+                logger.warning(
+                    "version_unknown event=%s id=%s version=%s", message.event, message.id, message.schema_version
+                )
+            return _released(message)
+        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, str(error))
+        return self._answers.undecodable(attempt, error)
+
     def _unroutable(self, message: ScheduledMessage) -> Outcome:
         if message.event not in self._warned and len(self._warned) < MOST_WARNED:
             self._warned.add(message.event)
             near = difflib.get_close_matches(message.event, message_due.events(), n=1)
             hint = f" nearest={near[0]}" if near else ""
             logger.warning("unroutable event=%s id=%s%s", message.event, message.id, hint)
-        first, last = UNROUTABLE_DELAYS
-        return Outcome(
-            id=message.id,
-            token=message.token,
-            step="release",
-            delay=min(last, first * 2.0 ** min(message.unroutable, 10)),
-            counted=False,
-            unroutable=True,
-        )
+        return _released(message)
+
+
+def _released(message: ScheduledMessage) -> Outcome:
+    """Given back, for others to take, or for later."""
+    first, last = UNROUTABLE_DELAYS
+    return Outcome(
+        id=message.id,
+        token=message.token,
+        step="release",
+        delay=min(last, first * 2.0 ** min(message.unroutable, 10)),
+        counted=False,
+        unroutable=True,
+    )
 
 
 def _had(timeout: timedelta) -> str:
     return f"It had {timeout.total_seconds():g} s."
 
 
-def _shown(message: ScheduledMessage, receiver: str, *, alone: bool) -> ScheduledMessage:
+def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMessage:
     """What a receiver gets: the message with the number of this attempt; setting its fields changes nothing of ours.
 
     A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told.
     """
+    message = attempt.message
     shown = ScheduledMessage.__new__(ScheduledMessage)
     values = shown.__dict__
     values.update(message.__dict__)
     values["_state"] = state = ModelState()
     state.adding, state.db = message._state.adding, message._state.db
     values["attempt"] = message.attempt + 1
-    values["receiver"] = receiver
+    values["receiver"] = receiver.name
+    values["_attempt"] = attempt
     if not alone:
         for name in _JSON:
             values[name] = copy.deepcopy(values[name])
+    if message.event in receiver.typed_events:
+        decoded, attempt.decoded = attempt.decoded, None
+        if decoded is None:  # given to another receiver, or to this one in a transaction that was undone
+            decoded = typed.decoded(message.event, message.payload, message.schema_version)
+        values["payload"] = decoded
     return shown

@@ -33,15 +33,15 @@ class EventLoop:
 
     def run(
         self, function: Callable[..., Coroutine[Any, Any, Any]], kwargs: dict[str, Any], seconds: float | None = None
-    ) -> None:
-        """Call the coroutine function, wait for its end, and raise what it raised. Keeps the context variables.
+    ) -> Any:
+        """Call the coroutine function, wait for its end, and return or raise what it does. Keeps the context variables.
 
         After so many seconds it is cancelled, and AttemptTimedOut is raised; the same for one that does not end then.
         """
         loop = self._started()
         future = asyncio.run_coroutine_threadsafe(_isolated(function, kwargs, seconds), loop)
         try:
-            error = future.result(None if seconds is None else seconds + GRACE)
+            error, value = future.result(None if seconds is None else seconds + GRACE)
         except concurrent.futures.TimeoutError:
             if future.done():
                 raise  # the receiver's own
@@ -50,6 +50,7 @@ class EventLoop:
             raise AttemptTimedOut(f"It had {seconds} s, and did not end when it was cancelled.") from None
         if error is not None:
             raise error
+        return value
 
     def _replace_if_blocked(self, loop: asyncio.AbstractEventLoop) -> None:
         """A receiver that blocks the loop blocks all others: those to come get another one."""
@@ -100,20 +101,19 @@ class EventLoop:
 
 async def _isolated(
     function: Callable[..., Coroutine[Any, Any, Any]], kwargs: dict[str, Any], seconds: float | None
-) -> BaseException | None:
+) -> tuple[BaseException | None, Any]:
     # Synchronous code below one receiver shares a thread; it never waits for that of another receiver.
     context = ThreadSensitiveContext()
     async with context:
         try:
             async with asyncio.timeout(seconds) as limit:
-                await function(**kwargs)
+                return None, await function(**kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
-            return error  # raised out of a task, either would end the loop
+            return error, None  # raised out of a task, either would end the loop
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            return AttemptTimedOut(f"It had {seconds} s.").with_traceback(error.__traceback__)
+            return AttemptTimedOut(f"It had {seconds} s.").with_traceback(error.__traceback__), None
         finally:
             if context in SyncToAsync.context_to_thread_executor:
                 await sync_to_async(hygiene.clean)(closing=True)
-    return None

@@ -17,6 +17,12 @@ def is_from_the_keyboard(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
+def path_of(error: BaseException) -> str:
+    """Where its class is: module and qualified name."""
+    cls = type(error)
+    return _storable(f"{cls.__module__}.{cls.__qualname__}"[:LONGEST_TEXT])
+
+
 def text_of(error: BaseException) -> str:
     """Its text; of a `Retry` that was raised from another error, that one's too."""
     try:

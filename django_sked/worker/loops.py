@@ -98,9 +98,15 @@ class Loop(Part):
         self._backend = backend
         self._reporter = reporter
         self._stopped = threading.Event()
+        self._alarm = threading.Event()
 
     def stop(self) -> None:
         self._stopped.set()
+        self._alarm.set()
+
+    def soon(self) -> None:
+        """Do the next step now."""
+        self._alarm.set()
 
     def may_end(self) -> bool:
         return self._stopped.is_set()
@@ -117,5 +123,6 @@ class Loop(Part):
                 self._reporter.report(self._step_name, error)
                 delay = min(backoff.next(), self._interval)
             hygiene.clean(closing=delay >= SELDOM, thoroughly=True)
-            self._stopped.wait(delay)
+            self._alarm.wait(delay)
+            self._alarm.clear()
         hygiene.clean(closing=True)

@@ -212,6 +212,12 @@ class Pool:
             return not self._waiting and not self._early and not self._threads
 
     @property
+    def threads(self) -> int:
+        """Threads that there are at this moment: they come with work, up to `size`, and go without."""
+        with self._condition:
+            return self._threads
+
+    @property
     def abandoned(self) -> int:
         """Threads that were written off and have not ended."""
         with self._condition:
@@ -227,6 +233,11 @@ class Pool:
         with self._condition:
             self._start_threads()  # in case that the system had none left before
             return self._unstarted() if self._lacks_threads or self._standstill() >= STALE else []
+
+    def withdraw(self) -> list[ScheduledMessage]:
+        """Give up what is in hand and has not been started."""
+        with self._condition:
+            return self._unstarted()
 
     def stop(self) -> list[ScheduledMessage]:
         """Start nothing more; returns the messages that had not been started."""

@@ -30,6 +30,7 @@ def describe(process: WorkerProcess, pools: Mapping[str, Pool], in_flight: int, 
     pools = dict(pools)  # the claimer may add one meanwhile
     process.in_flight = in_flight
     process.queues = {name: pool.size for name, pool in pools.items()}
+    process.threads = {name: pool.threads for name, pool in pools.items()}
     process.busy_with, process.busy_event, process.busy_since = None, "", None
     # For those who look for what hangs: without a timeout nothing else shows it.
     running = [each for pool in pools.values() for each in pool.running()]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
+from django_sked.typed import MessageType
+from django_sked.worker.hooks import Hooks
 
 #: The name under which a message remembers that the loop has had it.
 NAME = "worker.messages"
@@ -26,62 +28,84 @@ class Delivery:
     def __init__(self, message: ScheduledMessage) -> None:
         self.message = message
         #: Everything that was said of it, by the loop and by its timeout. The first counts: to append is atomic.
-        self._said: list[tuple[BaseException | None]] = []
+        self._said: list[tuple[BaseException | None, Any]] = []
         # Not an Event: an exception that is raised from outside could leave its inner lock locked for ever.
         self._silence = threading.Lock()
         self._silence.acquire()
 
-    def answer(self, error: BaseException | None = None) -> None:
+    def answer(self, error: BaseException | None = None, *, result: Any = None) -> None:
         """It is delivered; or `error` means what it means in a receiver."""
-        if self._say(error):
+        if self._say(error, result):
             return
         if isinstance(self._said[0][0], AttemptTimedOut):
             raise LeaseLost(f"Message {self.message.pk} has been given up: its timeout has passed.")
         raise SkedError(f"It has been said already what became of message {self.message.pk}.")
 
+    @property
+    def error(self) -> BaseException | None:
+        """What was raised, or said instead, if anything was."""
+        return self._said[0][0] if self._said else None
+
     def give_back(self) -> bool:
         """Have it come again at once, if nothing has been said of it; true when that was so."""
         return self._say(Reschedule(delay=0))
 
-    def _say(self, error: BaseException | None) -> bool:
-        word = (error,)
+    def _say(self, error: BaseException | None, result: Any = None) -> bool:
+        word = (error, result)
         self._said.append(word)
         if self._said[0] is not word:
             return False
         self._silence.release()
         return True
 
-    def wait(self) -> None:
+    def wait(self) -> Any:
+        """Returns what a receiver would have returned."""
         try:
             while not self._silence.acquire(timeout=REACHABLE):
                 pass
         except AttemptTimedOut as late:
             if self._say(late):
                 raise
-        (error,) = self._said[0]
+        error, result = self._said[0]
         if error is not None:
             raise error
+        return result
 
 
 class Handover:
     """Where the threads of the pools and the loop meet, one message at a time."""
 
-    def __init__(self) -> None:
-        self.receiver = Receiver(NAME, EVERY_EVENT, False, False, lambda: self._receive)
+    def __init__(self, kinds: Iterable[MessageType] = (), hooks: Hooks | None = None) -> None:
+        self._hooks = hooks or Hooks(())
+        events = frozenset(kind.event for kind in kinds)
+        receiver = Receiver(NAME, tuple(events) or EVERY_EVENT, False, False, lambda: self._receive, events)
+        self._receivers = (receiver,)
+        self._events = events
         self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._local = threading.local()
         self._is_over = False
+
+    def receivers_of(self, event: str) -> tuple[Receiver, ...]:
+        """The loop, if it wants this event."""
+        return self._receivers if not self._events or event in self._events else ()
 
     def messages(self) -> Iterator[ScheduledMessage]:
         """Each message in turn, until the worker has ended."""
         try:
             while (delivery := self._next()) is not None:
                 try:
+                    entered = self._hooks.enter(delivery.message)
+                except Exception as error:
+                    delivery.answer(error)  # a failed attempt; the loop does not see it
+                    continue
+                try:
                     yield delivery.message
-                except GeneratorExit:
+                except GeneratorExit as error:
                     delivery.give_back()
+                    self._hooks.leave(delivery.message, entered, error)
                     raise
+                self._hooks.leave(delivery.message, entered, delivery.error)
                 if delivery.give_back():
                     raise SkedError(
                         f"Nothing was said of message {delivery.message.pk}: use `with message.delivery():`, or "
@@ -109,14 +133,14 @@ class Handover:
             if not self._local.took:
                 self._wanted.release()
 
-    def _receive(self, message: ScheduledMessage, **kwargs: Any) -> None:
+    def _receive(self, message: ScheduledMessage, **kwargs: Any) -> Any:
         delivery = message._delivery = Delivery(message)  # the copy that the loop gets
         self._deliveries.put(delivery)
         # Not before: were a timeout to come in between, the loop would wait for a turn that nobody has.
         self._local.took = True
         if self._is_over:
             delivery.give_back()
-        delivery.wait()
+        return delivery.wait()
 
     def close(self) -> None:
         """Let nobody wait any more: the worker stops, and hands nothing over that is not on its way already."""

@@ -24,7 +24,10 @@ MOST_TRIES = 5
 #: Seconds between two of them, at most, after the first.
 PAUSE = 0.05
 
-_FIELDS = ("status", "next_at", "finished_at", "live_key", "reason", "attempt", "delivered_to", "errors")
+_FIELDS = (
+    *("status", "next_at", "finished_at", "live_key", "reason", "attempt", "delivered_to", "errors"),
+    *("result", "progress"),
+)
 _ENDS = {"deliver": Status.DELIVERED, "bury": Status.DEAD, "expire": Status.EXPIRED}
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger("django_sked.worker")
 CALLS = frozenset(
     {
         *("register", "beat", "retire", "queues", "next_due_at", "claim", "has_suspects", "claim_suspect"),
-        *("settle", "held_by", "has_lapsed", "rescue", "expire", "prune", "read_now"),
+        *("settle", "held_by", "has_lapsed", "rescue", "expire", "prune", "read_now", "set_progress"),
     }
 )
 #: Seconds between two looks.
@@ -201,7 +201,7 @@ class Watchdog:
         try:
             yield
         finally:
-            del self._under_way[thread]
+            self._under_way.pop(thread, None)  # a call of the store in there has taken it away
 
     def guard(self, abandon: Callable[[int], None]) -> Guard:
         """What watches this thread around an atomic receiver."""

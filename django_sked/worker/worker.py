@@ -6,25 +6,29 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Collection, Generator
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
-from django_sked import clock, failpoints
+from django_sked import clock, failpoints, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
+from django_sked.typed import TypedMessage
 from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.event_loop import EventLoop
+from django_sked.worker.hooks import Hooks
 from django_sked.worker.leases import Leases
 from django_sked.worker.life import Life
 from django_sked.worker.loops import Backoff, Loop, Reporter
+from django_sked.worker.operating import Operating
 from django_sked.worker.pool import MOST_THREADS, Pool, ThreadBudget
-from django_sked.worker.promoter import Promoter
+from django_sked.worker.progress import ProgressWriter
 from django_sked.worker.pruner import Pruner
 from django_sked.worker.pulling import Handover
 from django_sked.worker.quarantine import Quarantine
@@ -33,6 +37,7 @@ from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
 from django_sked.worker.watchdog import Watchdog
 
+T = TypeVar("T")
 logger = logging.getLogger("django_sked.worker")
 
 #: Seconds that a worker gives its last writes at the least, and when it was asked twice to stop.
@@ -42,6 +47,8 @@ EXIT_ABANDONED = 70
 EXIT_STUCK = 75
 #: Seconds for which a call may wait for its turn where a database lets one write at a time.
 LONGEST_TURN = 30.0
+#: Seconds that a worker waits for its first look at the controls where these are not with its messages.
+FIRST_LOOK = 2.0
 #: Event loops that receivers may block before that.
 MOST_BLOCKED = 4
 
@@ -94,7 +101,7 @@ class Worker(Life):
             requests=lambda: self._forced + self._stopping,
             on_cut=self._on_cut,
             give_up=self._give_up,
-            parts=lambda: [self._settler, self._deadlines, *self._loops],
+            parts=lambda: [self._settler, self._deadlines, self._progress, *self._loops],
         )
         store = self._watchdog.store
         self._holding: dict[UUID, ScheduledMessage] = {}
@@ -104,6 +111,20 @@ class Worker(Life):
         self._leases = Leases(store, self._process)
         # Read each second, and between that without asking the store: a dispatch must not fail because it is away.
         self._clock = clock.StoreClock(store.read_now, refresh=float("inf"))
+        self._operating = Operating(
+            store,
+            self.id,
+            self.options,
+            self._clock.now,
+            self._watchdog.watch,
+            wake=self._waker.wake,
+            pools=lambda: list(self._claimer.pools.values()),
+            release=self._release,
+            tell=lambda: self._beating.soon(),
+            drain=self._drain,
+        )
+        self._controls = self._operating.controls
+        self._rollups = self._operating.rollups
         self._make_delivery(store)
         self._make_loops(store)
 
@@ -111,6 +132,7 @@ class Worker(Life):
         """What claims, calls receivers and settles."""
         self._event_loop = EventLoop()
         self._deadlines = Deadlines()
+        self._progress = ProgressWriter(store, self._reporter)
         self._dispatcher = Dispatcher(
             self.backend,
             clock=self._clock.now,
@@ -121,6 +143,7 @@ class Worker(Life):
             deadlines=self._deadlines,
             write_off=self._write_off,
             guard=self._watchdog.guard,
+            tell_progress=self._progress.tell,
         )
         self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
         self._claimer = Claimer(
@@ -131,6 +154,7 @@ class Worker(Life):
             self._clock,
             self._make_pool,
             term=lambda: self._leases.term,
+            is_paused=self._controls.is_paused,
         )
         self._quarantine = Quarantine(self._claimer, self._holding)
         self._rounds = Rounds(
@@ -152,16 +176,25 @@ class Worker(Life):
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
             ("rescue", rescuer.INTERVAL, self._sweep),
-            ("promote", promoter.INTERVAL, Promoter(store, self._waker.wake, self._watchdog.watch).step),
+            ("promote", promoter.INTERVAL, self._operating.step),
             ("prune", pruner.INTERVAL, self._pruner.step),
         ]
         self._loops = [Loop(name, interval, step, store, self._reporter) for name, interval, step in steps]
+        self._beating = self._loops[0]
+
+    @property
+    def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
+        return [self._progress, *self._loops]
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        size = 1 if self._handover is not None else size
+        size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
 
-    def messages(self) -> Generator[ScheduledMessage, None, None]:
+    @overload
+    def messages(self) -> Generator[ScheduledMessage, None, None]: ...
+    @overload
+    def messages(self, *types: type[T]) -> Generator[TypedMessage[T], None, None]: ...
+    def messages(self, *types: type[Any]) -> Generator[Any, None, None]:
         """The due messages one by one, for a loop of your own instead of receivers; starts the worker.
 
         for message in worker.messages():
@@ -170,12 +203,15 @@ class Worker(Life):
 
         A clean exit of the block delivers the message, and an exception means what it means in a receiver. Or say it
         by `message.deliver()`, `.retry(delay=)` or `.bury(reason)`. Leases, timeouts and order are those of
-        receivers. Leaving the loop stops the worker; what was not answered comes again.
+        receivers. Leaving the loop stops the worker; what was not answered comes again. With `types`, of
+        `@message_type`, only theirs, and each payload is an instance; what else is due is given back for others.
         """
         self._refuse_a_second_run()
-        self._handover = handover = Handover()
+        self._handover = handover = Handover(typed.all_of(types), self._dispatcher.hooks)
+        self._dispatcher.hooks = Hooks(())  # those of a loop are around its own work
+        self._operating.scales = False
         self._waits_for = me = threading.current_thread()
-        self._dispatcher.receivers_of = lambda event: (handover.receiver,)
+        self._dispatcher.receivers_of = handover.receivers_of
         for pool in self._claimer.pools.values():
             pool.resize(1)
         try:
@@ -205,8 +241,10 @@ class Worker(Life):
 
     def _deliver_until_stopped(self) -> None:
         self._settler.start()
+        self._progress.start()
         for loop in self._loops:
             loop.start()
+        self._controls.looked.wait(FIRST_LOOK)
         send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
@@ -222,6 +260,8 @@ class Worker(Life):
                 self.backend.prepare_thread(apart=True)
                 self._leases.register()
                 self._clock.read()
+                if self._controls.using == self.backend.database:
+                    self._controls.step()  # a queue that rests must not start with this worker
                 return True
             except Exception as error:
                 if not self.backend.is_expected(error):
@@ -263,11 +303,13 @@ class Worker(Life):
             raise
 
     def _start_or_release(self, message: ScheduledMessage) -> None:
-        if not self._may_start(message):
+        if not self._may_start(message) or message.queue in self._controls.paused:
             self._release([message])
             return
         failpoints.hit("dispatch.before")
+        started = self._rollups.started()
         outcome = self._dispatcher.dispatch(message)
+        self._rollups.add(message, started, outcome)
         failpoints.hit("dispatch.after")
         if outcome is None:
             self._forget(message)
@@ -339,11 +381,13 @@ class Worker(Life):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
         self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
+        self._try("promote", self._rollups.finish)  # whose loop has written them so far
         self._pruner.stop()
-        for loop in self._loops:
-            loop.stop()
-        for loop in self._loops:
-            loop.join(1.0)
+        parts = self._loops_and_progress
+        for part in parts:
+            part.stop()
+        for part in parts:
+            part.join(1.0)
         self._retire()
         self._event_loop.stop()
         self._deadlines.stop()
@@ -373,8 +417,8 @@ class Worker(Life):
         logger.error("given_up worker=%s reason=%r", self.id, reason)
         self.exit_code = EXIT_ABANDONED if self._forced else EXIT_STUCK
         self._stopping = self._forced = True
-        for loop in self._loops:
-            loop.stop()
+        for part in self._loops_and_progress:
+            part.stop()
         if self._handover is not None:
             self._handover.close()
         # Somebody who listens may wait for the same store.
@@ -385,8 +429,16 @@ class Worker(Life):
         finally:
             self._finish()
 
+    def _drain(self) -> None:
+        # What was asked for already is not asked twice: that would be to stop waiting.
+        if not self._requested:
+            self.request_stop()
+
     def _retire(self) -> None:
+        self._try("retire", self._leases.retire)
+
+    def _try(self, step: str, last: Callable[[], None]) -> None:
         try:
-            self._leases.retire()
+            last()
         except Exception as error:
-            self._reporter.report("retire", error)
+            self._reporter.report(step, error)

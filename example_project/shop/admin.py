@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from django_sked.admin import ScheduledMessageInline
 from shop.models import Customer, Email, HistoryLine, Invoice, Order
 
 
@@ -25,6 +26,7 @@ class OrderAdmin(admin.ModelAdmin):
 @admin.register(Invoice)
 class InvoiceAdmin(admin.ModelAdmin):
     list_display = ["id", "order", "paid_at", "disputed_at"]
+    inlines = [ScheduledMessageInline]
 
 
 @admin.register(Email)

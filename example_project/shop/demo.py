@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from django_sked.models import Recurrence
 from shop import services
-from shop.models import Customer, Invoice
+from shop.models import Customer, Invoice, Order
 
 LOGIN = ("admin", "admin")
 CUSTOMERS = [
@@ -43,18 +45,24 @@ def fill(messages: int) -> None:
     services.start_campaign("winter", first_at=now + timedelta(days=1), every=timedelta(minutes=1), count=200)
     services.postpone_campaign("winter", by=timedelta(hours=1))
     services.start_daily_digest()
+    services.rest_reports(until=now + timedelta(hours=1), reason="the accountant counts")
+    services.hurry_mail(6)
     ada = Customer.objects.get(email="ada@example.com")
     if not Recurrence.objects.filter(name="offer.coffee").exists():
         services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)
+    if apps.is_installed("django_sked.contrib.tasks"):
+        import_module("shop.tasks").request_statement(ada)
     services.invite(ada, datetime(now.year + 1, 3, 28, 9), "Europe/Berlin")
 
 
 def _place_orders(customer: Customer) -> None:
-    """One that is paid at once, one that is never paid, one that gets more time, and one that is disputed."""
+    """One that is paid at once, one that is never paid, one that gets more time, and one that is disputed; and a gift
+    card, which Atlantis does not get."""
     paid, *_ = invoices = [_order(customer, Decimal(10 + number)) for number in range(4)]
     services.pay(paid)
     services.give_more_time(invoices[2])
     services.open_dispute(invoices[3])
+    services.sell_gift_card(Order.objects.create(customer=customer, total=Decimal(50)))
 
 
 def _order(customer: Customer, total: Decimal) -> Invoice:

@@ -7,6 +7,8 @@ from uuid import UUID, uuid4
 from django.db import models
 from django.utils import timezone
 
+from django_sked.cancelling import cancels_messages
+
 
 class Customer(models.Model):
     name = models.CharField(max_length=100)
@@ -51,7 +53,10 @@ class Order(models.Model):
         return f"order-{self.pk}-warranty"
 
 
+@cancels_messages
 class Invoice(models.Model):
+    """With an invoice that is deleted, its reminders end."""
+
     order = models.OneToOneField(Order, on_delete=models.CASCADE)
     paid_at = models.DateTimeField(null=True, blank=True)
     disputed_at = models.DateTimeField(null=True, blank=True)

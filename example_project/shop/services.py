@@ -11,10 +11,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_sked.backends import message_backends
-from django_sked.models import Recurrence, ScheduledMessage, Workflow
+from django_sked.explaining import explain
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
-from django_sked.workflows import workflow
+from django_sked.workflows import Flow, workflow
 from shop.models import Customer, Invoice, Order
 
 PAYMENT_TIME = timedelta(days=14)
@@ -54,6 +55,7 @@ def schedule_reminder(invoice: Invoice, *, after: datetime, every: timedelta, nu
         key=invoice.reminder_key,
         on_conflict="replace",
         queue="mail",
+        subject=invoice,
         retry=Fixed([1, 2, 60]),
     )
 
@@ -90,14 +92,26 @@ def _after_payment(order: Order) -> list[dict[str, Any]]:
 
 def sell_gift_card(order: Order) -> Workflow:
     """Charge the card; then send the gift card, or give up the order; and write to the customer, whichever it was."""
-    payload = {"order": order.pk}
     with workflow(f"gift-card-{order.pk}", metadata={"channel": "web"}) as flow:
-        charge = flow.schedule("gift_card.charge", payload, max_attempts=3, retry=Fixed([1, 5]))
-        ship = flow.schedule("gift_card.ship", payload, on_success=charge)
-        refund = flow.schedule("gift_card.refund", payload, on_failure=charge)
-        flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
+        _plan_gift_card(flow, order)
     assert flow.workflow is not None
     return flow.workflow
+
+
+async def asell_gift_card(order: Order) -> Workflow:
+    """The same for asynchronous code, such as the webhook of a chat shop: only the end of the block waits."""
+    async with workflow(f"gift-card-{order.pk}", metadata={"channel": "chat"}) as flow:
+        _plan_gift_card(flow, order)
+    assert flow.workflow is not None
+    return flow.workflow
+
+
+def _plan_gift_card(flow: Flow, order: Order) -> None:
+    payload = {"order": order.pk}
+    charge = flow.schedule("gift_card.charge", payload, max_attempts=3, retry=Fixed([1, 5]))
+    ship = flow.schedule("gift_card.ship", payload, on_success=charge)
+    refund = flow.schedule("gift_card.refund", payload, on_failure=charge)
+    flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
 
 
 def give_more_time(invoice: Invoice, more: timedelta = timedelta(days=7)) -> bool:
@@ -133,6 +147,27 @@ def correct_country(order: Order, country: str) -> bool:
     with transaction.atomic():
         Customer.objects.filter(pk=order.customer_id).update(country=country)
         return bool(ScheduledMessage.objects.redrive(key=order.parcel_key))
+
+
+def deliver_elsewhere(order: Order) -> bool:
+    """The carrier does not go there: the label is printed for our own van, by the same message with another payload."""
+    return bool(ScheduledMessage.objects.redrive(key=order.parcel_key, payload={"order": order.pk, "van": True}))
+
+
+def reminders_of(invoice: Invoice) -> list[str]:
+    """What was sent or is still to come; only where the messages can be searched by what they are about."""
+    if not message_backends["default"].supports_subjects:
+        return []
+    found = ScheduledMessage.objects.for_object(invoice)
+    return [f"{message.payload['number']}: {message.status}" for message in found]
+
+
+def why_no_reminder(invoice: Invoice) -> str:
+    """For the colleague at the telephone."""
+    try:
+        return str(explain(ScheduledMessage.objects.find(key=invoice.reminder_key), with_errors=False)[0])
+    except ScheduledMessage.DoesNotExist:
+        return "There is none."
 
 
 def redrive_parcels() -> int:
@@ -217,6 +252,20 @@ def postpone_campaign(name: str, by: timedelta) -> int:
 
 def stop_campaign(name: str) -> int:
     return ScheduledMessage.objects.search(event=f"offer.{name}").cancel(reason="campaign stopped")
+
+
+def rest_reports(*, until: datetime, reason: str) -> QueueControl:
+    """No report goes out until then, whatever is due; all workers know within two seconds."""
+    return QueueControl.objects.pause("reports", until=until, reason=reason, by="shop")
+
+
+def go_on_with_reports() -> bool:
+    return QueueControl.objects.resume("reports", by="shop")
+
+
+def hurry_mail(threads: int | None) -> QueueControl:
+    """More threads for the e-mails while many of them wait; None for as many as usual."""
+    return QueueControl.objects.scale("mail", concurrency=threads, by="shop")
 
 
 def start_daily_digest() -> bool:

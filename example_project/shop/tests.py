@@ -6,10 +6,15 @@ import logging
 import unittest
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
+from unittest import skipUnless
 
+from asgiref.sync import async_to_sync
 from config.settings import sinks
+from django.apps import apps
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
@@ -18,9 +23,9 @@ from django.utils import timezone
 
 from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
-from django_sked.testing import TickedWorker, deliver_due
+from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
 from shop import carrier, services
 from shop.models import Customer, Email, Invoice, Order
 
@@ -50,6 +55,43 @@ class ShopTestCase(TestCase):
         return [f"{m.event} {m.status}" for m in deliver_due(now=timezone.now() + days * DAY)]
 
 
+@skipUnless(apps.is_installed("django_sked.contrib.tasks"), "Django has tasks since 6.0")
+class StatementTests(ShopTestCase):
+    """A task of Django's: one message, and a result that can be read later."""
+
+    def test_a_statement_is_written_once_and_its_result_is_kept(self) -> None:
+        tasks = import_module("shop.tasks")
+        self.order()
+        first = tasks.request_statement(self.customer)
+        again = tasks.request_statement(self.customer)
+        self.assertEqual((again.id, first.status), (first.id, "READY"))
+        assert_scheduled("task:shop.tasks.write_statement", key=f"statement-{self.customer.pk}", count=1)
+        deliver_due()
+        first.refresh()
+        self.assertEqual(first.return_value, {"orders": 1, "total": "20.00"})
+        self.assertIn(f"Your statement statement-{self.customer.pk}", self.subjects())
+
+    def test_a_statement_can_be_called_off(self) -> None:
+        result = import_module("shop.tasks").request_statement(self.customer)
+        self.assertTrue(result.cancel(reason="asked by mistake"))
+        assert_not_scheduled(queue="reports")
+        self.assertEqual(result.status, "FAILED")
+
+
+class TimeTravelTests(ShopTestCase):
+    """`freeze()` and `advance()`: two weeks pass, and everything comes at its time."""
+
+    def test_an_order_that_nobody_pays_is_reminded_three_times_and_cancelled(self) -> None:
+        with freeze(datetime(2030, 3, 4, 9, tzinfo=UTC)) as time:
+            order = self.order()
+            assert_scheduled("order.payment_expired", delay=services.PAYMENT_TIME, key=order.expiry_key)
+            time.advance(services.PAYMENT_TIME)
+        order.refresh_from_db()
+        self.assertEqual(order.status, Order.Status.CANCELLED)
+        self.assertEqual(sum(subject.startswith("Reminder") for subject in self.subjects()), services.MOST_REMINDERS)
+        assert_not_scheduled("invoice.reminder")
+
+
 class GiftCardTests(ShopTestCase):
     """Both branches of a workflow: its messages follow each other, and `deliver_due()` delivers all of them."""
 
@@ -63,6 +105,14 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
         self.assertEqual(sold.state, "finished")
 
+    def test_a_gift_card_has_no_invoice_and_the_first_page_shows_it_all_the_same(self) -> None:
+        services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+
+        page = self.client.get("/")
+
+        self.assertContains(page, "Placed")
+        self.assertNotContains(page, "/invoices/")
+
     def test_a_card_that_is_refused_brings_the_refund(self) -> None:
         Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
         sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
@@ -73,6 +123,65 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Your card was refused"])
         self.assertEqual(Order.objects.get().status, Order.Status.CANCELLED)
         self.assertEqual(sold.state, "failed")
+
+    def test_a_card_is_sold_in_asynchronous_code_too(self) -> None:
+        sold = async_to_sync(services.asell_gift_card)(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.assertEqual(sold.counts, {Status.SCHEDULED: 1, Status.BLOCKED: 3})
+        self.after(0)
+        self.assertEqual(self.subjects(), ["Your gift card"])
+
+    def test_the_admin_draws_both_branches(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        self.after(0)
+        self.client.force_login(User.objects.create_superuser("boss"))
+        page = self.client.get(f"/admin/django_sked/workflow/{sold.pk}/change/")
+        self.assertContains(page, "gift_card.ship: delivered; on success: gift_card.charge")
+        self.assertContains(page, "gift_card.refund: cancelled; on failure: gift_card.charge")
+
+
+class OperationsTests(ShopTestCase):
+    """What people ask who look after the shop."""
+
+    def test_the_reminders_of_an_invoice_end_with_it(self) -> None:
+        invoice = self.order().invoice
+        self.after(3.6)
+        self.assertEqual(services.reminders_of(invoice), ["1: delivered", "2: scheduled"])
+        reminder = ScheduledMessage.objects.get(live_key=invoice.reminder_key)
+        invoice.delete()
+        reminder.refresh_from_db()
+        self.assertEqual(reminder.status, Status.CANCELLED)
+
+    def test_why_there_was_no_reminder(self) -> None:
+        invoice = self.order().invoice
+        self.assertIn("Its time has not come", services.why_no_reminder(invoice))
+        services.open_dispute(invoice)
+        self.assertIn("disputed", services.why_no_reminder(invoice))
+        services.settle_dispute(invoice)
+        services.pay(invoice)
+        self.assertIn("paid", services.why_no_reminder(invoice))
+
+    def test_a_parcel_that_no_carrier_takes_goes_by_our_own_van(self) -> None:
+        Customer.objects.filter(pk=self.customer.pk).update(country="Atlantis")
+        order = self.order()
+        services.pay(order.invoice)
+        self.after(0)
+        self.assertTrue(services.deliver_elsewhere(order))
+        self.after(0)
+        order.refresh_from_db()
+        self.assertEqual(order.parcel_label, f"our van, order {order.pk}")
+
+    def test_the_shop_says_whether_it_is_ready(self) -> None:
+        response = self.client.get("/ready/")
+        self.assertEqual((response.status_code, response.json()), (503, {"default": "no worker"}))
+
+    def test_the_commands_answer(self) -> None:
+        invoice = self.order().invoice
+        out = StringIO()
+        call_command("sked_status", stdout=out)
+        call_command("sked_show", key=invoice.reminder_key, stdout=out)
+        call_command("sked_cancel", event="invoice.reminder", yes=True, stdout=out)
+        for text in ("mail", "Its time has not come", "1 messages were cancelled."):
+            self.assertIn(text, out.getvalue())
 
 
 class OrderTests(ShopTestCase):
@@ -216,6 +325,20 @@ class CampaignTests(ShopTestCase):
         deliver_due(now=self.first_at + timedelta(minutes=2, seconds=1))
         self.assertEqual(services.stop_campaign("spring"), 7)
         self.assertEqual(self.subjects(), ["Our offer: spring"] * 3)
+
+
+class QueueTests(ShopTestCase):
+    def test_reports_rest_and_go_on_and_the_page_says_so(self) -> None:
+        services.rest_reports(until=timezone.now() + DAY, reason="the accountant counts")
+        self.assertContains(self.client.get("/"), "the accountant counts")
+        self.assertTrue(QueueControl.objects.get(queue="reports").is_paused(timezone.now()))
+        self.assertTrue(services.go_on_with_reports())
+        self.assertFalse(services.go_on_with_reports())
+        self.assertNotContains(self.client.get("/"), "The queue reports")
+
+    def test_mail_gets_more_threads_for_a_while(self) -> None:
+        self.assertEqual(services.hurry_mail(6).concurrency, 6)
+        self.assertIsNone(services.hurry_mail(None).concurrency)
 
 
 class RecurrenceTests(ShopTestCase):

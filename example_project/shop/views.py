@@ -11,7 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from django_sked.models import ScheduledMessage
+from django_sked.models import QueueControl, ScheduledMessage
 from django_sked.states import Status
 from shop import services
 from shop.models import Customer, Invoice, Order
@@ -36,6 +36,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "coming": scheduled.search(status=Status.SCHEDULED)[:15],
         "counts": [(status, count) for status in Status if (count := scheduled.search(status=status).count())],
         "keys": len(scheduled.keys()),
+        "paused": QueueControl.objects.filter(paused_at__isnull=False),
         "next_due_at": scheduled.next_due_at(),
     }
     return render(request, "shop/index.html", context)

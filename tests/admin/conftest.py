@@ -17,7 +17,7 @@ from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 
 LIST = "admin:django_sked_scheduledmessage_changelist"
-ASKED = {"cancel", "reschedule"}
+ASKED = {"cancel", "reschedule", "redrive"}
 #: For each verb, the permission it needs and the state of a message that it changes.
 VERBS: dict[str, tuple[str, dict[str, Any]]] = {
     "cancel": ("cancel_scheduledmessage", {}),

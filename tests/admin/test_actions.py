@@ -15,7 +15,7 @@ from django_sked.admin import applying, times
 from django_sked.models import ScheduledMessage
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
-from tests.admin.conftest import LIST, VERBS, Use, change_url, make, verb_url
+from tests.admin.conftest import ASKED, LIST, VERBS, Use, change_url, make, verb_url
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -113,7 +113,7 @@ def test_the_history_names_who_what_and_the_old_and_new_time(boss: Client, use: 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_works_from_the_page_of_a_message(verb: str, boss: Client) -> None:
     message = make(**VERBS[verb][1])
-    data = {"_answered": "1", "shift": "2h"} if verb in {"cancel", "reschedule"} else {}
+    data = {"_answered": "1", "shift": "2h"} if verb in ASKED else {}
 
     response = boss.post(verb_url(message, verb), data, follow=True)
 
@@ -213,7 +213,7 @@ def test_without_its_entries_a_change_does_not_happen(boss: Client, use: Use, mo
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no history")
 
-    monkeypatch.setattr(applying, "_log_each", fail)
+    monkeypatch.setattr(applying, "log_each", fail)
     with pytest.raises(RuntimeError, match="no history"):
         use(boss, "hold", message)
 

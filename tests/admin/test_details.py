@@ -66,7 +66,7 @@ def test_payload_metadata_and_errors_are_hidden_without_their_permission(login: 
 
     assert "secret" not in html
     assert "You have no permission to see payload" in html
-    assert page(login("view_scheduledmessage", "view_payload"), **fields, **dead).count("secret") == 7
+    assert page(login("view_scheduledmessage", "view_payload"), **fields, **dead).count("secret") == 11
 
 
 def test_the_reason_of_a_cancelled_message_is_for_all_who_may_view(login: Login) -> None:

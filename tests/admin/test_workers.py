@@ -33,7 +33,7 @@ def test_a_row_tells_where_a_worker_is_what_it_does_and_whether_its_lease_is_goo
 
     html = boss.get(reverse(URL)).content.decode()
 
-    for text in ("a.example", "42", "0.1.0", "default, mail", "(3\xa0hours ago)"):
+    for text in ("a.example", "42", "0.1.0", "default -/2, mail -/4", "(3\xa0hours ago)"):
         assert text in html
     assert html.index("a.example") < html.index("icon-yes") < html.index("b.example") < html.index("icon-no")
 

@@ -29,7 +29,7 @@ from tests.chaos.run import Run
 
 LOT = 200
 #: Races per second on the slowest machine that is waited for.
-SLOWEST = 50
+SLOWEST = 10
 #: The part of its time for which a canceller cancels; it must not come to be late.
 BUSY = 0.6
 #: Seconds from the scheduling of a lot to its first due time.

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import PENDING, Answer, Status
 from tests.contract.store import T0, Store, after, ids
@@ -156,3 +157,33 @@ def test_a_bulk_verb_reports_how_many_took_effect(store: Store) -> None:
 
     assert store.search().cancel() == 1
     assert store.search().cancel() == 0
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("way", ["one", "many", "by key"])
+def test_a_message_may_be_redriven_with_another_payload(key: str | None, way: str, store: Store) -> None:
+    message = store.in_status(Status.DEAD, payload={"country": "Atlantis"}, key=key)
+
+    if way == "one":
+        assert message.redrive(payload={"country": "Greece"}, at=LATER)
+    elif way == "many":
+        assert store.search().redrive(payload={"country": "Greece"}, at=LATER) == 1
+    elif key is not None:
+        assert store.objects.redrive(key=key, payload={"country": "Greece"}, at=LATER, backend=store.alias)
+    else:
+        assert store.objects.redrive(id=message.pk, payload={"country": "Greece"}, at=LATER, backend=store.alias)
+
+    stored = store.find(message)
+    assert (stored.status, stored.payload, stored.due_at) == (Status.SCHEDULED, {"country": "Greece"}, LATER)
+    assert stored.errors
+
+
+def test_a_payload_that_may_not_be_kept_is_refused_at_the_redrive(store: Store) -> None:
+    message = store.in_status(Status.DEAD)
+
+    with pytest.raises(InvalidMessage, match="payload"):
+        message.redrive(payload={"x": object()})
+    with pytest.raises(InvalidMessage, match="'queue'"):
+        message.redrive(queue="mail")
+
+    assert store.status(message) == Status.DEAD

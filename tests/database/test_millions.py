@@ -4,7 +4,7 @@ few pages of indexes to get there. Whatever the planner believes, and whichever 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from django.db import connections
 
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
+from django_sked.backends.database import backlog
 from django_sked.criteria import Criteria
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -78,6 +79,10 @@ def process() -> WorkerProcess:
     return WorkerProcess(id=WORKER, backend="default", host="h", pid=1, lease=30.0)
 
 
+def hours(start: datetime, count: int) -> list[datetime]:
+    return [start + timedelta(hours=hour) for hour in range(count + 1)]
+
+
 def ids(kind: int, count: int) -> list[UUID]:
     return [millions.id_of(n * 1000 + kind) for n in range(count)]
 
@@ -108,6 +113,9 @@ ACTIONS: dict[str, tuple[Callable[[BaseBackend], object], int]] = {
     "make due by id": (lambda store: store.change_one(millions.id_of(300), MakeDue(), now=NOW), 80),
     "cancel by key": (lambda store: ScheduledMessage.objects.cancel(key="k300", backend=store.alias), 120),
     "cancel 100": (lambda store: store.change(ids(300, 100), Cancel(), now=NOW), 100 * 80),
+    # Each entry of the index that is counted may lead to a row as long as nobody has vacuumed the table.
+    "backlog": (lambda store: store.backlog(now=NOW), 2 * backlog.MOST_READ + 20_000),
+    "forecast": (lambda store: store.forecast(hours(NOW, 24)), 2 * backlog.MOST_READ),
     "first page": (lambda store: list(store.search(Criteria())[:100]), 300),
 }
 #: A sweep with much to do may sort it all as long as too little is known of the table: until autovacuum comes by.

@@ -27,7 +27,7 @@ def receive(**kwargs: Any) -> None: ...
 def test_an_unknown_status_is_left_alone(backend: BaseBackend) -> None:
     message, other = (ScheduledMessage.objects.schedule("a", backend="memory") for _ in range(2))
     stored: Any = backend
-    stored._messages[message.pk].status = "asleep"
+    stored._shelf[message.pk].status = "asleep"
     with connected(receive, "a"):
         delivered = deliver_due(backend="memory")
 

@@ -24,8 +24,20 @@ from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.memory import MemoryBackend
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
-from django_sked.management.commands import sked_move, sked_worker
-from django_sked.models import Recurrence, ScheduledMessage, WorkerProcess
+from django_sked.management import changing
+from django_sked.management.commands import (
+    sked_cancel,
+    sked_hold,
+    sked_move,
+    sked_prune,
+    sked_redrive,
+    sked_release,
+    sked_reschedule,
+    sked_show,
+    sked_status,
+    sked_worker,
+)
+from django_sked.models import Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import MOST_ERRORS
 from django_sked.states import STEPS, Answer, Status
 from django_sked.worker import EXIT_ABANDONED, EXIT_STUCK, Worker
@@ -244,28 +256,42 @@ def test_the_arguments_of_a_worker() -> None:
 # The others
 
 
-@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+_CHANGES = (sked_cancel, sked_hold, sked_redrive, sked_release, sked_reschedule)
+_COMMANDS = (sked_worker, sked_move, sked_prune, sked_show, sked_status, *_CHANGES)
+each_command = pytest.mark.parametrize("command", _COMMANDS, ids=lambda command: command.__name__.rpartition(".")[2])
+
+
+def _written_options(command: Any) -> list[str]:
+    """With its metavar; those that change messages have a table that they share."""
+    name = command.__name__.rpartition(".")[2]
+    shared = names(COMMANDS, "Changing messages", "option") if command in _CHANGES else []
+    return shared + ([] if command is sked_release else names(COMMANDS, name, "option"))
+
+
+@each_command
 def test_the_options_of_the_commands(command: Any) -> None:
     name = command.__name__.rpartition(".")[2]
     ours = command.Command().create_parser("manage.py", name)
     djangos = BaseCommand().create_parser("manage.py", "x")
     true = {option for action in ours._actions for option in action.option_strings}
     true -= {option for action in djangos._actions for option in action.option_strings}
-    assert {code.split()[0] for code in names(COMMANDS, name, "option")} == true
+    assert {code.split()[0] for code in _written_options(command)} == true
 
 
-@pytest.mark.parametrize("command", [sked_worker, sked_move], ids=["sked_worker", "sked_move"])
+@each_command
 def test_the_metavars_of_the_commands(command: Any) -> None:
     name = command.__name__.rpartition(".")[2]
     parser = command.Command().create_parser("manage.py", name)
     metavars = {action.option_strings[-1]: action.metavar for action in parser._actions if action.option_strings}
-    for code in names(COMMANDS, name, "option"):
+    for code in _written_options(command):
         option, _, metavar = code.partition(" ")
         assert metavar == (metavars[option] or ""), option
 
 
 def test_the_exit_codes() -> None:
     assert {int(row["code"]) for row in table(COMMANDS, "Exit codes")} == {0, 1, 2, EXIT_ABANDONED, EXIT_STUCK}
+    true = {value for name, value in vars(changing).items() if name.startswith("EXIT_")}
+    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes of the changes")} == true | {2}
 
 
 def test_the_signals() -> None:
@@ -402,7 +428,7 @@ def _exists(module: str) -> bool:
 
 
 def test_the_permissions() -> None:
-    models = (Recurrence, ScheduledMessage, WorkerProcess)
+    models = (Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow)
     true = {name for model in models for name, _text in model._meta.permissions}
     true |= {f"{action}_{model._meta.model_name}" for model in models for action in model._meta.default_permissions}
     written = names("reference/admin.md", "Permissions", "permission")

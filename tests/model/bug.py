@@ -28,8 +28,8 @@ class Bug(Wrapper):
     def alter(self, id: UUID, **fields: Any) -> None:
         """Write behind the store's back, if it is there."""
         if isinstance(self.store, MemoryBackend):
-            if id in self.store._messages:
-                self.store._write(self.store._messages[id], fields)
+            if id in self.store._shelf:
+                self.store._shelf.write(self.store._shelf[id], fields)
         else:
             models.QuerySet(ScheduledMessage, using=self.store.database).filter(pk=id).update(**fields)
 
@@ -39,6 +39,6 @@ class Bug(Wrapper):
     def delete(self, id: UUID) -> None:
         if isinstance(self.store, MemoryBackend):
             self.alter(id, status=Status.CANCELLED, live_key=None)
-            self.store._messages.pop(id, None)
+            self.store._shelf.remove(id)
         else:
             models.QuerySet(ScheduledMessage, using=self.store.database).filter(pk=id).delete()

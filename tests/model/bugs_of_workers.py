@@ -204,7 +204,7 @@ class KeepsTheKeyOfTheFinished(Bug):
             if found is not None and found.key is not None and found.status == Status.DELIVERED:
                 self.alter(id, live_key=found.key)
                 if isinstance(self.store, MemoryBackend):
-                    self.store._holders[found.key] = id
+                    self.store._shelf._holders[found.key] = id
         return settled
 
 

@@ -36,6 +36,12 @@ def _pair(source: str, target: str) -> Any:
 
 #: For tests of the command, which is in no memory but its own.
 apart = pytest.mark.parametrize("pair", _apart(), indirect=True)
+#: For what takes a process of its own: from database to database, and from each kind of store to the other.
+some_apart = pytest.mark.parametrize(
+    "pair",
+    [pair for pair in _apart() if pair.id in ("sqlite to postgresql", "mariadb to redis", "redis to mariadb")],
+    indirect=True,
+)
 #: For tests that write into a store by other means than ours.
 from_stores, to_stores = (
     pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 from tests.contract.store import Store, after
-from tests.moving.conftest import apart
+from tests.moving.conftest import apart, some_apart
 from tests.moving.test_moving import POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments: list[str], text: s
 
 
 @pytest.mark.slow
-@apart
+@some_apart
 @pytest.mark.parametrize("at", POINTS)
 def test_killed_for_real_it_is_run_again(at: str, source: Store, target: Store, names: list[str]) -> None:
     messages = source.schedule_many({"event": "e", "key": f"k{n}", "at": after(seconds=n)} for n in range(7))

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from django_sked.backends.redis import RedisBackend, scripts
 from django_sked.backends.redis.records import Write
+from django_sked.dependencies import Condition, holds
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
@@ -24,7 +25,7 @@ NAMES = sorted(path.stem for path in LUA.glob("*.lua") if path.read_text().start
 def test_every_script_of_the_directory_says_what_it_needs() -> None:
     parts = {path.stem for path in LUA.glob("*.lua")} - set(NAMES)
 
-    assert parts == {"prelude", "index"}
+    assert parts == {"prelude", "index", "families"}
     for name in NAMES:
         first = (LUA / f"{name}.lua").read_text().splitlines()[0]
         # Only what stores something new is refused when the memory is full.
@@ -57,11 +58,14 @@ def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(store: Store
 
 
 def test_the_scripts_know_the_statuses_and_steps_of_states() -> None:
-    lua = f"{scripts.states()}\n{scripts.steps()}"
+    lua = f"{scripts.states()}\n{scripts.steps()}\n{scripts.conditions()}"
 
     for name, statuses in (("PENDING", PENDING), ("FINISHED", FINISHED)):
         line = next(line for line in lua.splitlines() if line.startswith(f"local {name} "))
         assert set(re.findall(r"(\w+) = true", line)) == set(statuses)
+    for condition in Condition:
+        line = next(line for line in lua.splitlines() if line.strip().startswith(f"{scripts.LETTERS[condition]} = "))
+        assert set(re.findall(r"(\w+) = true", line)) == {status for status in Status if holds(condition, status)}
     for step, (starts, ends) in STEPS.items():
         line = next(line for line in lua.splitlines() if line.strip().startswith(f"{step} = "))
         found = re.match(r"\s*\w+ = \{from = \{(.*?)\}, to = \{(.*?)\}\}", line)

@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from django_sked.contrib.sinks.mail import EmailSink
 from django_sked.contrib.sinks.options import make
 from django_sked.contrib.sinks.printing import PrintSink
 from django_sked.contrib.sinks.routing import Route
+from django_sked.contrib.tasks import compat
 from django_sked.exceptions import Bury
 from django_sked.models import ScheduledMessage
 from django_sked.testing import deliver_due
@@ -256,7 +256,7 @@ def test_a_password_is_not_shown() -> None:
 
 # Tasks
 
-HAS_TASKS = django.VERSION >= (6, 0) or find_spec("django_tasks") is not None
+TASKS = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 
 
 def task_route(path: str, **options: Any) -> Route:
@@ -265,20 +265,16 @@ def task_route(path: str, **options: Any) -> Route:
     )
 
 
-@pytest.mark.skipif(HAS_TASKS, reason="there are tasks here")
-def test_without_tasks_it_is_said_what_is_needed() -> None:
+def test_without_tasks_it_is_said_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "django_sked.contrib.sinks.task", raising=False)
+    monkeypatch.setitem(sys.modules, "django_sked.contrib.tasks.compat", None)
     with pytest.raises(InvalidSink, match=r"it needs Django 6\.0 or later, or the package django-tasks"):
         task_route("shop.tasks.send").make()
 
 
 @pytest.fixture
-def task_module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    if not HAS_TASKS:
-        pytest.skip("neither Django 6.0 nor django-tasks")
-    if django.VERSION >= (6, 0):
-        from django.tasks import task  # type: ignore[import-not-found, unused-ignore]
-    else:
-        from django_tasks import task  # type: ignore[import-not-found, no-redef, unused-ignore]
+def task_module(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Any:
+    settings.TASKS = {"default": {"BACKEND": f"{TASKS}.backends.immediate.ImmediateBackend"}}
     module: Any = types.ModuleType("sinks_tasks")
     module.calls = []
 
@@ -287,7 +283,7 @@ def task_module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     book.__module__, book.__qualname__ = "sinks_tasks", "book"
     module.plain = book
-    module.book = task(book)
+    module.book = compat.task(book)
     monkeypatch.setitem(sys.modules, "sinks_tasks", module)
     return module
 

@@ -27,13 +27,14 @@ def test_the_demo_runs_on_it(store: dict[str, Any], tmp_path: Path) -> None:
         "SHOP_MESSAGES": store["LOCATION"],
         "SHOP_SQLITE_FILE": str(tmp_path / "shop.sqlite3"),
     }
-    command = [sys.executable, "example_project/manage.py", "demo", "--seconds=4", "--port=8300"]
+    command = [sys.executable, "example_project/manage.py", "demo", "--seconds=6", "--port=8300"]
 
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     empty(store)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Stopped. \d\d+ messages were delivered.", done.stdout)
-    for event in ("order.placed", "offer.weekend", "order.paid", "customer.welcome"):
+    both_branches = ("gift_card.ship", "gift_card.refund", "gift_card.notify")
+    for event in ("order.placed", "offer.weekend", "order.paid", "customer.welcome", *both_branches):
         assert re.search(rf"delivered +{event}", done.stdout), event
     assert "Traceback" not in done.stdout + done.stderr

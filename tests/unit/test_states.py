@@ -45,6 +45,7 @@ def row(*, cancel_requested: bool = False, expires_at: datetime | None = None) -
         errors=[],
         delivered_to={},
         verdict=None,
+        result=None,
     )
 
 

@@ -41,6 +41,7 @@ def hoard(message, **kwargs):
 
 @receiver(message_due, event="hoarding-gate")
 def hoarding_gate(message, **kwargs):
+    say("hoarding")
     HOARD.append(b"x" * (200 << 20))
     gate(message)
 """
@@ -235,7 +236,7 @@ def test_a_child_that_has_grown_too_big_is_replaced_when_it_has_finished(project
 def test_a_stop_while_a_big_child_finishes_is_the_first_request(project: Project) -> None:
     project.schedule("hoarding-gate", 0)
     program = project.start("sked_worker", "--max-rss", "200")
-    program.wait_for("begun 0")
+    program.wait_for("hoarding")
     program.wait_for("max_rss_exceeded")
 
     program.send(signal.SIGTERM)

@@ -11,6 +11,7 @@ from django.conf import settings
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from tests.contract.conftest import hear
+from tests.servers import empty
 from tests.workflows.family import Family
 
 __all__ = ["hear"]
@@ -21,8 +22,6 @@ _APPS = ["django_sked", "tests.testapp"]
 def _parameters() -> list[Any]:
     found = []
     for alias, setting in settings.SKED.items():
-        if "redis" in setting["BACKEND"]:
-            continue
         # The workflow rows of messages that are no rows are in the default database.
         databases = sorted({"default", setting.get("OPTIONS", {}).get("database", "default")})
         uses = pytest.mark.django_db(transaction=True, databases=databases, available_apps=_APPS)
@@ -33,6 +32,8 @@ def _parameters() -> list[Any]:
 @pytest.fixture(params=_parameters())
 def backend(request: pytest.FixtureRequest) -> Iterator[BaseBackend]:
     message_backends.reset()
+    if entry := settings.SKED_TEST_STORES.get(request.param):
+        empty(entry)
     yield message_backends[request.param]
     message_backends.reset()
 

@@ -13,13 +13,14 @@ from django_sked.states import Status
 from tests.contract.store import T0, elsewhere
 from tests.workflows.family import ENDS, Family
 
-pytestmark = pytest.mark.usefixtures("needs_rows")
-
 
 @pytest.fixture
 def needs_rows(store: Family) -> None:
     if store.backend.database is None:
-        pytest.skip("there are no transactions in memory")
+        pytest.skip("its messages are no rows: nothing is late there, and nothing is locked")
+
+
+rows = pytest.mark.usefixtures("needs_rows")
 
 
 @pytest.mark.parametrize(("step", "status"), [("deliver", Status.SCHEDULED), ("bury", Status.CANCELLED)])
@@ -32,6 +33,7 @@ def test_a_parent_that_has_ended_before(store: Family, step: str, status: Status
     assert store.status(child) == status
 
 
+@rows
 def test_nothing_is_decided_before_the_commit_and_nothing_after_a_rollback(store: Family) -> None:
     parent = store.claimed()
     store.end(parent)
@@ -73,6 +75,7 @@ def open_while(store: Family, parent: ScheduledMessage, act: Any) -> ScheduledMe
     return children[0]
 
 
+@rows
 @pytest.mark.parametrize(("step", "status"), [("deliver", Status.SCHEDULED), ("bury", Status.CANCELLED)])
 def test_a_parent_is_settled_while_the_transaction_of_its_child_is_open(
     store: Family, step: str, status: Status
@@ -97,6 +100,7 @@ def test_the_first_child_of_a_parent_that_a_worker_holds(store: Family) -> None:
     assert store.status(child) == Status.SCHEDULED
 
 
+@rows
 def test_a_child_whose_scheduler_died_right_after_its_commit_is_found_by_the_sweep(
     store: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +117,7 @@ def test_a_child_whose_scheduler_died_right_after_its_commit_is_found_by_the_swe
     assert store.status(waiting) == Status.SCHEDULED
 
 
+@rows
 def test_a_parent_that_is_pruned_before_the_commit_of_its_child_ends_it(store: Family) -> None:
     parent = store.claimed()
     store.end(parent)
@@ -126,6 +131,7 @@ def test_a_parent_that_is_pruned_before_the_commit_of_its_child_ends_it(store: F
     assert "is not there any more" in stored.reason
 
 
+@rows
 def test_a_child_that_somebody_has_locked_does_not_hold_up_the_settle(store: Family) -> None:
     if store.backend.has_one_writer:
         pytest.skip("nobody else writes while a transaction is open that has written")
@@ -142,6 +148,7 @@ def test_a_child_that_somebody_has_locked_does_not_hold_up_the_settle(store: Fam
     assert store.status(child) == Status.SCHEDULED
 
 
+@rows
 @pytest.mark.parametrize("step", ENDS)
 def test_what_a_worker_of_an_earlier_release_has_ended_is_made_up_for(store: Family, step: str) -> None:
     parent = store.claimed()
@@ -155,6 +162,7 @@ def test_what_a_worker_of_an_earlier_release_has_ended_is_made_up_for(store: Fam
     assert store.status(child) == Status.SCHEDULED
 
 
+@rows
 def test_a_child_that_is_gone_leaves_nothing_to_decide(store: Family) -> None:
     parent = store.claimed()
     child = store.child(on_success=parent)

@@ -6,9 +6,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.conf import settings
 
-from django_sked.backends import message_backends
+from django_sked.backends.memory import MemoryBackend
 from django_sked.exceptions import InvalidMessage, NotSupported
 from django_sked.models import ScheduledMessage
 from django_sked.workflows import workflow
@@ -101,10 +100,13 @@ def test_a_refused_child_leaves_the_callers_transaction_usable(store: Family) ->
     assert store.status(kept) == "scheduled"
 
 
-@pytest.mark.parametrize("alias", [alias for alias, entry in settings.SKED.items() if "redis" in entry["BACKEND"]])
-def test_a_backend_without_workflows_says_so(alias: str) -> None:
-    assert not message_backends[alias].supports_workflows
+def test_a_backend_without_workflows_says_so(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(MemoryBackend):
+        supports_workflows = False
+
+    monkeypatch.setattr("tests.workflows.test_refusals.Plain", Plain, raising=False)
+    settings.SKED = {**settings.SKED, "plain": {"BACKEND": "tests.workflows.test_refusals.Plain"}}
     with pytest.raises(NotSupported, match="has no workflows"):
-        ScheduledMessage.objects.schedule("child", on_success=uuid4(), backend=alias)
-    with pytest.raises(NotSupported, match="has no workflows"), workflow("w", backend=alias):
+        ScheduledMessage.objects.schedule("child", on_success=uuid4(), backend="plain")
+    with pytest.raises(NotSupported, match="has no workflows"), workflow("w", backend="plain"):
         pass

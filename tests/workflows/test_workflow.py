@@ -171,6 +171,18 @@ def test_all_of_it_is_cancelled_and_nothing_begins_for_that(store: Family) -> No
     assert store.find(messages["notify"]).reason == "no more"
 
 
+def test_a_parent_that_is_cancelled_before_its_children_takes_none_of_them_out_of_the_count(store: Family) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        first = flow.schedule("first", at=T0)
+        second = flow.schedule("second", at=after(days=1), on_success=first)
+        flow.schedule("third", at=after(days=2), on_finish=second)
+    assert flow.workflow is not None
+
+    assert flow.workflow.cancel(reason="no more") == 3
+
+    assert {message.reason for message in flow.workflow.messages} == {"no more"}
+
+
 def test_all_of_it_is_held_and_goes_on(store: Family) -> None:
     flow, messages = order(store)
     assert flow.workflow is not None

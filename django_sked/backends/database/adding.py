@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 from uuid import RESERVED_NCS, UUID
@@ -42,6 +43,18 @@ class _Taken(Exception):
     """A key or id was taken between the look and the insert: undo, and look again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """What one call of `add` was asked for."""
+
+    using: str
+    messages: Sequence[ScheduledMessage]
+    on_conflict: OnConflict
+    batch_size: int | None
+    now: datetime
+    families: Families
+
+
 def add(
     using: str,
     messages: Sequence[ScheduledMessage],
@@ -53,48 +66,36 @@ def add(
     """Store all or none; see `BaseBackend.add`."""
     if not messages:
         return []
-    if any(message.waits_for for message in messages):
-        return _add_family(using, messages, on_conflict, batch_size, now, families)
-    return _add(using, messages, on_conflict, batch_size, now, families)
+    call = _Call(
+        using=using, messages=messages, on_conflict=on_conflict, batch_size=batch_size, now=now, families=families
+    )
+    return _add_family(call) if any(message.waits_for for message in messages) else _add(call)
 
 
-def _add_family(
-    using: str,
-    messages: Sequence[ScheduledMessage],
-    on_conflict: OnConflict,
-    batch_size: int | None,
-    now: datetime,
-    families: Families,
-) -> list[ScheduledMessage]:
+def _add_family(call: _Call) -> list[ScheduledMessage]:
     """Messages of which some wait for others, and their edges, in one transaction."""
-    prepare(messages)
-    for _ in range(ROUNDS if not connections[using].in_atomic_block else 0):
+    prepare(call.messages)
+    for _ in range(ROUNDS if not connections[call.using].in_atomic_block else 0):
         try:
-            return _store_family(using, messages, on_conflict, batch_size, now, families)
+            return _store_family(call)
         except OperationalError as error:
             if not is_conflict(error):
                 raise
-            for message in messages:
+            for message in call.messages:
                 message.was_created = False
                 message._state.adding = True
-    return _store_family(using, messages, on_conflict, batch_size, now, families)
+    return _store_family(call)
 
 
-def _store_family(
-    using: str,
-    messages: Sequence[ScheduledMessage],
-    on_conflict: OnConflict,
-    batch_size: int | None,
-    now: datetime,
-    families: Families,
-) -> list[ScheduledMessage]:
+def _store_family(call: _Call) -> list[ScheduledMessage]:
+    using = call.using
     with transaction.atomic(using=using):
         take_write_lock(using)
-        stored = _add(using, messages, on_conflict, batch_size, now, families)
+        stored = _add(call)
         fresh = {message.pk for message in stored if message.was_created}
         waiting = [message for message in stored if message.was_created and message.waits_for]
         # A parent that was ignored, for another one that holds its key: that one is waited for.
-        instead = {one.pk: other.pk for one, other in zip(messages, stored, strict=True) if one.pk != other.pk}
+        instead = {one.pk: other.pk for one, other in zip(call.messages, stored, strict=True) if one.pk != other.pk}
         for message in waiting if instead else ():
             message.waits_for = {instead.get(id, id): condition for id, condition in message.waits_for.items()}
             message.parents_left = len(message.waits_for)
@@ -103,32 +104,26 @@ def _store_family(
         refuse_unknown(insertion.unknown(using, named - fresh))
         if insertion.insert(using, waiting, fresh):
             children = [message.pk for message in waiting]
-            transaction.on_commit(lambda: families.join_children(children), using=using, robust=True)
+            transaction.on_commit(lambda: call.families.join_children(children), using=using, robust=True)
     return stored
 
 
-def _add(
-    using: str,
-    messages: Sequence[ScheduledMessage],
-    on_conflict: OnConflict,
-    batch_size: int | None,
-    now: datetime,
-    families: Families,
-) -> list[ScheduledMessage]:
+def _add(call: _Call) -> list[ScheduledMessage]:
+    messages = call.messages
     # An id that was made for its message is nobody else's.
     named = [message for message in messages if message.live_key is not None or message.has_own_id]
-    if on_conflict != "ignore":
+    if call.on_conflict != "ignore":
         _refuse_twins(named)
-    _refuse_ids(using, [message.pk for message in named if message.has_own_id])
+    _refuse_ids(call.using, [message.pk for message in named if message.has_own_id])
     # Not to replace: a conflict would leave a shared lock on MySQL and MariaDB, and two replacers a deadlock.
-    if len(messages) == 1 and on_conflict != "replace" and insert(using, messages) == 1:
+    if len(messages) == 1 and call.on_conflict != "replace" and insert(call.using, messages) == 1:
         fresh, answers = messages, messages
     else:
-        fresh, answers = _add_many(using, messages, on_conflict, batch_size, now, families)
+        fresh, answers = _add_many(call)
     for message in fresh:
         message.was_created = True
         message._state.adding = False
-        message._state.db = using
+        message._state.db = call.using
     if len(fresh) == len(messages):
         return list(fresh)
     return [_answer(*pair) for pair in zip(messages, answers, strict=True)]
@@ -165,29 +160,23 @@ def _refuse_ids(using: str, ids: Sequence[UUID]) -> None:
                 raise InvalidMessage(f"MariaDB takes no such id: {id} is of no known version of UUID.")
 
 
-def _add_many(
-    using: str,
-    messages: Sequence[ScheduledMessage],
-    on_conflict: OnConflict,
-    batch_size: int | None,
-    now: datetime,
-    families: Families,
-) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
+def _add_many(call: _Call) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
     """Store the messages around whatever holds their keys and ids.
 
     Returns those that were stored, and for each message itself or what it was ignored for.
     """
+    using, messages = call.using, call.messages
     in_callers_transaction = connections[using].in_atomic_block
     by_copy = len(messages) > 1 and copying.can_copy(using)
     for _ in range(ROUNDS):
         try:
             with transaction.atomic(using=using):
                 take_write_lock(using)
-                holders = _holders(using, messages, lock=on_conflict == "replace")
+                holders = _holders(using, messages, lock=call.on_conflict == "replace")
                 fresh = answers = messages
-                if holders or on_conflict == "ignore":
-                    fresh, answers = _resolve(using, messages, holders, on_conflict, now, families)
-                if _write(using, fresh, batch_size, by_copy=by_copy) == len(fresh):
+                if holders or call.on_conflict == "ignore":
+                    fresh, answers = _resolve(call, holders)
+                if _write(using, fresh, call.batch_size, by_copy=by_copy) == len(fresh):
                     return fresh, answers
                 raise _Taken
         except _Taken:
@@ -225,28 +214,21 @@ def _holders(using: str, messages: Sequence[ScheduledMessage], *, lock: bool) ->
     return {name: holder for holder in found for name in (holder.pk, holder.live_key) if name is not None}
 
 
-def _resolve(
-    using: str,
-    messages: Sequence[ScheduledMessage],
-    holders: _Holders,
-    on_conflict: OnConflict,
-    now: datetime,
-    families: Families,
-) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
+def _resolve(call: _Call, holders: _Holders) -> tuple[Sequence[ScheduledMessage], Sequence[ScheduledMessage]]:
     """The messages that are to be stored, and the answers, after conflicts were refused, ignored or replaced."""
     fresh = []
     answers = []
-    for message in messages:
+    for message in call.messages:
         by_id = holders.get(message.pk) if message.has_own_id else None
         by_key = holders.get(message.live_key) if message.live_key is not None else None
         found = by_id or by_key
-        if found is not None and on_conflict == "ignore":
+        if found is not None and call.on_conflict == "ignore":
             answers.append(found)
             continue
-        if by_id is not None or (by_key is not None and on_conflict == "error"):
+        if by_id is not None or (by_key is not None and call.on_conflict == "error"):
             _refuse(message, by_id, by_key)
         if by_key is not None:
-            _take_key(using, by_key, message, now, families)
+            _take_key(call, by_key, message)
         fresh.append(message)
         answers.append(message)
         for name in _names(message):
@@ -261,13 +243,11 @@ def _refuse(message: ScheduledMessage, by_id: ScheduledMessage | None, by_key: S
     raise KeyInUse(f"The key {message.key!r} is held by message {by_key.pk} ({by_key.status}).", holder=by_key)
 
 
-def _take_key(
-    using: str, holder: ScheduledMessage, message: ScheduledMessage, now: datetime, families: Families
-) -> None:
+def _take_key(call: _Call, holder: ScheduledMessage, message: ScheduledMessage) -> None:
     """Free the key: a pending holder is cancelled, a claimed one is asked to stop and goes on without its key."""
-    rows = rows_of(using).filter(pk=holder.pk)
-    ended = finish(Status.CANCELLED, now, f"replaced by {message.pk}")
+    rows = rows_of(call.using).filter(pk=holder.pk)
+    ended = finish(Status.CANCELLED, call.now, f"replaced by {message.pk}")
     if not rows.filter(status__in=PENDING).update(**ended):
         rows.filter(status=Status.CLAIMED).update(cancel_requested=True, live_key=None, reason=ended["reason"])
     elif holder.has_children:
-        families.ended({holder.pk: Status.CANCELLED}, now, wait=True)
+        call.families.ended({holder.pk: Status.CANCELLED}, call.now, wait=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -11,12 +12,13 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.db import connections, router, transaction
+from django.db import connections, models, router, transaction
 
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.backends.database import adding, changing, checking, errors, settling, sweeping, threads
+from django_sked.backends.database import adding, backlog, changing, checking, errors, settling, sweeping, threads
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
-from django_sked.backends.database.families import Families, edges_of, forget_edges
+from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
@@ -24,6 +26,7 @@ from django_sked.backends.database.waking import Wake, Wakeups
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, DatabaseOptions
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.queries import ScheduledMessageQuerySet
@@ -44,6 +47,7 @@ class DatabaseBackend(BaseBackend):
     joins_transactions = True
     supports_atomic_receivers = True
     supports_workflows = True
+    supports_subjects = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -115,6 +119,8 @@ class DatabaseBackend(BaseBackend):
             "status__in": criteria.statuses,
             "key": criteria.key,
             "workflow_id": criteria.workflow,
+            "subject_type": criteria.subject and criteria.subject[0],
+            "subject_id": criteria.subject and criteria.subject[1],
             "due_at__gte": criteria.due_from,
             "due_at__lte": criteria.due_until,
         }
@@ -126,14 +132,41 @@ class DatabaseBackend(BaseBackend):
         parents = edges_of(self.database).filter(child_id=id).values_list("parent_id")
         return list(rows_of(self.database).filter(pk__in=parents).order_by("pk"))
 
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        return links_to(self.database, children)
+
     def by_wall_time(self) -> Iterator[ScheduledMessage]:
         return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
+
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        """See `BaseBackend.kinds`. With `most` only scheduled messages, by the index of claims: none of the others has
+        one that leads to the first of them."""
+        if most is None:
+            pending = rows_of(self.database).filter(status__in=PENDING)
+            counted = pending.order_by().values_list("event", "schema_version").annotate(number=models.Count("pk"))
+            return Counter({(event, version): number for event, version, number in counted}), True
+        found: Counter[tuple[str, int]] = Counter()
+        parts = [(queue, band) for queue in self.queues() for band in self._claiming.bands(queue)]
+        is_all = True
+        for queue, band in parts:
+            share = max(1, most // len(parts))
+            rows = self._claiming.scheduled.filter(queue=queue, priority=band).order_by("next_at", "id")
+            kinds = list(rows.values_list("event", "schema_version")[: share + 1])
+            found.update(kinds[:share])
+            is_all = is_all and len(kinds) <= share
+        return found, is_all
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)
         if queue is not None:
             rows = rows.filter(queue=queue)
         return sorted(cast("list[str]", list(rows.values_list("live_key", flat=True))))
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        return backlog.backlog(self.database, now or self.now())
+
+    def forecast(self, edges: Sequence[datetime]) -> list[Count]:
+        return backlog.forecast(self.database, edges)
 
     def next_due_at(self, queue: str | None = None) -> datetime | None:
         names = self.queues() if queue is None else [queue]
@@ -195,6 +228,7 @@ class DatabaseBackend(BaseBackend):
                 busy_event=worker.busy_event,
                 busy_since=worker.busy_since,
                 queues=worker.queues,
+                threads=worker.threads,
             )
         )
 
@@ -268,6 +302,9 @@ class DatabaseBackend(BaseBackend):
     def settle_now(self, outcome: Outcome, *, now: datetime | None = None) -> dict[str, Any] | None:
         at = now or self.now()
         return settling.settle_now(self.database, outcome, at, self.options.retention, self._families)
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        return settling.set_progress(self._claiming, progress)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         rows = rows_of(self.database).filter(status=CLAIMED, claimed_by=worker)

@@ -174,18 +174,19 @@ def _redrive(using: str, rows: QuerySet[ScheduledMessage], verb: Redrive, now: d
     """Messages with a key go one by one, each behind a savepoint: another may take the key at the same moment."""
     dead = rows.filter(status=Status.DEAD)
     due_at = verb.due_at or now
-    changed = dead.filter(key__isnull=True).update(**_redriven(due_at))
+    fields = {**_redriven(due_at), **verb.fields}
+    changed = dead.filter(key__isnull=True).update(**fields)
     for id, key in dead.filter(key__isnull=False).order_by("pk").values_list("pk", "key"):
-        changed += _redrive_keyed(using, id, str(key), due_at)
+        changed += _redrive_keyed(using, id, str(key), fields)
     return changed
 
 
-def _redrive_keyed(using: str, id: UUID, key: str, due_at: datetime) -> int:
+def _redrive_keyed(using: str, id: UUID, key: str, fields: dict[str, Any]) -> int:
     if messages(using).filter(live_key=key).exists():
         return 0
     try:
         with transaction.atomic(using=using):
-            return messages(using).filter(pk=id, status=Status.DEAD).update(live_key=key, **_redriven(due_at))
+            return messages(using).filter(pk=id, status=Status.DEAD).update(live_key=key, **fields)
     except IntegrityError:
         return 0
 

@@ -18,7 +18,7 @@ from django.db.models import Case, Count, DateTimeField, Exists, F, OuterRef, Q,
 
 from django_sked import failpoints
 from django_sked.backends.database.store import messages, skip_locked, take_write_lock
-from django_sked.dependencies import CHILD, UNDECIDED, Child, Decision, Edge, EdgeState, beyond, decide, released
+from django_sked.dependencies import CHILD, UNDECIDED, Child, Decision, Edge, EdgeState, Link, beyond, decide, released
 from django_sked.models import Dependency, ScheduledMessage, Workflow
 from django_sked.states import FINISHED, Status
 
@@ -33,6 +33,17 @@ _Edges = dict[UUID, list[Edge]]
 
 def edges_of(using: str) -> QuerySet[Dependency]:
     return models.QuerySet(Dependency, using=using)
+
+
+def links_to(using: str, children: Collection[UUID]) -> list[Link]:
+    """The edges that lead to these, by child and parent."""
+    found: list[Link] = []
+    for part in _parts(children):
+        rows = edges_of(using).filter(child_id__in=part)  # sked_dependency_edge
+        for parent, child, condition, state in rows.values_list("parent_id", "child_id", "condition", "state"):
+            found.append(Link(parent=parent, child=child, condition=condition, state=state))
+    # Not by the database: MariaDB has an order of its own for UUIDs.
+    return sorted(found, key=lambda link: (link.child, link.parent))
 
 
 class Families:

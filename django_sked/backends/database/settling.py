@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Case, Q, Value, When
 
 from django_sked import failpoints
 from django_sked.backends.base import STORED, Settled
@@ -74,6 +74,22 @@ def settle_now(
                 families.ended({outcome.id: fields["status"]}, now, wait=True)
             return fields
     return None
+
+
+def set_progress(strategy: ClaimStrategy, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+    """See `BaseBackend.set_progress`. Rows that somebody else has locked are left as they are."""
+    using, tokens = strategy.using, {id: token for id, (token, _) in progress.items()}
+    with strategy.transaction():
+        rows = claimed_and_locked(using, list(progress)).values_list("pk", "token")
+        ours = [id for id, token in rows if token == tokens[id]]
+        if ours:
+            percent = Case(*(When(pk=id, then=Value(progress[id][1])) for id in ours))
+            messages(using).filter(pk__in=ours).update(progress=percent)
+    others = set(tokens).difference(ours)
+    if not others:
+        return []
+    held = dict(messages(using).filter(pk__in=others, status=Status.CLAIMED).values_list("pk", "token"))
+    return [id for id in others if held.get(id) != tokens[id]]
 
 
 def _merge(settled: Settled, more: Settled) -> None:

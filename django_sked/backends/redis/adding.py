@@ -10,10 +10,12 @@ from uuid import UUID
 
 from redis import exceptions
 
+from django_sked import dependencies
 from django_sked.backends.redis import encoding
 from django_sked.backends.redis.encoding import LATEST, encoded, micros, new_body, uuid
 from django_sked.backends.redis.records import Records
-from django_sked.backends.redis.scripts import Scripts
+from django_sked.backends.redis.scripts import LETTERS, Scripts
+from django_sked.dependencies import Condition, refuse_unknown
 from django_sked.exceptions import BackendFull, IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
@@ -21,8 +23,9 @@ from django_sked.states import PENDING
 
 _KIND = ("status", "queue", "event", "priority")
 
-#: Messages of one call: 10,000 keep the server from others for 0.2 seconds.
+#: Messages of one call: 10,000 keep the server from others for 0.2 seconds; and what they wait for, all together.
 MOST = 10_000
+MOST_EDGES = 20_000
 
 
 def refuse_many(messages: Sequence[ScheduledMessage]) -> None:
@@ -32,6 +35,18 @@ def refuse_many(messages: Sequence[ScheduledMessage]) -> None:
             f"One call of schedule_many() may have at most {MOST} messages on a Redis backend, not {len(messages)}: "
             "call it for one lot after the other."
         )
+
+
+def prepare(messages: Sequence[ScheduledMessage]) -> None:
+    """See `dependencies.prepare`; most calls have no message that waits."""
+    waiting = [message for message in messages if message.waits_for]
+    if (edges := sum(len(message.waits_for) for message in waiting)) > MOST_EDGES:
+        raise InvalidMessage(
+            f"The messages of one call may wait for at most {MOST_EDGES} others on a Redis backend, all together, not "
+            f"for {edges}: schedule them one lot after the other."
+        )
+    if waiting:
+        dependencies.prepare(messages)
 
 
 def refuse_late(messages: Sequence[ScheduledMessage]) -> None:
@@ -66,8 +81,9 @@ def add(
     now: int,
     news: str,
     ticks: int = 0,
-) -> tuple[list[ScheduledMessage], list[UUID]]:
-    """Store all or none. Returns the answer to each message, and the ids of pending ones that were replaced.
+) -> tuple[list[ScheduledMessage], list[UUID], Sequence[Any]]:
+    """Store all or none. Returns the answer to each message, the ids of pending ones that were replaced, and what has
+    followed from that for those who wait.
 
     With `ticks` they are those of ticks: each is noted, of all of them the newest so many, and what has been noted
     before is passed over and has no answer.
@@ -81,16 +97,21 @@ def add(
         raise BackendFull("The Redis server has no memory for another message.") from error
     if answer[0] == "refused":
         _refuse(records, messages[answer[1]], *answer[2:])
+    if answer[0] == "unknown":
+        refuse_unknown(map(uuid, answer[1:]))
     answers: dict[int, ScheduledMessage] = dict(enumerate(messages))
     replaced: list[UUID] = []
+    followed: Sequence[Any] = ()
     for entry in answer[1:]:
         if len(entry) == 1:
             replaced.append(uuid(entry[0]))
+        elif entry[0] == "followed":
+            followed = entry[1:]
         elif entry[1] == "noted":
             del answers[entry[0]]
         else:
             answers[entry[0]] = _holder(records, entry[1], entry[2], messages[entry[0]])
-    return list(answers.values()), replaced
+    return list(answers.values()), replaced, followed
 
 
 def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
@@ -101,7 +122,8 @@ def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
     created = due = 0
     for message in messages:
         values = message.__dict__
-        if message.has_own_id or values["recurrence_id"] is not None:
+        more_of_it = values["recurrence_id"] or values["workflow_id"] or values["parents_left"]
+        if message.has_own_id or more_of_it:
             found += _in_full(message, kinds, call)
             continue
         # Mostly all of a call have been made at one instant, and are due at another.
@@ -135,6 +157,8 @@ def _in_full(message: ScheduledMessage, kinds: dict[tuple[Any, ...], int], call:
         fields["created_at"] = micros(message.created_at)  # by which the newest of a key is found
     if message.has_own_id:
         fields["added"] = call
+    if message.waits_for:
+        fields["waits"] = "".join(f"{parent.hex}{LETTERS[Condition(how)]}" for parent, how in message.waits_for.items())
     found.append(len(fields))
     for item in fields.items():
         found += item

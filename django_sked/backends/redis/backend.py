@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -16,6 +16,7 @@ from django_sked.backends.redis import adding, changing, checking, committing, c
 from django_sked.backends.redis.claiming import Claims
 from django_sked.backends.redis.connections import Connections
 from django_sked.backends.redis.encoding import instant, micros, uuid
+from django_sked.backends.redis.families import Families
 from django_sked.backends.redis.keys import Keys
 from django_sked.backends.redis.records import Records
 from django_sked.backends.redis.roster import Roster
@@ -28,6 +29,7 @@ from django_sked.backends.ticks import MOST_TICKS
 from django_sked.clock import StoreClock
 from django_sked.conf import BackendSettings, RedisOptions
 from django_sked.criteria import Criteria
+from django_sked.dependencies import Link, refuse_unknown
 from django_sked.exceptions import InvalidBackend
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -45,6 +47,7 @@ class RedisBackend(BaseBackend):
 
     options_class = RedisOptions
     supports_wakeup: ClassVar[bool] = True
+    supports_workflows: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -61,13 +64,14 @@ class RedisBackend(BaseBackend):
             self.connections, self.keys_of_store, self.redis_options.replicas, self.redis_options.replica_timeout
         )
         self._clock = StoreClock(self.read_now)
-        self._records = Records(self.alias, self.scripts)
+        self._families = Families(self.scripts, self._tell_followed)
+        self._records = Records(self.alias, self.scripts, self._families)
         self._claims = Claims(self.alias, self.scripts, self._records)
         self._settles = Settles(self.scripts, self._records, retention)
-        self._sweeps = Sweeps(self.scripts, self._records, retention)
+        self._roster = Roster(self.alias)
+        self._sweeps = Sweeps(self.scripts, self._records, retention, self._forget_workflows)
         self._searches = Searches(self.scripts, self._records)
         self._news = News(self.connections.client, self.keys_of_store.news, self.alias, self.options.poll_interval)
-        self._roster = Roster(self.alias)
 
     def check(self) -> list[CheckMessage]:
         return checking.check(self)
@@ -86,8 +90,11 @@ class RedisBackend(BaseBackend):
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
         if not self.is_postponing():
             return False
-        committing.after_commit(self.redis_options.transaction_database, self.alias, step, action)
+        self._postpone(step, action)
         return True
+
+    def _postpone(self, step: str, action: Callable[[], object], adds: Sequence[UUID] = ()) -> None:
+        committing.after_commit(self.redis_options.transaction_database, self.alias, step, action, adds)
 
     # Schedule
 
@@ -102,16 +109,25 @@ class RedisBackend(BaseBackend):
         adding.refuse_many(messages)
         adding.refuse_late(messages)
         adding.refuse_twins(messages, on_conflict)
+        adding.prepare(messages)
         if not messages:
             return []
         if self.is_postponing():
+            self._refuse_unknown(messages)
             # As they are now: the caller may go on with the instances.
             taken = list(map(adding.taken, messages))
-            self.postpone("schedule", lambda: self._add(taken, on_conflict))
+            self._postpone("schedule", lambda: self._add(taken, on_conflict), [message.pk for message in messages])
             for message in messages:
                 adding.stored(message, self.alias)
             return list(messages)
         return self._add(messages, on_conflict)
+
+    def _refuse_unknown(self, messages: Sequence[ScheduledMessage]) -> None:
+        """What is neither stored nor will be by this transaction: at the commit nobody could be told any more."""
+        if named := {parent for message in messages for parent in message.waits_for}:
+            named -= {message.pk for message in messages}
+            named -= set(committing.added(self.redis_options.transaction_database, self.alias))
+            refuse_unknown(self._families.missing(named))
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         """See `BaseBackend.add_ticks`. Their ticks are noted by the call that stores them."""
@@ -130,7 +146,7 @@ class RedisBackend(BaseBackend):
     ) -> list[ScheduledMessage]:
         now = self.now()
         news = self._news.of(messages, now)
-        answers, replaced = adding.add(
+        answers, replaced, followed = adding.add(
             self.scripts, self._records, messages, on_conflict, now=micros(now), news=news, ticks=ticks
         )
         ours = {id(message) for message in messages}
@@ -141,7 +157,14 @@ class RedisBackend(BaseBackend):
         self.tell(message_scheduled, fresh)
         if replaced and message_cancelled.has_listeners():
             self.tell(message_cancelled, self._read(replaced))
+        if followed:
+            self._families.followed(followed, None)
         return answers
+
+    def _tell_followed(self, queues: Sequence[str], cancelled: Sequence[UUID]) -> None:
+        self._news.wake_here(queues)
+        if cancelled and message_cancelled.has_listeners():
+            self.tell(message_cancelled, self._read(cancelled))
 
     def _read(self, ids: Sequence[UUID]) -> list[ScheduledMessage]:
         records = self._records.read(ids)[1].values()
@@ -163,7 +186,16 @@ class RedisBackend(BaseBackend):
         return self._searches.page(criteria, start, stop)
 
     def ids(self, criteria: Criteria, start: int, stop: int | None) -> Iterator[UUID]:
-        return self._searches.ids(criteria, start, stop)
+        """See `BaseBackend.ids`. Of a workflow, children before their parents: who changes them in this order releases
+        nobody by that."""
+        found = self._searches.ids(criteria, start, stop)
+        return found if criteria.workflow is None else iter(self._families.children_first(list(found)))
+
+    def parents_of(self, id: UUID) -> list[ScheduledMessage]:
+        return self._read([link.parent for link in self._families.links_to([id])])
+
+    def links_to(self, children: Collection[UUID]) -> list[Link]:
+        return list(self._families.links_to(sorted(children)))
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:
         return self._searches.count(criteria, most)
@@ -262,6 +294,9 @@ class RedisBackend(BaseBackend):
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         return self._settles.settle(outcomes, now)
 
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        return self._settles.set_progress(progress)
+
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         held: dict[UUID, int] = {}
         for start in range(0, 1 << 31, PAGE):
@@ -286,11 +321,19 @@ class RedisBackend(BaseBackend):
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         return self._sweeps.expire(limit, now)
 
+    def unblock(self, *, now: datetime | None = None) -> None:
+        self._families.sweep(now)
+
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         return self._sweeps.prune(limit, now)
 
     def forget(self, ids: Sequence[UUID]) -> int:
+        self._families.finish()  # for those who still wait to hear how these have ended
         return self._sweeps.forget(ids)
+
+    def _forget_workflows(self, ids: Sequence[UUID]) -> None:
+        gone = [id.hex for id in ids]
+        self._roster.forget(ids, lambda: self.scripts.call("gone", *gone))
 
     # Wake-ups
 

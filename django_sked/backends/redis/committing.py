@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
@@ -22,8 +23,13 @@ def is_open(using: str) -> bool:
         return False  # there is no database
 
 
-def after_commit(using: str, alias: str, step: str, action: Callable[[], object]) -> None:
-    """What goes wrong by then is told by `store_error` and the log: the caller's transaction has committed."""
+def after_commit(
+    using: str, alias: str, step: str, action: Callable[[], object], adds: Iterable[UUID] = frozenset()
+) -> None:
+    """What goes wrong by then is told by `store_error` and the log: the caller's transaction has committed.
+
+    `adds` are the ids of messages that this action stores.
+    """
 
     def apply() -> None:
         try:
@@ -32,4 +38,13 @@ def after_commit(using: str, alias: str, step: str, action: Callable[[], object]
             logger.error("store_error backend=%s step=%s error=%s text=%s", alias, step, type(error).__name__, error)
             signals.send_safely(signals.store_error, sender=ScheduledMessage, backend=alias, step=step, error=error)
 
+    apply.sked_adds = (alias, frozenset(adds))  # type: ignore[attr-defined]
     transaction.on_commit(apply, using=using, robust=True)
+
+
+def added(using: str, alias: str) -> Iterator[UUID]:
+    """The messages that are to be stored after the commit of the transaction that is open here, in that backend."""
+    for _, action, *_ in connections[using].run_on_commit:
+        named, ids = getattr(action, "sked_adds", ("", ()))
+        if named == alias:
+            yield from ids

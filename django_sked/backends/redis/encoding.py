@@ -27,16 +27,20 @@ _MICROSECOND = timedelta(microseconds=1)
 BODY = frozenset(
     {
         *("payload", "metadata", "created_at", "timeout", "max_attempts", "retry_policy", "schema_version"),
-        *("subject_type", "subject_id", "origin", "recurrence_id", "tick_at", "local_time"),
+        *("subject_type", "subject_id", "origin", "recurrence_id", "tick_at", "local_time", "workflow_id"),
     }
 )
-_SELDOM = ("metadata", "max_attempts", "timeout", "retry_policy", "local_time")
+_SELDOM = (
+    *("metadata", "max_attempts", "timeout", "retry_policy", "local_time", "schema_version"),
+    *("subject_type", "subject_id"),
+)
 HISTORY = frozenset({"delivered_to", "errors", "result", "progress", "verdict"})
 _INSTANTS = frozenset(
     {"due_at", "next_at", "expires_at", "finished_at", "claimed_at", "held_at", "created_at", "tick_at"}
 )
 _FLAGS = frozenset({"suspect", "cancel_requested", "has_children"})
-_IDS = frozenset({"claimed_by", "origin", "recurrence_id"})
+_IDS = frozenset({"claimed_by", "origin", "recurrence_id", "workflow_id"})
+_DURATIONS = frozenset({"timeout", "release_delay", "release_expiry"})
 _NUMBERS = frozenset({"priority", "token", "attempt", "crashes", "unroutable", "parents_left"})
 _DEFAULTS = {field.attname: field.get_default() for field in ScheduledMessage._meta.concrete_fields}
 _JSON_EMPTY: dict[str, Callable[[], Any]] = {"metadata": dict, "delivered_to": dict, "errors": list}
@@ -119,6 +123,8 @@ def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
         found["history"] = dumps(history)
     if values["recurrence_id"] is not None:
         found["recurs"] = 1  # for scripts, which do not look into the body
+    if values["workflow_id"] is not None:
+        found["flow"] = values["workflow_id"].hex  # for scripts, too
     return found
 
 
@@ -138,6 +144,8 @@ def column(name: str, value: Any) -> str | int | None:
         return 1
     if name in _IDS:
         return cast(str, value.hex)
+    if name in _DURATIONS:
+        return cast(int, value // _MICROSECOND)
     return cast("str | int", value)
 
 
@@ -151,7 +159,7 @@ def _plain(name: str, value: Any) -> Any:
         return None
     if name in _INSTANTS:
         return micros(value)
-    if name == "timeout":
+    if name in _DURATIONS:
         return value // _MICROSECOND
     if name in _IDS:
         return value.hex
@@ -198,6 +206,8 @@ def decoded(alias: str, id: UUID, record: Mapping[str, Any]) -> ScheduledMessage
             values[name] = True
         elif name in _IDS:
             values[name] = uuid(text)
+        elif name in _DURATIONS:
+            values[name] = timedelta(microseconds=int(text))
         elif name in _DEFAULTS:
             values[name] = text
     if "live" in record:
@@ -220,13 +230,13 @@ def _unpack(values: dict[str, Any], text: str) -> None:
             values[name] = value
         elif name in _INSTANTS:
             values[name] = instant(value)
-        elif name == "timeout":
+        elif name in _DURATIONS:
             values[name] = timedelta(microseconds=value)
         elif name in _IDS:
             values[name] = uuid(value)
 
 
-_PLAIN = (BODY | HISTORY) - _INSTANTS - _IDS - {"timeout"}
+_PLAIN = (BODY | HISTORY) - _INSTANTS - _IDS - _DURATIONS
 
 
 def _message(alias: str, values: dict[str, Any]) -> ScheduledMessage:

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django_sked.backends.redis.encoding import UNREADABLE, changed, decoded, instant, micros
+from django_sked.backends.redis.families import Families
 from django_sked.backends.redis.scripts import Scripts
 from django_sked.models import ScheduledMessage
 
@@ -62,9 +63,10 @@ class Write:
 class Records:
     """Reads and writes the records of one backend."""
 
-    def __init__(self, alias: str, scripts: Scripts) -> None:
+    def __init__(self, alias: str, scripts: Scripts, families: Families) -> None:
         self._alias = alias
         self._scripts = scripts
+        self._families = families
 
     def read(self, ids: Sequence[UUID], now: datetime | None = None) -> tuple[datetime, dict[UUID, Record]]:
         """The store's time, and what is stored of these ids."""
@@ -102,7 +104,8 @@ class Records:
         """What became of each: "written", "changed", "gone", "leased", or "key" when another message holds its key.
 
         What people have asked for is known by a name of the call for a minute, and so made once also where its answer
-        was lost and others have changed the message before it is made again. Workers have tokens for that.
+        was lost and others have changed the message before it is made again. Workers have tokens for that. Where one of
+        these ends, what waits for it follows in the same call, and what that leaves in calls of its own.
         """
         answers: list[str] = []
         for start in range(0, len(writes), BATCH):
@@ -110,7 +113,11 @@ class Records:
             for write in writes[start : start + BATCH]:
                 arguments += write.arguments()
             given = micros(now) if now else ""
-            answers += self._scripts.call("write", *arguments, now=given, is_asked_for=is_asked_for)
+            found = self._scripts.call("write", *arguments, now=given, is_asked_for=is_asked_for)
+            followed = found.pop() if isinstance(found[-1], list) else None
+            answers += found
+            if followed is not None:
+                self._families.followed(followed, now)
         return answers
 
     def decide(

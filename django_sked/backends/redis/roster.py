@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 
 from django_sked.backends.quiet import Quiet
-from django_sked.models import WorkerProcess
+from django_sked.models import WorkerProcess, Workflow
 
 logger = logging.getLogger("django_sked.backends.redis")
 
@@ -53,6 +53,15 @@ class Roster:
         if thread is not None:
             thread.join(LAST)
 
+    def forget(self, workflows: Sequence[UUID], then: Callable[[], object]) -> None:
+        """Delete the rows of workflows of which no message is left."""
+
+        def write(using: str) -> None:
+            Workflow.objects.using(router.db_for_write(Workflow)).filter(pk__in=workflows, backend=self._alias).delete()
+            then()
+
+        self._put(workflows[0], write)
+
     def _put(self, pk: UUID, write: Callable[[str], object]) -> None:
         with self._lock:
             self._waiting[pk] = write
@@ -85,8 +94,12 @@ class Roster:
                 )
 
 
+#: What people write into the row of a worker stays as it is.
+_OURS = [field.name for field in WorkerProcess._meta.concrete_fields if field.name not in ("id", "drain_requested_at")]
+
+
 def _save(row: WorkerProcess, using: str) -> None:
     rows = WorkerProcess.objects.using(using)
     row._state.adding = not rows.filter(pk=row.pk).exists()
-    row.save(using=using, force_insert=row._state.adding)
+    row.save(using=using, force_insert=row._state.adding, update_fields=None if row._state.adding else _OURS)
     rows.filter(backend=row.backend, lease_until__lt=row.beat_at - FORGET_AFTER).delete()

@@ -16,6 +16,7 @@ from django_sked import clock
 from django_sked.backends.redis.connections import Connections
 from django_sked.backends.redis.encoding import micros
 from django_sked.backends.redis.keys import Keys
+from django_sked.dependencies import Condition, holds
 from django_sked.states import FINISHED, PENDING, STEPS, Status
 
 _DIRECTORY = Path(__file__).parent / "lua"
@@ -39,6 +40,17 @@ def steps() -> str:
     return "\n".join(["local STEPS = {", *rows, "}"])
 
 
+#: The letter of each condition on the server.
+LETTERS = {Condition.SUCCESS: "s", Condition.FAILURE: "f", Condition.FINISH: "x"}
+
+
+def conditions() -> str:
+    """Which ends meet the conditions of `dependencies.py`, in Lua."""
+    ends = {letter: {end for end in FINISHED if holds(condition, end)} for condition, letter in LETTERS.items()}
+    rows = (f"    {letter} = {_set(frozenset(met))}," for letter, met in ends.items())
+    return "\n".join(["local CONDITIONS = {", *rows, "}"])
+
+
 def _set(statuses: frozenset[Status]) -> str:
     return "{" + ", ".join(f"{status.value} = true" for status in sorted(statuses)) + "}"
 
@@ -55,9 +67,13 @@ def script(name: str) -> Script:
 
 
 def _part(name: str) -> str:
-    if name in ("states", "steps"):
-        return states() if name == "states" else steps()
+    if (made := _MADE.get(name)) is not None:
+        return made()
     return (_DIRECTORY / f"{name}.lua").read_text(encoding="utf-8")
+
+
+#: Parts that are made of what Python knows.
+_MADE: dict[str, Callable[[], str]] = {"states": states, "steps": steps, "conditions": conditions}
 
 
 class Scripts:

@@ -101,6 +101,8 @@ class Searches:
     def _plan(self, criteria: Criteria) -> _Plan:
         statuses = list(Status) if criteria.statuses is None else sorted(criteria.statuses)
         of_statuses = ["+held" if status == Status.CLAIMED else f"status:{status.value}" for status in statuses]
+        if criteria.workflow is not None:
+            return self._narrowed(criteria, [f"workflow:{criteria.workflow.hex}"])
         if criteria.key is not None:
             return self._narrowed(criteria, [f"key:{criteria.key}"])
         named = [[f"{name}:{value}"] for name in ("event", "queue") if (value := getattr(criteria, name)) is not None]
@@ -113,7 +115,7 @@ class Searches:
         return plans[counts.index(min(counts))]
 
     def _narrowed(self, criteria: Criteria, indexes: list[str]) -> _Plan:
-        conditions = (criteria.event, criteria.queue, criteria.key, criteria.statuses)
+        conditions = (criteria.event, criteria.queue, criteria.key, criteria.statuses, criteria.workflow)
         return _Plan(indexes, is_exact=sum(condition is not None for condition in conditions) <= 1)
 
     def _counts(self, criteria: Criteria, plans: list[_Plan]) -> list[int]:

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django_sked import failpoints
 from django_sked.backends.base import STORED, Settled
 from django_sked.backends.redis.encoding import instant, micros
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.backends.redis.scripts import Scripts
 from django_sked.outcomes import Outcome, Row, finish, is_awaited, written
-from django_sked.states import Status
+from django_sked.states import FINISHED, Status
 
 Retention = Mapping[Status, timedelta | None]
 #: Plain deliveries that one script writes.
@@ -73,6 +74,8 @@ class Settles:
             changes = written(outcomes[id], row, at)
             awaited = is_awaited(changes["status"], record.message.recurrence_id, changes.get("verdict"))
             ends = self.is_deleted(changes["status"]) and not awaited
+            if record.message.has_children and changes["status"] in FINISHED:
+                failpoints.hit("settle.before_release")  # the write that follows does both
             return Write(record=record, step=outcomes[id].step, changes=changes, delete=ends)
 
         done = self._records.decide(outcomes, decision, now)
@@ -85,6 +88,21 @@ class Settles:
                 settled.repeated[id] = fields
             else:
                 settled.lost.append(outcome)
+
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        """See `BaseBackend.set_progress`."""
+        lost: set[UUID] = set()
+
+        def decision(record: Record | None, id: UUID, at: datetime) -> Write | None:
+            token, percent = progress[id]
+            message = None if record is None else record.message
+            if record is None or message is None or message.token != token or message.status != Status.CLAIMED:
+                lost.add(id)
+                return None
+            return Write(record=record, step="keep", changes={"progress": percent})
+
+        self._records.decide(progress, decision)
+        return list(lost)
 
     def is_deleted(self, status: str) -> bool:
         """A retention of 0: what has just ended in such a status is not kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,8 +25,15 @@ BATCH = 100
 class Sweeps:
     """The sweeps of one backend."""
 
-    def __init__(self, scripts: Scripts, records: Records, retention: Mapping[Status, timedelta | None]) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        records: Records,
+        retention: Mapping[Status, timedelta | None],
+        forget_workflows: Callable[[Sequence[UUID]], None],
+    ) -> None:
         self._scripts = scripts
+        self._forget_workflows = forget_workflows
         self._records = records
         self._retention = retention
 
@@ -106,13 +113,17 @@ class Sweeps:
     def prune(self, limit: int, now: datetime | None) -> int:
         """Delete finished messages past their retention, the oldest of each status first."""
         deleted = 0
+        times = [(s.value, "" if time is None else time // _MICROSECOND) for s, time in self._retention.items()]
+        every = [item for pair in times for item in pair]
         for status, kept in self._retention.items():
             while kept is not None and deleted < limit:
                 most = min(BATCH, limit - deleted)
-                looked, gone = self._scripts.call(
-                    "prune", status.value, kept // _MICROSECOND, most, _AWAITED, now=_given(now)
+                looked, gone, workflows = self._scripts.call(
+                    "prune", status.value, kept // _MICROSECOND, most, _AWAITED, *every, now=_given(now)
                 )
                 deleted += gone
+                if workflows:
+                    self._forget_workflows([uuid(id) for id in workflows])
                 if looked < most:
                     break
         return deleted

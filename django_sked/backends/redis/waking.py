@@ -63,6 +63,12 @@ class News:
             for wake in list(self._wakers):
                 wake(queue)
 
+    def wake_here(self, queues: Sequence[str]) -> None:
+        """Wake the workers of this process for these queues, of which the script has told the others."""
+        for wake in list(self._wakers):
+            for queue in queues:
+                wake(queue)
+
     # Listen
 
     def listen(self, wake: Wake) -> Callable[[], None]:

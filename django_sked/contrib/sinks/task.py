@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-try:
-    from django.tasks.base import Task
-except ImportError:
-    try:
-        from django_tasks.base import Task  # type: ignore[import-not-found, no-redef]
-    except ImportError as error:
-        raise ImportError("it needs Django 6.0 or later, or the package django-tasks") from error
-
 from django.utils.module_loading import import_string
 
 from django_sked.contrib.sinks import envelope, options
 from django_sked.contrib.sinks.exceptions import InvalidSink
 from django_sked.contrib.sinks.options import option
 from django_sked.models import ScheduledMessage
+
+try:
+    from django_sked.contrib.tasks.compat import Task
+except ImportError as error:
+    raise ImportError("it needs Django 6.0 or later, or the package django-tasks") from error
 
 
 @dataclass(frozen=True, kw_only=True)

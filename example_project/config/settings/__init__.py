@@ -37,6 +37,11 @@ SKED_SINKS = sinks.chosen()
 # With SHOP_MESSAGES: we ask the backend, not the table, and what is atomic goes to the "books".
 SILENCED_SYSTEM_CHECKS = ["django_sked.W003", "django_sked.W006"]
 
+# Django has tasks since 6.0, and leaves it to others to run them: shop/tasks.py.
+if django.VERSION >= (6, 0):
+    INSTALLED_APPS.append("django_sked.contrib.tasks")
+    TASKS = {"default": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QUEUES": ["default", "reports"]}}
+
 USE_TZ = True
 TIME_ZONE = "Europe/Berlin"
 

@@ -1,17 +1,19 @@
 #!lua
--- with states index
+-- with states conditions index families
 -- STEP schedule: all of these messages or none.
 --
 -- ARGV: on_conflict; 1 when this is said again because the first answer was lost; the queue to tell of, or ''; a name of
 -- this call; how many ticks to note, the oldest notes going, or 0 when these are no messages of ticks; how many kinds of
 -- messages there are, and status, queue, event and priority of each; then for each message its id, the number of its
 -- kind, its due_at, its body, and how many further fields follow as name and value. One of them is 'added' where the id
--- is the caller's own, and next_at where it is not due_at. What has none of them is scheduled.
+-- is the caller's own, and next_at where it is not due_at. What has none of them is scheduled. The last one may be 'waits':
+-- for each message that it waits for its id and one letter, see `CONDITIONS`.
 --
 -- The id of a tick is noted by the call that stores its message, and outlives it; one that is noted is passed over.
 --
--- Returns {'refused', position, 'id' or 'key', holder, its record}, or {'stored', and for each message that was ignored
--- its position, holder and record; then those that were replaced as {id}}.
+-- Returns {'refused', position, 'id' or 'key', holder, its record}, or {'unknown', ids that a message would wait for}, or
+-- {'stored', and for each message that was ignored its position, holder and record; then those that were replaced as
+-- {id}; then perhaps {'followed', and what: see `families.lua`}}.
 
 local on_conflict, again, news, call, most_ticks = ARGV[3], ARGV[4] == '1', ARGV[5], ARGV[6], tonumber(ARGV[7])
 local now = store_time()
@@ -80,8 +82,35 @@ for position, at in ipairs(messages) do
     end
 end
 
-local function dashed(id)
-    return id:sub(1, 8) .. '-' .. id:sub(9, 12) .. '-' .. id:sub(13, 16) .. '-' .. id:sub(17, 20) .. '-' .. id:sub(21)
+-- Whom the messages that are to be stored wait for: by child, parent -> condition. A parent of this call that is not
+-- stored, for another message holds its key, is waited for in that one.
+local waits, waiting, instead, known, unknown = {}, false, {}, {}, {'unknown'}
+
+for at, m in pairs(fields) do
+    waiting = waiting or m.waits
+end
+if waiting then
+    for _, at in ipairs(messages) do
+        known[ARGV[at]] = true
+        instead[ARGV[at]] = ignored_for[at]
+    end
+    for at, m in pairs(fields) do
+        if m.waits and not ignored_for[at] and not is_stored[at] then
+            waits[at] = {}
+            for first = 1, #m.waits, 33 do
+                local parent = m.waits:sub(first, first + 31)
+                parent = instead[parent] or parent
+                if known[parent] == nil then
+                    known[parent] = redis.call('EXISTS', record(parent)) == 1
+                    unknown[#unknown + 1] = not known[parent] and parent or nil
+                end
+                waits[at][parent] = m.waits:sub(first + 32, first + 32)
+            end
+        end
+    end
+    if #unknown > 1 then
+        return unknown
+    end
 end
 
 -- A pending holder of the key is cancelled, a claimed one is asked to stop and goes on without it.
@@ -104,13 +133,18 @@ local function take_key(id, by)
     redis.call('HSET', record(id), unpack(set))
     redis.call('HDEL', record(id), 'live')
     index(id, held)
+    if held.has_children and FINISHED[held.status] then
+        has_ended(id)
+    end
 end
 
 local function store(at)
     local id, kind, due_at, m = ARGV[at], kinds[tonumber(ARGV[at + 1])], ARGV[at + 2], fields[at]
-    local name = record(id)
-    redis.call('HSET', name, 'status', kind.status, 'queue', kind.queue, 'event', kind.event, 'priority', kind.priority,
-        'due_at', due_at, 'next_at', due_at, 'token', '0', 'body', ARGV[at + 3])
+    -- 'waits' is no field of the record.
+    local more = m and tonumber(ARGV[at + 4]) - (m.waits and 1 or 0) or 0
+    redis.call('HSET', record(id), 'status', kind.status, 'queue', kind.queue, 'event', kind.event, 'priority',
+        kind.priority, 'due_at', due_at, 'next_at', m and m.next_at or due_at, 'token', '0', 'body', ARGV[at + 3],
+        unpack(ARGV, at + 5, at + 4 + 2 * more))
     if not m then
         kind.lists = kind.lists or lists_of(kind)
         for _, list in ipairs(kind.lists) do
@@ -119,7 +153,6 @@ local function store(at)
         end
         return
     end
-    redis.call('HSET', name, unpack(ARGV, at + 5, at + 4 + 2 * tonumber(ARGV[at + 4])))
     m.status, m.queue, m.event, m.priority = kind.status, kind.queue, kind.event, kind.priority
     m.due_at, m.next_at = due_at, m.next_at or due_at
     index(id, m)
@@ -141,7 +174,50 @@ for position, at in ipairs(messages) do
         end
     end
 end
+
+-- Their edges. A parent that has ended is one that has just ended for them; one of this call is there, and knows.
+local function join_families()
+    local children, is_new = {}, {}
+    for at, m in pairs(fields) do
+        is_new[ARGV[at]] = m.has_children and not ignored_for[at] and not is_stored[at]
+    end
+    for at, parents in pairs(waits) do
+        local id, edges = ARGV[at], {}
+        for parent, condition in pairs(parents) do
+            edges[#edges + 1] = parent
+            edges[#edges + 1] = condition .. 'o'
+            children[parent] = children[parent] or {}
+            table.insert(children[parent], id)
+        end
+        redis.call('HSET', P .. 'parents:' .. id, unpack(edges))
+        if #edges / 2 ~= tonumber(fields[at].parents_left) then
+            redis.call('HSET', record(id), 'parents_left', #edges / 2)
+        end
+    end
+    for parent, ids in pairs(children) do
+        for first = 1, #ids, 2000 do
+            local last = math.min(first + 1999, #ids)
+            redis.call('SADD', P .. 'children:' .. parent, unpack(ids, first, last))
+            redis.call('SADD', P .. 'undecided:' .. parent, unpack(ids, first, last))
+        end
+        if not is_new[parent] then
+            redis.call('HSET', record(parent), 'has_children', 1)
+            if FINISHED[status_of(parent)] then
+                has_ended(parent)
+            end
+        end
+    end
+end
+
 write_index()
+if waiting then
+    entries, members = {}, {}
+    join_families()
+end
+if followed.has_begun then
+    entries, members = {}, {}
+    follow(now, 100)
+end
 if most_ticks > 0 then
     redis.call('ZREMRANGEBYRANK', P .. 'ticks', 0, -most_ticks - 1)
 end
@@ -149,4 +225,8 @@ for _, id in ipairs(replaced) do
     answer[#answer + 1] = {id}
 end
 tell(news)
+if followed.has_begun then
+    local what = what_followed()
+    answer[#answer + 1] = {'followed', what[1], what[2], what[3]}
+end
 return answer

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- with states index
--- STEP settle, of plain deliveries: claimed -> delivered, each only while its token is still the message's.
+-- STEP settle, of plain deliveries: claimed -> delivered, each only while its token is still the message's. Those that
+-- others wait for are left to `write.lua`.
 --
 -- ARGV: 1 to keep them or 0 to delete them, then id and token of each. Returns the time and, for each, its new attempt,
 -- or -1 when it was not written.
@@ -11,8 +12,8 @@ local answer, by_worker, delivered, ended = {now}, {}, {}, {}
 
 local function deliver(id, token)
     local m = redis.pcall('HMGET', record(id), 'status', 'token', 'attempt', 'due_at', 'claimed_by', 'live', 'key',
-        'unroutable', 'suspect', 'reason', 'cancel_requested')
-    if m.err or m[1] ~= 'claimed' or m[2] ~= token or not tonumber(m[4]) then
+        'unroutable', 'suspect', 'reason', 'cancel_requested', 'has_children')
+    if m.err or m[1] ~= 'claimed' or m[2] ~= token or not tonumber(m[4]) or m[12] then
         return -1
     end
     local worker = m[5] or 'nobody'
@@ -50,8 +51,7 @@ end
 if not keep then
     for position = 2, #delivered, 2 do
         local id = delivered[position]
-        unindex(id, indexed(id))
-        redis.call('UNLINK', record(id))
+        delete(id, indexed(id))
     end
 end
 return answer

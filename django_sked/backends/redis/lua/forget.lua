@@ -8,8 +8,7 @@ for position = 3, #ARGV do
     local id = ARGV[position]
     local m = indexed(id)
     if m and FINISHED[m.status] then
-        unindex(id, m)
-        redis.call('UNLINK', record(id))
+        delete(id, m)
         forgotten = forgotten + 1
     end
 end

@@ -9,10 +9,13 @@
 --   expiry                                   pending ids by expires_at
 --   ended:S                                  finished ids by finished_at
 --   live                                     key -> id of the live message that holds it (a hash)
+--   workflow:W, gone                         ids of a workflow by due_at; the W of which nothing is left (a set)
+--
+-- `families.lua` says what there is besides for those that wait for others.
 
 local INDEXED = {
     'status', 'queue', 'event', 'priority', 'due_at', 'next_at', 'suspect', 'key', 'live',
-    'expires_at', 'finished_at', 'claimed_by', 'cancel_requested', 'created_at',
+    'expires_at', 'finished_at', 'claimed_by', 'cancel_requested', 'created_at', 'flow', 'has_children',
 }
 
 -- The indexed fields of a record by name; nil when it is not there or is no record at all.
@@ -141,6 +144,9 @@ local function index(id, m)
         enter('key:' .. m.key, m.due_at, id)
         enter('newest:' .. m.key, m.created_at, id)
     end
+    if m.flow then
+        enter('workflow:' .. m.flow, m.due_at, id)
+    end
     if m.live and m.key then
         redis.call('HSET', P .. 'live', m.key, id)
     end
@@ -186,6 +192,9 @@ local function unindex(id, m)
         redis.call('ZREM', P .. 'key:' .. m.key, id)
         redis.call('ZREM', P .. 'newest:' .. m.key, id)
     end
+    if m.flow then
+        redis.call('ZREM', P .. 'workflow:' .. m.flow, id)
+    end
     if m.live and m.key and redis.call('HGET', P .. 'live', m.key) == id then
         redis.call('HDEL', P .. 'live', m.key)
     end
@@ -221,4 +230,28 @@ local function set_aside(id, now, reason, queue, priority)
     redis.call('HSET', record(id), 'status', m.status, 'next_at', m.next_at, 'reason', reason)
     redis.call('HDEL', record(id), 'claimed_by', 'claimed_at')
     index(id, m)
+end
+
+-- Delete a message, with what it says of others and others of it. A child that is still to be decided finds that it is not
+-- there any more.
+local function delete(id, m)
+    unindex(id, m)
+    redis.call('UNLINK', record(id))
+    if m.flow and redis.call('EXISTS', P .. 'workflow:' .. m.flow) == 0 then
+        redis.call('SADD', P .. 'gone', m.flow)
+    end
+    if m.has_children then
+        redis.call('UNLINK', P .. 'children:' .. id, P .. 'unmet:' .. id)
+        if redis.call('EXISTS', P .. 'undecided:' .. id) == 1 then
+            redis.call('RPUSH', P .. 'work', 'e' .. id)
+        end
+    end
+    if redis.call('EXISTS', P .. 'parents:' .. id) == 1 then
+        for _, parent in ipairs(redis.call('HKEYS', P .. 'parents:' .. id)) do
+            redis.call('SREM', P .. 'children:' .. parent, id)
+            redis.call('SREM', P .. 'undecided:' .. parent, id)
+            redis.call('SREM', P .. 'unmet:' .. parent, id)
+        end
+        redis.call('UNLINK', P .. 'parents:' .. id)
+    end
 end

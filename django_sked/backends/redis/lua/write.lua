@@ -1,10 +1,13 @@
 #!lua flags=allow-oom
--- with states steps index
+-- with states steps conditions index families
 -- Every step that Python has decided: written only if the record is still the one that the decision was made from.
 --
 -- ARGV: the queue to tell of, or ''; a name of this call, or '' where it need not be known again; then for each write: step, id, the rev, token and status it was decided from, the new
 -- rev, a worker that must have no lease or '', 1 to delete the record, how many names follow with a value each, how many
--- names to remove, and these. Returns for each: 'written', 'changed' (look again), 'gone', 'leased' or 'key'.
+-- names to remove, and these. Returns for each: 'written', 'changed' (look again), 'gone', 'leased' or 'key'; and then, where
+-- others waited for one of them, what has followed (see `families.lua`).
+
+local EDGES = 100
 
 local now = store_time()
 local answer = {}
@@ -58,16 +61,17 @@ local function write(step, id, first, sets, dels)
     if new.live and not old.live and key_holder(new.key) then
         return 'key'
     end
-    unindex(id, old)
-    if ARGV[at + 7] == '1' then
-        redis.call('UNLINK', record(id))
+    if ARGV[at + 7] == '1' and not old.has_children then
+        delete(id, old)
         return 'written'
     end
+    unindex(id, old)
     redis.call('HSET', record(id), 'rev', ARGV[at + 5], unpack(ARGV, first, first + 2 * sets - 1))
     if dels > 0 then
         redis.call('HDEL', record(id), unpack(ARGV, first + 2 * sets, first + 2 * sets + dels - 1))
     end
     index(id, new)
+    note_change(id, old, new)
     return 'written'
 end
 
@@ -76,9 +80,16 @@ while at <= #ARGV do
     answer[#answer + 1] = write(ARGV[at], ARGV[at + 1], at + 10, sets, dels)
     at = at + 10 + 2 * sets + dels
 end
-write_index()
+if followed.has_begun then
+    follow(now, EDGES)
+else
+    write_index()
+end
 tell(ARGV[3])
 if made then
     redis.call('SET', made, table.concat(answer, ' '), 'EX', 60)
+end
+if followed.has_begun then
+    answer[#answer + 1] = what_followed()
 end
 return answer

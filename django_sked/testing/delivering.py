@@ -1,10 +1,4 @@
-"""Deliver messages in tests: in the calling thread, on the test's own connection, at any time you name.
-
-def test_an_unpaid_invoice_is_reminded(self):
-    invoice.send()
-    deliver_due(now=timezone.now() + timedelta(days=3))
-    assert len(mail.outbox) == 1
-"""
+"""Claim, dispatch and settle in the calling thread, on its own connection, at any time that is named."""
 
 from __future__ import annotations
 
@@ -16,7 +10,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from django_sked import clock, failpoints
+from django_sked import clock
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -24,8 +18,6 @@ from django_sked.signals import message_due
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.promoter import Promoter
 from django_sked.worker.settler import settle
-
-__all__ = ["TickedWorker", "connected", "deliver_due", "failpoints"]
 
 #: Rounds of messages that schedule messages that are due at once.
 ROUNDS = 1000
@@ -35,7 +27,7 @@ class TickedWorker:
     """A worker that moves only when told to, in the calling thread: no pool, no waiting, no clock of its own.
 
     Its parts are those of the real one. `now` is the time for this step, also for what receivers schedule with
-    `delay=`; without it, the present.
+    `delay=`; without it, the present, or the time at which `freeze()` has stopped it.
     """
 
     def __init__(self, backend: str = DEFAULT_ALIAS, *, lease: float = 30.0) -> None:
@@ -49,17 +41,18 @@ class TickedWorker:
 
     def beat(self, now: datetime | None = None) -> set[uuid.UUID]:
         """Renew the lease; returns which of its messages shall be cancelled."""
-        return set(self.backend.beat(self.process, now=now))
+        return set(self.backend.beat(self.process, now=_now(now)))
 
     def promote(self, now: datetime | None = None) -> list[ScheduledMessage]:
         """Turn the ticks of recurrences into messages; returns those."""
         with clock.pretend(now):
-            return self._promoter.step(now)
+            return self._promoter.step(_now(now))
 
     def claim(
         self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
     ) -> list[ScheduledMessage]:
         """Claim what is due, in all queues or one."""
+        now = _now(now)
         queues = self.backend.queues() if queue is None else [queue]
         messages = [message for name in queues for message in self.backend.claim(self.id, name, limit, now=now)]
         if not messages and (suspect := self.backend.claim_suspect(self.id, queues, now=now)) is not None:
@@ -76,7 +69,7 @@ class TickedWorker:
     ) -> Any:
         """Write outcomes, and bring the messages up to date."""
         written = [outcome for outcome in outcomes if outcome is not None]
-        return settle(self.backend, written, {message.pk: message for message in messages}, now=now)
+        return settle(self.backend, written, {message.pk: message for message in messages}, now=_now(now))
 
     def tick(
         self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
@@ -91,7 +84,9 @@ class TickedWorker:
 def deliver_due(
     now: datetime | None = None, *, backend: str = DEFAULT_ALIAS, queue: str | None = None
 ) -> list[ScheduledMessage]:
-    """Deliver everything that is due at `now` (default: the present), also what receivers schedule meanwhile.
+    """Deliver everything that is due at `now` (default: the present, or the frozen time).
+
+    Also what receivers schedule meanwhile.
 
     Ticks of recurrences become messages first, where messages are rows; else see `TickedWorker.promote()`.
 
@@ -103,7 +98,7 @@ def deliver_due(
         if worker.backend.database is not None:
             worker.promote(now)
         # A message that waits for others and was scheduled in the transaction of a TestCase, whose commit never comes.
-        worker.backend.unblock(now=now)
+        worker.backend.unblock(now=_now(now))
         messages = worker.tick(now, queue=queue)
         if not messages:
             return delivered
@@ -121,5 +116,9 @@ def connected(receiver: Callable[..., Any], event: str | list[str] | None = None
         message_due.disconnect(receiver, dispatch_uid=options.get("dispatch_uid"))
 
 
-def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> None:
-    async_to_sync(function)(**kwargs)
+def _now(now: datetime | None) -> datetime | None:
+    return now or clock.pretended()
+
+
+def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> Any:
+    return async_to_sync(function)(**kwargs)

@@ -1,0 +1,167 @@
+"""How much waits in each queue, and when it fires: one statement for all, along the index of claims, up to a cap.
+
+With 1,000,000 messages in the future a plain `COUNT(*) ... GROUP BY queue` would read all of them at each look. Here
+each queue and priority is a range of the index, of which no more entries are read than the number that is shown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from django.db import connections
+
+from django_sked.backends.backlog import CAP, Backlog, Count
+from django_sked.models import ScheduledMessage
+
+TABLE = ScheduledMessage._meta.db_table
+#: Index entries that one look may read in all; with many queues each is counted less far, down to `LEAST`.
+MOST_READ = 120_000
+LEAST = 100
+#: Queues and priorities that are looked at, and parts of one statement: SQLite allows 500.
+MOST_BANDS, MOST_PARTS = 500, 400
+#: Beyond so many ranges of the index, a forecast counts along the due times instead, and less far.
+MOST_RANGES, CAP_BY_DUE = 384, 1_000
+
+# The first entry beyond the last, again and again: one index probe for each queue and each priority. With ORDER BY and
+# LIMIT, because MariaDB looks up min() in a subquery by reading the whole range.
+_BANDS = f"""
+WITH RECURSIVE found(queue) AS (
+    SELECT (SELECT queue FROM {TABLE} WHERE {{condition}} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT m.queue FROM {TABLE} m WHERE {{condition}} AND m.queue > found.queue ORDER BY m.queue LIMIT 1)
+    FROM found WHERE found.queue IS NOT NULL
+), band(queue, priority) AS (
+    SELECT queue, (
+        SELECT m.priority FROM {TABLE} m WHERE {{condition}} AND m.queue = found.queue ORDER BY m.priority LIMIT 1
+    ) FROM found WHERE queue IS NOT NULL
+    UNION ALL
+    SELECT queue, (
+        SELECT m.priority FROM {TABLE} m WHERE {{condition}} AND m.queue = band.queue AND m.priority > band.priority
+        ORDER BY m.priority LIMIT 1
+    ) FROM band WHERE band.priority IS NOT NULL
+)
+SELECT queue, priority FROM band WHERE priority IS NOT NULL LIMIT {MOST_BANDS}
+"""
+
+
+class Part(NamedTuple):
+    """Rows of which a statement returns the number, up to a cap, and the first next_at; by queue if of many.
+
+    Written as SQL: there may be hundreds, and the ORM takes longer for each than the database does.
+    """
+
+    name: tuple[Any, ...]
+    where: str
+    parameters: Sequence[Any] = ()
+    order: str = ""
+    by_queue: bool = False
+
+
+class Found(NamedTuple):
+    name: tuple[Any, ...]
+    queue: str
+    number: int
+    first: datetime | None
+
+
+def bands(using: str) -> list[tuple[str, int]]:
+    """Every queue that has scheduled messages, suspects apart, with each of its priorities."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_BANDS.format(condition=_scheduled(using)))
+        return [(queue, priority) for queue, priority in cursor.fetchall() if isinstance(queue, str)]
+
+
+def _scheduled(using: str, suspect: bool = False) -> str:
+    """In the words of the indexes, which SQLite wants to be the very same."""
+    value = str(suspect) if connections[using].vendor == "postgresql" else str(int(suspect))
+    return f"status = 'scheduled' AND suspect IN ({value})"
+
+
+def backlog(using: str, now: datetime) -> dict[str, Backlog]:
+    """See `BaseBackend.backlog`."""
+    at = connections[using].ops.adapt_datetimefield_value(now)
+    known = bands(using)
+    cap = _cap(2 * len(known) + 3)
+    band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
+    parts: list[Part] = []
+    for queue, priority in known:
+        for kind, compared in (("due", "<="), ("future", ">")):
+            parts.append(Part((kind, queue), f"{band} {compared} %s", (queue, priority, at), "next_at, id"))
+    parts.append(Part(("due",), _scheduled(using, suspect=True), by_queue=True))
+    parts.append(Part(("claimed",), "status = 'claimed'", by_queue=True))
+    dead = "status = 'dead' AND finished_at IS NOT NULL"
+    parts.append(Part(("dead",), dead, order="finished_at DESC", by_queue=True))
+    return _added_up(_find(using, parts, cap), cap)
+
+
+def _added_up(parts: Sequence[Found], cap: int) -> dict[str, Backlog]:
+    found: dict[str, Backlog] = defaultdict(Backlog)
+    whole: dict[str, int] = defaultdict(int)
+    for kind, queue, count, first in parts:
+        if len(kind) == 1:
+            whole[kind[0]] += count
+        of_queue = found[queue]
+        getattr(of_queue, kind[0]).add(count, cap)
+        if kind[0] == "due":
+            of_queue.note(first)
+    for name, count in whole.items():
+        if count > cap:  # nobody knows which queues those beyond the cap are in
+            for of_queue in found.values():
+                getattr(of_queue, name).is_capped = True
+    return dict(found)
+
+
+def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
+    """See `BaseBackend.forecast`."""
+    known = bands(using)
+    adapt = connections[using].ops.adapt_datetimefield_value
+    spans = list(enumerate(pairwise([adapt(edge) for edge in edges])))
+    if len(known) * len(spans) <= MOST_RANGES:
+        cap = _cap(len(known) * len(spans))
+        where = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at >= %s AND next_at < %s"
+        parts = [Part((n,), where, (*band, *span), "next_at, id") for n, span in spans for band in known]
+    else:
+        cap = CAP_BY_DUE
+        where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
+        parts = [Part((n,), where, span, "due_at, id") for n, span in spans]
+    counts = [Count() for _ in spans]
+    for name, _queue, count, _first in _find(using, parts, cap):
+        counts[name[0]].add(count, cap)
+    return counts
+
+
+def _cap(parts: int) -> int:
+    return max(LEAST, min(CAP, MOST_READ // max(1, parts)))
+
+
+def _find(using: str, parts: Sequence[Part], cap: int) -> list[Found]:
+    found: list[Found] = []
+    for start in range(0, len(parts), MOST_PARTS):
+        chosen = parts[start : start + MOST_PARTS]
+        sql: list[str] = []
+        parameters: list[Any] = []
+        for number, part in enumerate(chosen):
+            columns, group = ("queue, next_at", " GROUP BY queue") if part.by_queue else ("next_at", "")
+            order = f" ORDER BY {part.order}" if part.order else ""
+            rows = f"SELECT {columns} FROM {TABLE} WHERE {part.where}{order} LIMIT {cap + 1}"
+            queue = "queue" if part.by_queue else "''"
+            sql.append(f"SELECT {number}, {queue}, COUNT(*), MIN(next_at) FROM ({rows}) AS part{number}{group}")
+            parameters += part.parameters
+        with connections[using].cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(sql), parameters)
+            for number, queue, count, first in cursor.fetchall():
+                name = chosen[number].name
+                found.append(Found(name, queue or str(name[-1]), count, _instant(first)))
+    return found
+
+
+def _instant(value: Any) -> datetime | None:
+    """As the driver gives it: aware, or in UTC, or the text of that."""
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

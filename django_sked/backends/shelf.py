@@ -1,0 +1,120 @@
+"""The messages of a memory backend, and the ways to find them: by id, key, due time, status and criteria.
+
+Everything here runs under the backend's lock.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django_sked.backends.due import Due
+from django_sked.criteria import Criteria
+from django_sked.models import ScheduledMessage
+from django_sked.states import LIVE, Status
+
+_JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
+
+
+class Shelf(Mapping[UUID, ScheduledMessage]):
+    """By id, with a table of keys and heaps of due times, which `write` keeps in step."""
+
+    def __init__(self) -> None:
+        self._messages: dict[UUID, ScheduledMessage] = {}
+        self._holders: dict[str, UUID] = {}
+        self._due = Due(self._messages)
+        self._suspects: set[UUID] = set()
+
+    def __getitem__(self, id: UUID) -> ScheduledMessage:
+        return self._messages[id]
+
+    def __iter__(self) -> Iterator[UUID]:
+        return iter(self._messages)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    # Change
+
+    def put(self, message: ScheduledMessage) -> None:
+        """Store a copy of a new message."""
+        self._messages[message.pk] = stored = copied(message)
+        self.write(stored, {})
+
+    def write(self, message: ScheduledMessage, fields: dict[str, Any]) -> None:
+        """Set fields of a stored message."""
+        old_key = message.live_key
+        for name, value in fields.items():
+            setattr(message, name, value)
+        if old_key is not None and self._holders.get(old_key) == message.pk:
+            del self._holders[old_key]
+        if message.live_key is not None and message.status in LIVE:
+            self._holders[message.live_key] = message.pk
+        self._suspects.discard(message.pk)
+        if message.status == Status.SCHEDULED and message.suspect:
+            self._suspects.add(message.pk)
+        elif message.status == Status.SCHEDULED:
+            self._due.push(message)
+
+    def remove(self, id: UUID) -> None:
+        """Forget a finished message, which is in no table but that of ids."""
+        del self._messages[id]
+
+    # Find
+
+    def is_held(self, key: str | None) -> bool:
+        """Does a live message hold this key?"""
+        return key in self._holders
+
+    def holder(self, key: str | None) -> ScheduledMessage | None:
+        """The live message that holds this key."""
+        return self._messages[self._holders[key]] if key in self._holders else None
+
+    def newest(self, key: str | None) -> ScheduledMessage | None:
+        """Of those that have, or had, this key."""
+        held = (message for message in self._messages.values() if message.key == key)
+        return max(held, key=lambda message: (message.created_at, message.pk), default=None)
+
+    def matching(self, criteria: Criteria) -> Iterator[ScheduledMessage]:
+        """In no order."""
+        return filter(criteria.matches, self._messages.values())
+
+    def ordered(self, criteria: Criteria) -> list[ScheduledMessage]:
+        return sorted(self.matching(criteria), key=lambda m: (m.due_at, m.pk), reverse=criteria.descending)
+
+    def keys_held(self, queue: str | None) -> list[str]:
+        """Sorted."""
+        return sorted(key for key, id in self._holders.items() if queue in (None, self._messages[id].queue))
+
+    def pop_due(self, queue: str, until: datetime, limit: int) -> Iterator[ScheduledMessage]:
+        """Taken out of its heap, one by one: whoever takes one claims it."""
+        # Not one more than asked for.
+        return islice(self._due.pop(queue, until), limit)
+
+    def next_due_at(self, queue: str | None) -> datetime | None:
+        scheduled = (m for m in self._messages.values() if m.status == Status.SCHEDULED and not m.suspect)
+        return min((m.next_at for m in scheduled if queue in (None, m.queue)), default=None)
+
+    def due_suspects(self, queues: Collection[str], at: datetime) -> list[ScheduledMessage]:
+        suspects = map(self._messages.__getitem__, self._suspects)
+        return [message for message in suspects if message.queue in queues and message.next_at <= at]
+
+    def with_status(self, *statuses: str) -> Iterator[ScheduledMessage]:
+        return (message for message in self._messages.values() if message.status in statuses)
+
+    def copies(self, ids: Iterable[UUID]) -> list[ScheduledMessage]:
+        """Of those that are there."""
+        return [copied(self._messages[id]) for id in ids if id in self._messages]
+
+
+def copied(message: ScheduledMessage) -> ScheduledMessage:
+    """A message that shares nothing which somebody could change."""
+    twin = copy.copy(message)
+    twin._state = copy.copy(message._state)
+    for name in _JSON:
+        setattr(twin, name, copy.deepcopy(getattr(message, name)))
+    return twin

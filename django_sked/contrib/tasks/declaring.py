@@ -1,0 +1,137 @@
+"""`@task`, and a task with what a message can do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
+
+from django_sked import arguments, payloads, scheduling
+from django_sked.contrib.tasks import compat
+from django_sked.contrib.tasks.compat import DEFAULT_TASK_BACKEND_ALIAS, AnyTask, InvalidTask
+from django_sked.exceptions import InvalidMessage
+from django_sked.models import ScheduledMessage
+from django_sked.retry import RetryPolicy
+from django_sked.scheduling import OnConflict
+from django_sked.states import Answer
+from django_sked.twins import twin
+
+if TYPE_CHECKING:
+    from django_sked.queries import Delay
+
+#: What a task may say besides what every task of Django says, and how it is checked.
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "key": arguments.key,
+    "on_conflict": scheduling.on_conflict,
+    "expires_at": lambda value: arguments.instant(value, "expires_at"),
+    "expires_in": lambda value: arguments.duration(value, "expires_in"),
+    "max_attempts": arguments.max_attempts,
+    "retry": scheduling.retry_policy,
+    "timeout": arguments.timeout,
+    "metadata": payloads.normalise_metadata,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkedTask(AnyTask):
+    """What `@task` makes when its backend is a SkedTaskBackend.
+
+    These mean what they mean for `ScheduledMessage.objects.schedule()`; None is the default of the backend.
+    """
+
+    key: str | None = None
+    on_conflict: OnConflict | None = None
+    expires_at: datetime | None = None
+    expires_in: Delay | None = None
+    max_attempts: int | None = None
+    retry: RetryPolicy | None = None
+    timeout: Delay | None = None
+    metadata: dict[str, str] | None = None
+
+    def using(
+        self,
+        *,
+        priority: int | None = None,
+        queue_name: str | None = None,
+        run_after: datetime | None = None,
+        backend: str | None = None,
+        **extras: Any,
+    ) -> SkedTask:
+        """A copy with other values; None keeps what there is. Takes `key`, `on_conflict`, `expires_at`, `expires_in`,
+        `max_attempts`, `retry`, `timeout` and `metadata` besides what every task takes."""
+        changes = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
+        if unknown := extras.keys() - CHECKS.keys():
+            raise arguments.unknown(unknown, (*changes, *CHECKS), what="using()", values=extras)
+        return replace(self, **{name: value for name, value in (changes | extras).items() if value is not None})
+
+    def cancel(self, *, id: str | None = None, key: str | None = None, reason: str = "") -> Answer:
+        """Cancel what was enqueued under this result id or key; after the answer *cancelled* it is not run."""
+        return ScheduledMessage.objects.cancel(id=id, key=key, reason=reason, backend=self._store)
+
+    def reschedule(
+        self,
+        *,
+        id: str | None = None,
+        key: str | None = None,
+        run_after: datetime | None = None,
+        delay: Delay | None = None,
+        shift: Delay | None = None,
+    ) -> Answer:
+        """Run what was enqueued under this result id or key at another time, unless it has been taken already."""
+        return ScheduledMessage.objects.reschedule(
+            id=id, key=key, at=run_after, delay=delay, shift=shift, backend=self._store
+        )
+
+    @property
+    def _store(self) -> str:
+        backend: Any = self.get_backend()
+        return str(backend.store)
+
+    acancel = twin(cancel)
+    areschedule = twin(reschedule)
+
+
+@overload
+def task(function: Callable[..., Any], /) -> SkedTask: ...
+
+
+@overload
+def task(
+    *,
+    priority: int = 0,
+    queue_name: str = "default",
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS,
+    takes_context: bool = False,
+    key: str | None = None,
+    on_conflict: OnConflict | None = None,
+    expires_in: Delay | None = None,
+    max_attempts: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: Delay | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], SkedTask]: ...
+
+
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Django's `@task`, which takes the same, typed for tasks whose backend is a SkedTaskBackend."""
+    declared: Any = compat.task
+    return declared(function, **options)
+
+
+def extras_of(task: AnyTask) -> dict[str, Any]:
+    """What it says besides; nothing of a plain task, which was declared for another backend."""
+    found = {name: getattr(task, name, None) for name in CHECKS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def check_extras(task: AnyTask) -> None:
+    """Raise InvalidTask for the first wrong one."""
+    extras = extras_of(task)
+    try:
+        for name, value in extras.items():
+            CHECKS[name](value)
+        if "expires_at" in extras and "expires_in" in extras:
+            raise InvalidMessage("Give either expires_at= or expires_in=, not both.")
+    except InvalidMessage as error:
+        raise InvalidTask(str(error)) from error

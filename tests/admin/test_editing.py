@@ -1,0 +1,147 @@
+"""Another payload, with a look at what that changes, and a redrive at another time."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from django_sked.models import ScheduledMessage
+from django_sked.states import Status
+from tests.admin.conftest import LIST, Login, change_url, make, verb_url
+
+pytestmark = pytest.mark.django_db
+OLD, NEW = {"customer": 7, "to": "secret@example.com"}, {"customer": 7, "to": "new@example.com"}
+EDITORS = ("view_scheduledmessage", "view_payload", "reschedule_scheduledmessage", "redrive_scheduledmessage")
+
+
+def post(client: Client, message: ScheduledMessage, verb: str = "reschedule", **fields: Any) -> Any:
+    return client.post(verb_url(message, verb), {"_answered": "1", **fields})
+
+
+def name_of(response: Any) -> str:
+    """Of the payload that the page has shown."""
+    return str(response.context["preview"].preview)
+
+
+@pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
+def test_a_payload_is_shown_before_and_after_and_written_when_that_was_seen(
+    verb: str, status: Status, login: Login
+) -> None:
+    client, message = login(*EDITORS), make(payload=OLD, status=status)
+
+    seen = post(client, message, verb, payload=json.dumps(NEW))
+
+    html = seen.content.decode()
+    assert "<del>-   &quot;to&quot;: &quot;secret@example.com&quot;</del>" in html
+    assert "<ins>+   &quot;to&quot;: &quot;new@example.com&quot;</ins>" in html
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (OLD, status)
+
+    post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(seen), reason="wrong address")
+
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+    text = LogEntry.objects.get(object_id=str(message.pk)).change_message
+    assert "Another payload." in text and text.endswith("Reason: wrong address")
+    assert "example.com" not in text
+
+
+def test_what_was_altered_after_the_look_is_shown_again(login: Login) -> None:
+    client, message = login(*EDITORS), make(payload=OLD)
+    seen = post(client, message, payload=json.dumps(NEW))
+
+    again = post(client, message, payload='{"customer": 8}', _previewed=name_of(seen))
+
+    assert "<ins>+   &quot;customer&quot;: 8</ins>" in again.content.decode()
+    message.refresh_from_db()
+    assert message.payload == OLD
+
+
+def test_a_payload_that_stays_as_it_is_needs_no_second_look(login: Login) -> None:
+    client, message = login(*EDITORS), make(payload=OLD)
+
+    response = post(client, message, payload=json.dumps(OLD, indent=4), shift="2h")
+
+    assert (response.status_code, response["Location"]) == (302, change_url(message))
+    assert "Another payload" not in LogEntry.objects.get().change_message
+
+
+def test_the_form_shows_the_payload_there_is_to_those_who_may_see_it(login: Login) -> None:
+    message = make(payload=OLD)
+
+    shown = login(*EDITORS).post(verb_url(message, "reschedule")).content.decode()
+    hidden = login("view_scheduledmessage", "reschedule_scheduledmessage").post(verb_url(message, "reschedule"))
+
+    assert "secret@example.com" in shown
+    assert "secret" not in hidden.content.decode() and 'name="payload"' not in hidden.content.decode()
+
+
+def test_without_the_permission_to_see_a_payload_none_is_written(login: Login) -> None:
+    client = login("view_scheduledmessage", "reschedule_scheduledmessage", "redrive_scheduledmessage")
+    message, dead = make(payload=OLD), make(payload=OLD, status=Status.DEAD)
+
+    post(client, message, shift="2h", payload=json.dumps(NEW), _previewed="x")
+    post(client, dead, "redrive", payload=json.dumps(NEW), _previewed="x")
+
+    for each in (message, dead):
+        each.refresh_from_db()
+        assert (each.payload, each.status) == (OLD, Status.SCHEDULED)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"), [("{", "Enter a valid JSON."), (json.dumps("x" * 300_000), "bytes"), ("[1e999]", "payload")]
+)
+@pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
+def test_a_payload_that_cannot_be_kept_is_refused_in_the_form(
+    payload: str, said: str, verb: str, status: Status, boss: Client
+) -> None:
+    message = make(payload=OLD, status=status)
+
+    response = post(boss, message, verb, payload=payload)
+
+    assert said in str(response.context["form"].errors["payload"])
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (OLD, status)
+
+
+def test_a_redrive_may_come_at_another_time(boss: Client) -> None:
+    message, now = make(payload=OLD, status=Status.DEAD), timezone.localtime()
+    at = (now + timedelta(days=1)).replace(microsecond=0, hour=12)
+
+    post(boss, message, "redrive", at=at.strftime("%Y-%m-%dT%H:%M:%S"))
+
+    message.refresh_from_db()
+    assert (message.status, message.due_at, message.payload) == (Status.SCHEDULED, at, OLD)
+
+
+def test_a_redrive_of_nothing_but_the_message_is_now(boss: Client) -> None:
+    message = make(payload=None, status=Status.DEAD)
+
+    post(boss, message, "redrive", payload="null")
+
+    message.refresh_from_db()
+    assert (message.status, message.payload) == (Status.SCHEDULED, None)
+    assert message.due_at <= timezone.now()
+
+
+def test_many_get_one_payload_after_a_look(boss: Client) -> None:
+    messages = [make(payload={"n": number}) for number in range(3)]
+
+    data = {
+        "action": "reschedule",
+        "_selected_action": [str(message.pk) for message in messages],
+        "_answered": "1",
+        "payload": '{"n": 9}',
+    }
+    seen = boss.post(reverse(LIST), data)
+    boss.post(reverse(LIST), data | {"_previewed": name_of(seen)})
+
+    assert {m["n"] for m in ScheduledMessage.objects.values_list("payload", flat=True)} == {9}
+    assert LogEntry.objects.count() == 3

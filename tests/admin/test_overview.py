@@ -1,0 +1,258 @@
+"""The overview: what it says of queues and workers, what it lets people do, and what it costs."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from django_sked.admin import charts
+from django_sked.admin.overview import length
+from django_sked.backends import message_backends
+from django_sked.models import QueueControl, QueueMinute, ScheduledMessage
+from django_sked.states import Status
+from tests.admin.conftest import Login, make
+from tests.admin.test_workers import make as make_worker
+
+pytestmark = pytest.mark.django_db
+PAGE = "admin:django_sked_overview_changelist"
+
+
+def serving(**fields: Any) -> None:
+    make_worker(backend="default", **fields)
+
+
+def url(verb: str) -> str:
+    return reverse("admin:django_sked_overview_change_queue", args=[verb])
+
+
+def figures(html: str, queue: str) -> dict[str, str]:
+    """What a queue's card says, without markup."""
+    card = html.split(f'id="sked-live-{queue}"')[1].split("</section>")[0]
+    pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", card, re.S)
+    return {re.sub("<.*?>", "", name): re.sub(r"<.*?>|\s+", " ", value).strip() for name, value in pairs}
+
+
+def count(queue: str, minutes_ago: int = 0, **counts: int) -> None:
+    minute = int(timezone.now().timestamp()) // 60 - minutes_ago
+    QueueMinute.objects.add(message_backends["default"], minute, queue, counts)
+
+
+def test_each_queue_says_how_it_stands_and_what_it_did(boss: Client) -> None:
+    make(queue="mail", due_at=timezone.now() - timedelta(hours=3, seconds=30))
+    make(queue="mail", due_at=timezone.now() + timedelta(hours=3))
+    make(queue="mail", status=Status.DEAD, finished_at=timezone.now())
+    count("mail", delivered=90, failed=10, late_0=50, late_6=50)
+    count("mail", minutes_ago=90, delivered=7)
+    serving(queues={"mail": 4}, threads={"mail": 3})
+
+    of_mail = figures(boss.get(reverse(PAGE)).content.decode(), "mail")
+    of_the_day = figures(boss.get(reverse(PAGE), {"past": "day"}).content.decode(), "mail")
+
+    assert of_mail["Due now"] == of_mail["Future"] == of_mail["Dead"] == of_mail["Workers"] == "1"
+    assert "3\xa0hours ago" in of_mail["Oldest due"].replace("3 hours", "3\xa0hours")
+    assert of_mail["Delivered"] == "90 (1.5 a minute)"
+    assert of_mail["Failures"] == "10"
+    assert (of_mail["Late p50"], of_mail["Late p95"]) == ("1 ms", "95 ms")
+    assert of_mail["Threads"] == "3 of 4"
+    assert of_the_day["Delivered"].startswith("97 ")
+
+
+def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
+    make(queue="mail", due_at=timezone.now() - timedelta(hours=1))
+    serving(queues={"mail": 4}, lease_until=timezone.now() - timedelta(seconds=1))
+
+    assert "No worker serves this queue." in boss.get(reverse(PAGE)).content.decode()
+    serving(queues={"mail": 4})
+    assert "No worker serves this queue." not in boss.get(reverse(PAGE)).content.decode()
+
+
+def test_what_fires_next_is_counted(boss: Client) -> None:
+    for hours in (1, 2, 30, 200):
+        make(due_at=timezone.now() + timedelta(hours=hours, minutes=-5))
+
+    for ahead, number in (("hour", 1), ("day", 2), ("week", 3), ("nonsense", 2)):
+        html = boss.get(reverse(PAGE), {"ahead": ahead}).content.decode()
+        assert re.search(rf"Due in the next \w+: {number}<", html), ahead
+
+
+def test_a_message_may_have_any_queue_and_reason_without_harm(boss: Client) -> None:
+    QueueControl.objects.pause("mail", reason="<script>alert(1)</script>", by="<b>")
+
+    html = boss.get(reverse(PAGE)).content.decode()
+
+    assert "<script>alert" not in html and "<b>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_an_empty_site_has_an_overview(boss: Client) -> None:
+    html = boss.get(reverse(PAGE)).content.decode()
+
+    assert "There is no queue yet." in html
+    assert "No worker is known." in html
+
+
+def test_the_index_of_the_app_leads_to_it(boss: Client) -> None:
+    html = boss.get(reverse("admin:app_list", args=["django_sked"])).content.decode()
+
+    assert reverse(PAGE) == "/admin/django_sked/overview/"
+    assert f'href="{reverse(PAGE)}"' in html
+
+
+# Change
+
+
+def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss: Client) -> None:
+    until = timezone.localtime() + timedelta(days=1)
+    form = {"queue": "mail", "until": f"{until:%Y-%m-%dT%H:%M:%S}", "reason": "the relay is down"}
+    html = boss.post(url("pause"), form, follow=True).content.decode()
+
+    row = QueueControl.objects.get()
+    assert (row.queue, row.reason, row.by) == ("mail", "the relay is down", "user0")
+    assert row.paused_until == until.replace(microsecond=0)
+    assert "The queue mail is paused until" in html
+    assert "Paused" in html and "the relay is down" in html
+
+    assert "The queue mail goes on." in boss.post(url("resume"), {"queue": "mail"}, follow=True).content.decode()
+    assert "was not paused" in boss.post(url("resume"), {"queue": "mail"}, follow=True).content.decode()
+    boss.post(url("scale"), {"queue": "mail", "concurrency": "8"})
+    assert QueueControl.objects.get().concurrency == 8
+    boss.post(url("scale"), {"queue": "mail", "concurrency": ""})
+    assert QueueControl.objects.get().concurrency is None
+    said = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
+    assert said[0].startswith("paused until") and said[0].endswith(": the relay is down")
+    assert said[1:] == ["resumed", "concurrency 8", "concurrency as started"]
+    assert {str(entry.user) for entry in LogEntry.objects.all()} == {"user0"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "form", "complaint"),
+    [
+        ("pause", {"queue": "a b"}, "Queue must be 1 to 64 letters"),
+        ("pause", {"queue": "mail", "until": "2001-01-01T00:00:00"}, "Until must be later than now"),
+        ("pause", {"queue": "mail", "until": "soon"}, "Until: Enter a valid date/time."),
+        ("scale", {"queue": "mail", "concurrency": "0"}, "greater than or equal to 1"),
+        ("scale", {"queue": "mail", "concurrency": "x"}, "Enter a whole number."),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    verb: str, form: dict[str, str], complaint: str, boss: Client
+) -> None:
+    html = boss.post(url(verb), form, follow=True).content.decode()
+
+    assert complaint in html
+    assert not QueueControl.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+def test_an_unknown_backend_or_verb_is_not_found(boss: Client) -> None:
+    assert boss.get(reverse(PAGE), {"backend": "nowhere"}).status_code == 404
+    assert boss.post(url("pause"), {"queue": "mail", "backend": "nowhere"}).status_code == 404
+    assert boss.post(url("explode"), {"queue": "mail"}).status_code == 404
+
+
+def test_the_queues_of_another_backend_are_paused_apart(boss: Client) -> None:
+    boss.post(url("pause"), {"queue": "mail", "backend": "memory"})
+
+    assert [row.backend for row in QueueControl.objects.all()] == ["memory"]
+    assert "Paused" not in boss.get(reverse(PAGE)).content.decode().split("sked-forecast")[-1]
+    assert "sked-notice" in boss.get(reverse(PAGE), {"backend": "memory"}).content.decode()
+
+
+# Who may
+
+
+@pytest.mark.parametrize(
+    ("permissions", "look", "pause", "scale"),
+    [
+        (("anonymous",), 302, 302, 302),
+        ((), 403, 403, 403),
+        (("view_scheduledmessage",), 403, 403, 403),
+        (("view_overview",), 200, 403, 403),
+        (("pause_queue",), 403, 403, 403),
+        (("view_overview", "pause_queue"), 200, 302, 403),
+        (("view_overview", "scale_queue"), 200, 403, 302),
+        (("superuser",), 200, 302, 302),
+    ],
+)
+def test_each_verb_needs_its_own_permission(
+    permissions: tuple[str, ...], look: int, pause: int, scale: int, login: Login
+) -> None:
+    client = login(*permissions)
+
+    assert client.get(reverse(PAGE)).status_code == look
+    assert client.post(url("pause"), {"queue": "mail"}).status_code == pause
+    assert client.post(url("scale"), {"queue": "mail", "concurrency": 3}).status_code == scale
+    assert QueueControl.objects.exists() == ("superuser" in permissions or (look == 200 and 302 in (pause, scale)))
+
+
+def test_only_what_somebody_may_do_and_see_is_offered(login: Login) -> None:
+    make(queue="mail", due_at=timezone.now() - timedelta(hours=1))
+    serving(host="a.example")
+
+    viewer = login("view_overview").get(reverse(PAGE)).content.decode()
+    pauser = login("view_overview", "pause_queue").get(reverse(PAGE)).content.decode()
+
+    assert "a.example" not in viewer and "<details>" not in viewer and "status__exact" not in viewer
+    assert url("pause") in pauser and url("scale") not in pauser
+    assert "a.example" in login("view_overview", "view_workerprocess").get(reverse(PAGE)).content.decode()
+    seeing = login("view_overview", "view_scheduledmessage").get(reverse(PAGE)).content.decode()
+    assert "?queue=mail&amp;status__exact=dead" in seeing
+
+
+def test_a_change_needs_a_post_with_a_token(login: Login, boss: Client) -> None:
+    strict = login("superuser", enforce_csrf_checks=True)
+
+    assert boss.get(url("pause")).status_code == 405
+    assert strict.post(url("pause"), {"queue": "mail"}).status_code == 403
+    assert not QueueControl.objects.exists()
+
+
+# What it costs
+
+
+def test_a_look_takes_few_queries_however_many_queues_there_are(login: Login) -> None:
+    ScheduledMessage.objects.schedule_many(
+        {"event": "e", "delay": 60 + number, "queue": f"queue-{number % 20}", "priority": number % 3}
+        for number in range(120)
+    )
+    client = login("view_overview", "view_workerprocess", "pause_queue", "scale_queue")
+    client.get(reverse(PAGE))  # fills caches: content types, the store's clock
+
+    with CaptureQueriesContext(connection) as queries:
+        html = client.get(reverse(PAGE)).content.decode()
+
+    assert html.count('class="module sked-queue"') == 20
+    assert len(queries) <= 12
+    ours = [query["sql"] for query in queries if "django_sked_scheduledmessage" in query["sql"]]
+    assert ours
+    assert all("LIMIT" in sql for sql in ours)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "-"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (2.5, "2.5 s"), (3600.0, "60 min")],
+)
+def test_lateness_is_shown_in_a_unit_that_fits(seconds: float | None, shown: str) -> None:
+    assert length(seconds) == shown
+
+
+def test_bars_are_as_high_as_their_share_of_the_highest() -> None:
+    slots = [charts.Slot((("future", number),), str(number)) for number in (0, 50, 100)]
+
+    drawn = charts.chart("three", slots).bars
+
+    assert re.findall(r' y="([\d.]+)" width="128" height="([\d.]+)"', drawn) == [("40", "40"), ("0", "80")]
+    assert 'x="176"' in drawn
+
+
+def test_what_a_bar_says_is_escaped() -> None:
+    assert "<b>" not in charts.chart("x", [charts.Slot((("future", 1),), "<b>")]).bars

@@ -1,0 +1,185 @@
+"""sked_status, sked_show and sked_prune."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from django_sked import standing
+from django_sked.explaining import workers_of
+from django_sked.states import Status
+from tests.commands.conftest import Run
+from tests.contract.store import Store
+from tests.worker.conftest import eventually
+
+ERROR = {
+    "attempt": 1,
+    "at": "2029-03-29T00:30:00.123456+00:00",
+    "receiver": "shop.mail",
+    "type": "SMTPError",
+    "text": "no luck",
+    "traceback": 'Traceback:\n  File "mail.py"',
+    "worker": "w1",
+}
+
+
+def several(store: Store) -> None:
+    """In the queue mail: two due, of two priorities, one of them a suspect's, and one each of the others."""
+    now = store.backend.read_now()
+    store.schedule(queue="mail", at=now - timedelta(minutes=10), priority=5)
+    store.schedule(queue="mail", at=now - timedelta(minutes=5))
+    store.schedule(queue="mail", delay=3600)
+    store.in_status(Status.CLAIMED, queue="mail2", due_at=now - timedelta(hours=1))
+    store.in_status(Status.DEAD, queue="mail2", due_at=now - timedelta(hours=1))
+
+
+def test_the_status_as_json(store: Store, run: Run) -> None:
+    several(store)
+
+    said = run("sked_status", "--json", "--backend", store.alias)
+
+    (found,) = json.loads(said.out).values()
+    assert found["cap"] == standing.CAP
+    mail, other = found["queues"]["mail"], found["queues"]["mail2"]
+    assert [mail[name] for name in ("due", "future", "claimed", "dead")] == [2, 1, 0, 0]
+    assert [other[name] for name in ("due", "future", "claimed", "dead")] == [0, 0, 1, 1]
+    assert 600 <= mail["late_seconds"] < 660
+    assert mail["oldest_due_at"] is not None
+    assert (other["oldest_due_at"], other["late_seconds"]) == (None, 0)
+    assert found["workers"] == []
+
+
+def test_the_status_as_a_table(store: Store, run: Run) -> None:
+    several(store)
+
+    said = run("sked_status", "--backend", store.alias, "--queue", "mail")
+
+    header, row, nobody = said.out.splitlines()[1:]
+    assert header.split() == ["queue", "due", "future", "claimed", "dead", "oldest", "due", "late", "workers"]
+    assert row.split()[:5] == ["mail", "2", "1", "0", "0"]
+    assert "  0:10:" in row
+    assert nobody == "No worker is alive."
+    assert "mail2" not in said.out
+
+
+def test_the_status_names_the_workers_that_are_alive(store: Store, run: Run) -> None:
+    worker = store.worker(now=store.backend.now())
+    worker.queues = {"mail": 2}
+    worker.in_flight = 3
+    store.backend.beat(worker)
+    assert eventually(lambda: [row.in_flight for row in workers_of(store.backend) or ()] == [3])
+
+    said = run("sked_status", "--backend", store.alias)
+
+    assert "worker here:1  1  3 in flight  mail=2\n" in said.out
+    row = next(line for line in said.out.splitlines() if line.startswith("mail"))
+    assert row.split()[-1] == "1"
+
+
+def test_the_numbers_of_a_status_are_capped(store: Store) -> None:
+    several(store)
+
+    (mail, _) = (queue for queue in standing.standing(store.backend, cap=1).queues if queue.queue.startswith("mail"))
+
+    assert (mail.due, mail.future) == (1, 1)
+    assert mail.late >= timedelta(minutes=10)
+
+
+def test_every_backend_is_told_of_without_naming_one(default: Store, run: Run) -> None:
+    default.schedule(queue="mail")
+
+    assert "default" in json.loads(run("sked_status", "--json", "--backend", "default").out)
+    assert "memory" not in run("sked_status", "--backend", "default").out
+
+
+# One message
+
+
+def test_a_message_is_shown_with_why_it_has_not_run_and_its_timeline(store: Store, run: Run) -> None:
+    message = store.schedule(queue="mail", key="invoice-42", payload={"secret": "x"}, metadata={"tenant": "acme"})
+    claimed = store.claim_one(queue="mail")
+    store.settle(claimed, "retry", delay=60, errors=[ERROR])
+
+    said = run("sked_show", str(message.pk), "--backend", store.alias)
+
+    assert said.code == 0
+    for text in (
+        "queue         mail\n",
+        "key           invoice-42\n",
+        "Why it has not run:\n  Attempt 1 of 5 failed: SMTPError: no luck. It is tried again at ",
+        "29 Mar 2029 02:30:00 CEST Attempt 1 failed in shop.mail: SMTPError: no luck",
+        "Tried again.",
+    ):
+        assert text in said.out
+    assert "secret" not in said.out and "acme" not in said.out and "mail.py" not in said.out
+    assert "\xa0" not in said.out
+
+    full = run("sked_show", "--key", "invoice-42", "--full", "--backend", store.alias).out
+    assert all(text in full for text in ('"secret": "x"', '"tenant": "acme"', 'File "mail.py"'))
+
+
+def test_a_message_as_json(store: Store, run: Run) -> None:
+    message = store.schedule(payload={"secret": "x"})
+
+    found = json.loads(run("sked_show", str(message.pk), "--json", "--backend", store.alias).out)
+
+    assert (found["id"], found["status"], found["backend"]) == (str(message.pk), "scheduled", store.alias)
+    assert [reason["code"] for reason in found["why"]] == ["future"]
+    assert [moment["code"] for moment in found["timeline"]] == ["scheduled", "next"]
+    assert "payload" not in found
+    full = json.loads(run("sked_show", str(message.pk), "--json", "--full", "--backend", store.alias).out)
+    assert full["payload"] == {"secret": "x"}
+
+
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.DEAD, Status.CANCELLED, Status.EXPIRED])
+def test_of_a_finished_one_it_is_told_what_became_of_it(status: Status, default: Store, run: Run) -> None:
+    said = run("sked_show", str(default.in_status(status).pk), "--backend", "default")
+
+    assert "What has become of it:" in said.out
+    assert str(status) in said.out.lower()
+
+
+def test_an_unknown_message_is_an_error_that_names_where_was_looked(default: Store, run: Run) -> None:
+    id = uuid4()
+
+    said = run("sked_show", str(id), "--backend", "default")
+
+    assert (said.err, said.code) == (f"CommandError: There is no message with the id '{id}' in default.", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "Give either an id or --key."),
+        (["x", "--key", "k"], "Give either an id or --key."),
+        (["x"], "x"),
+        (["--key", " ", "--backend", "default"], "key must be"),
+        (["--key", "k", "--backend", "memory"], "in the memory of the program"),
+    ],
+)
+def test_a_wrong_sked_show_is_refused_in_a_sentence(arguments: list[str], text: str, default: Store, run: Run) -> None:
+    said = run("sked_show", *arguments)
+
+    assert text in said.err
+    assert said.code == 1
+
+
+# Prune
+
+
+def test_what_is_past_its_retention_is_deleted(store: Store, run: Run) -> None:
+    old = store.backend.read_now() - timedelta(days=30)
+    gone = [store.in_status(Status.DELIVERED, due_at=old) for _ in range(5)]
+    kept = [store.in_status(Status.DEAD, due_at=old), store.in_status(Status.CANCELLED), store.schedule()]
+    command = ["sked_prune", "--backend", store.alias, "--chunk-size", "2"]
+
+    assert run(*command, "--most", "3").out == f"{store.alias}: 3 messages were deleted.\n"
+    assert run(*command).out == f"{store.alias}: 2 messages were deleted.\n"
+    assert run(*command).out == f"{store.alias}: 0 messages were deleted.\n"
+
+    assert all(store.status(message) for message in kept)
+    assert store.search().count() == len(kept)
+    assert gone

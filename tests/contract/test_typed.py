@@ -1,0 +1,148 @@
+"""Messages of a type: stored with its version and its defaults, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from django_sked import typed
+from django_sked.exceptions import InvalidMessage, InvalidPayload
+from django_sked.retry import Fixed, Never, from_json
+from django_sked.typed import message_type
+from tests.contract.store import T0, Store
+
+
+@pytest.fixture
+def kinds() -> Iterator[None]:
+    """The types that a test declares are forgotten afterwards."""
+    before = dict(typed.known), dict(typed._by_class), {event: dict(each) for event, each in typed._upcasters.items()}
+    yield
+    for registry, kept in zip((typed.known, typed._by_class, typed._upcasters), before, strict=True):
+        registry.clear()  # type: ignore[attr-defined]
+        registry.update(kept)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Reminder:
+    user: str
+    on: date
+    at: datetime | None = None
+
+
+ALICE = Reminder("alice", date(2030, 1, 2), datetime(2030, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
+STORED = {"user": "alice", "on": "2030-01-02", "at": "2030-01-02T03:04:05.000006+00:00"}
+
+
+@pytest.fixture
+def reminder(kinds: None) -> None:
+    message_type(
+        "user.reminder", version=3, queue="mail", max_attempts=7, retry=Fixed(9), timeout=timedelta(seconds=30)
+    )(Reminder)
+
+
+@pytest.mark.usefixtures("reminder")
+def test_a_message_of_a_type_is_stored_with_its_version_and_defaults(store: Store) -> None:
+    message = store.schedule(ALICE)  # type: ignore[arg-type]
+
+    stored = store.find(message)
+    assert (stored.event, stored.payload, stored.schema_version) == ("user.reminder", STORED, 3)
+    assert (stored.queue, stored.max_attempts, stored.timeout) == ("mail", 7, timedelta(seconds=30))
+    assert from_json(stored.retry_policy) == Fixed(9)
+    claimed = store.claim_one(queue="mail")
+    assert (claimed.payload, claimed.schema_version) == (STORED, 3)
+
+
+@pytest.mark.usefixtures("reminder")
+def test_what_is_said_goes_before_the_defaults_of_the_type(store: Store) -> None:
+    message = store.schedule(ALICE, queue="default", max_attempts=5, retry=Never(), timeout=1)  # type: ignore[arg-type]
+
+    stored = store.find(message)
+    assert (stored.queue, stored.max_attempts, stored.timeout) == ("default", 5, timedelta(seconds=1))
+    assert from_json(stored.retry_policy) == Never()
+
+
+@pytest.mark.usefixtures("reminder")
+def test_many_messages_of_types_and_others_are_stored_together(store: Store) -> None:
+    bob = Reminder("bob", date(2030, 1, 3))
+    twice = {"event": bob, "at": T0}
+
+    messages = store.schedule_many([ALICE, {"event": "plain", "payload": 1}, twice, twice, bob])
+
+    assert [message.event for message in messages] == ["user.reminder", "plain", *["user.reminder"] * 3]
+    stored = [store.find(message) for message in messages]
+    assert [(m.payload["user"], m.schema_version) for m in stored if m.event == "user.reminder"] == [
+        ("alice", 3),
+        ("bob", 3),
+        ("bob", 3),
+        ("bob", 3),
+    ]
+    assert (stored[1].payload, stored[1].schema_version, stored[1].queue) == (1, 1, "default")
+
+
+@pytest.mark.usefixtures("reminder")
+def test_it_can_be_scheduled_from_a_coroutine(store: Store) -> None:
+    message = async_to_sync(store.objects.aschedule)(ALICE, at=T0, backend=store.alias)
+
+    assert store.find(message).payload == STORED
+
+
+@pytest.mark.usefixtures("reminder")
+def test_by_name_the_payload_of_a_type_is_checked_too(store: Store) -> None:
+    message = store.schedule("user.reminder", {"user": "bob", "on": "2030-01-02"})
+    assert (store.find(message).schema_version, message.queue) == (3, "mail")
+
+    with pytest.raises(InvalidPayload, match=r"This is no Reminder \('user.reminder'\): payload.on must be there"):
+        store.schedule("user.reminder", {"user": "bob"})
+    with pytest.raises(InvalidPayload, match="Message 1: "):
+        store.schedule_many(
+            [
+                {"event": "user.reminder", "payload": {"user": "bob", "on": "2030-01-02"}},
+                {"event": "user.reminder", "payload": {"user": "bob"}},
+            ]
+        )
+    assert store.search(event="user.reminder").count() == 1
+
+
+@pytest.mark.usefixtures("reminder")
+def test_a_message_that_could_not_be_read_again_is_refused(store: Store) -> None:
+    with pytest.raises(InvalidPayload, match=r"payload\.user must be text, not 5"):
+        store.schedule(Reminder(5, date(2030, 1, 2)))  # type: ignore[arg-type]
+    assert store.search().count() == 0
+
+
+@dataclass
+class Unknown:
+    user: str
+
+
+@pytest.mark.usefixtures("reminder")
+@pytest.mark.parametrize(
+    ("event", "payload", "text"),
+    [
+        (Unknown("a"), None, r"test_typed.Unknown is no type of messages: put @message_type\(...\) above it"),
+        (Reminder, None, "event must be"),
+        (ALICE, {"a": 1}, "A Reminder is the payload itself: give no other one"),
+        ("other", ALICE, "The payload is a message of 'user.reminder', not of 'other'"),
+        (5, None, "event must be"),
+    ],
+)
+def test_wrong_types_are_refused(store: Store, event: Any, payload: Any, text: str) -> None:
+    with pytest.raises(InvalidMessage, match=text):
+        store.schedule(event, payload)
+
+
+@pytest.mark.usefixtures("reminder")
+def test_a_payload_of_a_type_replaces_an_older_version(store: Store, kinds: None) -> None:
+    message = store.schedule("other", {"old": True})
+    typed.known.clear()
+    message_type("other", version=2)(Reminder)
+
+    assert store.find(message).reschedule(payload=ALICE)
+
+    stored = store.find(message)
+    assert (stored.payload, stored.schema_version) == (STORED, 2)

@@ -1,0 +1,42 @@
+"""The alert rules and the dashboard name metrics and labels that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.docs.pages import DOCS, codes, table
+
+FILES = ["sked-alerts.yml", "sked-dashboard.json"]
+METRICS = {
+    codes(row["metric"])[0]: set(row["labels"].replace(" ", "").split(","))
+    for row in table("howto/monitor.md", "Metrics")
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_metric_is_one_of_ours_with_its_labels(name: str) -> None:
+    text = (DOCS / "monitoring" / name).read_text(encoding="utf-8").replace('\\"', '"')
+
+    used = re.findall(r"\b(sked_[a-z_]+)(?:\{([^}]*)\})?", text)
+
+    assert len(used) > 5
+    for metric, selector in used:
+        known = METRICS[metric.removesuffix("_bucket")]
+        assert set(re.findall(r"(\w+)=~?\"", selector)) <= known, metric
+
+
+def test_the_dashboard_is_json_with_panels_that_do_not_overlap() -> None:
+    dashboard = json.loads((DOCS / "monitoring" / "sked-dashboard.json").read_text(encoding="utf-8"))
+
+    cells = [
+        (x, y)
+        for panel in dashboard["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

@@ -1,0 +1,133 @@
+"""`QueueControl.objects` and the commands that use it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.utils import timezone
+
+from django_sked.exceptions import InvalidBackend, InvalidMessage
+from django_sked.models import QueueControl
+
+pytestmark = pytest.mark.django_db
+FAR = datetime(2040, 1, 1, tzinfo=UTC)
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+def test_a_queue_is_paused_and_what_is_said_last_counts() -> None:
+    QueueControl.objects.pause("mail", until=FAR, reason="first", by="ada")
+    row = QueueControl.objects.pause("mail", reason="second")
+
+    assert QueueControl.objects.get() == row
+    assert (row.paused_until, row.reason, row.by) == (None, "second", "")
+    assert row.is_paused(FAR)
+
+
+def test_a_pause_ends_at_its_time_by_itself() -> None:
+    row = QueueControl.objects.pause("mail", until=FAR)
+
+    assert row.is_paused(FAR - timedelta(seconds=1))
+    assert not row.is_paused(FAR)
+
+
+def test_resume_answers_whether_it_was_paused_and_leaves_the_concurrency() -> None:
+    assert QueueControl.objects.resume("mail") is False
+    QueueControl.objects.scale("mail", concurrency=3)
+    assert QueueControl.objects.resume("mail") is False
+    QueueControl.objects.pause("mail")
+    assert QueueControl.objects.resume("mail") is True
+
+    row = QueueControl.objects.get()
+    assert (row.paused_at, row.reason, row.concurrency) == (None, "", 3)
+
+
+def test_every_verb_has_an_asynchronous_twin() -> None:
+    async_to_sync(QueueControl.objects.apause)("mail")
+    async_to_sync(QueueControl.objects.ascale)("mail", concurrency=2)
+    assert async_to_sync(QueueControl.objects.aresume)("mail") is True
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "said"),
+    [
+        ("pause", {"queue": "two words"}, r"queue must be 1 to 64 letters.*not 'two words'"),
+        ("pause", {"queue": None}, r"queue must be"),
+        ("pause", {"queue": "a", "until": datetime(2001, 1, 1, tzinfo=UTC)}, r"until must be later than now"),
+        ("pause", {"queue": "a", "until": datetime(2040, 1, 1)}, r"until must be an aware datetime"),
+        ("pause", {"queue": "a", "reason": 7}, r"reason must be text"),
+        (
+            "scale",
+            {"queue": "a", "concurrency": 0},
+            r"must be a whole number from 1 to 1000, or None, not 0",
+        ),
+        ("scale", {"queue": "a", "concurrency": True}, r"concurrency must be"),
+        ("scale", {"queue": "a", "concurrency": "4"}, r"concurrency must be .* not '4'"),
+        ("resume", {"queue": ""}, r"queue must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(verb: str, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidMessage, match=said):
+        getattr(QueueControl.objects, verb)(**arguments)
+    assert not QueueControl.objects.exists()
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(InvalidBackend, match="nowhere"):
+        QueueControl.objects.pause("mail", backend="nowhere")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_is_logged_after_its_commit_and_not_without(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="django_sked")
+    with pytest.raises(RuntimeError), transaction.atomic():
+        QueueControl.objects.pause("mail")
+        raise RuntimeError
+    assert caplog.messages == []
+
+    QueueControl.objects.pause("mail", reason="no relay", by="ada")
+    QueueControl.objects.scale("mail", concurrency=3, by="bo")
+    QueueControl.objects.resume("mail", by="cy")
+
+    assert caplog.messages == [
+        "queue_paused queue=mail backend=default until= by=ada reason='no relay'",
+        "queue_scaled queue=mail backend=default concurrency=3 by=bo",
+        "queue_resumed queue=mail backend=default by=cy",
+    ]
+
+
+def test_the_commands_pause_and_resume() -> None:
+    assert run("sked_pause", "mail", "--reason", "no relay") == "The queue mail is paused."
+    assert QueueControl.objects.get().reason == "no relay"
+    assert run("sked_pause", "mail", "--until", "2040-01-01T10:00").endswith("until 2040-01-01T10:00:00+01:00.")
+    until = QueueControl.objects.get().paused_until
+    assert until is not None and timezone.localtime(until).hour == 10
+    assert run("sked_resume", "mail") == "The queue mail goes on."
+    assert run("sked_resume", "mail") == "The queue mail was not paused."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sked_pause", "two words"), "queue must be"),
+        (("sked_pause", "mail", "--until", "soon"), "--until must be a time such as"),
+        (("sked_pause", "mail", "--until", "2026-13-01T00:00"), "--until must be a time such as"),
+        (("sked_pause", "mail", "--until", "2001-01-01"), "until must be"),
+        (("sked_pause", "mail", "--backend", "nowhere"), "nowhere"),
+        (("sked_resume", "mail", "--backend", "nowhere"), "nowhere"),
+    ],
+)
+def test_the_commands_say_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        run(*arguments)

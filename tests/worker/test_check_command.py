@@ -1,0 +1,126 @@
+"""`manage.py sked_check`: what is pending and could not be delivered by this release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+
+from django_sked import typed
+from django_sked.typed import message_type, upcast
+from tests.worker.conftest import Calls, Store
+
+
+@dataclass
+class Reminder:
+    user: str
+
+
+@pytest.fixture(autouse=True)
+def kinds() -> Iterator[None]:
+    registries: tuple[dict[Any, Any], ...] = (typed.known, typed._by_class, typed._upcasters)
+    before = [dict(registry) for registry in registries]
+    for registry in registries:
+        registry.clear()
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
+def check(*arguments: str) -> tuple[int, list[str]]:
+    out, code = StringIO(), 0
+    try:
+        call_command("sked_check", *arguments, stdout=out, stderr=StringIO())
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, [line for line in out.getvalue().splitlines() if not line.startswith("System check")]
+
+
+def test_what_has_receivers_is_fine(store: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.*", name="calls")
+    store.schedule_many(3)
+
+    assert check("--backend", store.alias) == (0, [f"{store.alias}: all 3 pending messages looked at."])
+
+
+def test_an_event_without_a_receiver_is_told_and_ends_with_1(store: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.paid", name="calls")
+    store.schedule_many(2)
+    store.schedule_many(3, "order.lost", delay=3600, queue="slow", priority=5)
+
+    code, lines = check("--backend", store.alias)
+
+    assert code == 1
+    assert lines == [
+        f"{store.alias}  order.lost  version 1  3 pending  no receiver",
+        f"{store.alias}: all 5 pending messages looked at.",
+    ]
+
+
+def test_versions_that_this_release_cannot_read_are_told(some_store: Store, receive: Callable[..., Any]) -> None:
+    for version in (1, 2, 4):
+        typed.known.clear()
+        message_type("user.reminder", version=version)(Reminder)
+        some_store.schedule(Reminder("a"))  # type: ignore[arg-type]
+    typed.known.clear()
+    message_type("user.reminder", version=3)(Reminder)
+    upcast("user.reminder", from_version=2)(lambda payload: payload)
+    receive(Calls(), event=Reminder, name="calls")
+
+    code, lines = check("--backend", some_store.alias)
+
+    assert code == 1
+    assert [line.partition("  ")[2] for line in lines[:-1]] == [
+        "user.reminder  version 1  1 pending  nothing upcasts it from version 1",
+        "user.reminder  version 4  1 pending  this release knows only up to version 3",
+    ]
+
+
+def test_finished_messages_are_of_no_interest(store: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="other", name="calls")
+    store.schedule().cancel()
+
+    assert check("--backend", store.alias)[0] == 0
+
+
+def test_no_more_than_the_limit_is_looked_at_unless_all_is_asked_for(store: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.paid", name="calls")
+    store.schedule_many(5)
+    store.schedule("order.lost", delay=3600)
+
+    limited, everything = check("--backend", store.alias, "--limit", "5"), check("--backend", store.alias, "--all")
+
+    assert limited == (0, [f"{store.alias}: the first 5 pending messages looked at."])
+    assert everything[0] == 1
+    assert everything[1][-1] == f"{store.alias}: all 6 pending messages looked at."
+
+
+def test_every_queue_has_a_share_of_the_look(sql: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.paid", name="calls")
+    sql.schedule_many(50, queue="a")
+    sql.schedule("order.lost", queue="z", priority=-5, delay=3600)
+
+    code, lines = check("--backend", sql.alias, "--limit", "10")
+
+    assert (code, len(lines)) == (1, 2)
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_system_checks_come_first() -> None:
+    with override_settings(SKED={}), pytest.raises(SystemCheckError, match=r"django_sked\.E001"):
+        call_command("sked_check", skip_checks=False, stdout=StringIO(), stderr=StringIO())
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(CommandError, match="--limit must be a whole number from 1, not 0"):
+        check("--limit", "0")
+    with pytest.raises(CommandError, match="nowhere"):
+        check("--backend", "nowhere")

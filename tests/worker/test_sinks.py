@@ -50,7 +50,9 @@ def test_only_the_sink_that_has_failed_is_called_again(store: Store, receive: Ca
         assert eventually(lambda: run(store, burst=True) == 0 and store.find(message).status == Status.DELIVERED)
 
     assert (attempts("one"), attempts("two")) == ([1], [1, 2, 3])
-    assert [error["receiver"] for error in store.find(message).errors] == ["sink:two"] * 2
+    found = store.find(message)
+    assert [error["receiver"] for error in found.errors] == ["sink:two"] * 2
+    assert found.result == {"sink:one": {"attempt": 1}, "sink:two": {"attempt": 3}}
 
 
 def test_a_sink_that_takes_too_long_is_tried_again(store: Store, receive: Callable[..., Any]) -> None:

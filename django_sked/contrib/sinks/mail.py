@@ -21,8 +21,8 @@ from django_sked.contrib.sinks.options import option
 from django_sked.exceptions import Bury
 from django_sked.models import ScheduledMessage
 
-#: Nothing of it is HTML, and nothing of it is read from files.
-_ENGINE = Engine(autoescape=False)
+#: Without a folder to read templates from: only what the settings say is one.
+_ENGINE = Engine()
 
 
 def _template(value: object) -> Template:

@@ -178,7 +178,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (many("events"), InvalidMessage, r"schedule_many takes dictionaries or unsaved messages, not 'events'"),
     (many({"event": "e"}), InvalidMessage, r"schedule_many takes dictionaries"),
     (many(5), InvalidMessage, r"schedule_many takes .*not 5"),
-    (many([5]), InvalidMessage, r"Message 0: expected a dictionary or an unsaved message, not 5"),
+    (many([5]), InvalidMessage, r"Message 0: expected a dictionary, an unsaved message or one of a type, not 5"),
     (many([{"event": "e"}, {}]), InvalidMessage, r"Message 1: event is missing"),
     (many([{"event": "e", "eta": 1}]), UnknownArgument, r"Message 0: .*'eta': did you mean 'at'"),
     (many([{"event": "e", 5: 1}]), UnknownArgument, r"Message 0: .*'5'"),
@@ -219,7 +219,11 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # Receivers
     (connect(atomic="yes"), InvalidReceiver, r"receive.*: atomic must be True or False, not 'yes'"),
     (connect(atomic=1), InvalidReceiver, r"atomic must be True or False, not 1"),
-    (connect(event=3), InvalidReceiver, r"event must be a name, a glob or a list of them, not 3"),
+    (
+        connect(event=3),
+        InvalidReceiver,
+        r"event must be a name, a glob, a @message_type class or a list of them, not 3",
+    ),
     # Workers
     (worker(queues=3), Misconfigured, r"queues must be a list of names, not 3"),
     (worker(queues="mail"), Misconfigured, r"queues must be a list of names, not 'mail'"),

@@ -172,7 +172,7 @@ def test_a_receiver_without_kwargs_is_refused_with_and_without_debug(due: Messag
     ("arguments", "words"),
     [
         ({"receiver": "send_mail", "dispatch_uid": "x"}, "must be callable, not 'send_mail'"),
-        ({"event": ""}, "event must be a name, a glob or a list of them, not ''"),
+        ({"event": ""}, "event must be a name, a glob, a @message_type class or a list of them, not ''"),
         ({"event": []}, r"not \[\]"),
         ({"event": ["a", ""]}, "event must be a name"),
         ({"event": 5}, "event must be a name, .*not 5"),

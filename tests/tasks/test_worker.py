@@ -61,7 +61,7 @@ settings.configure(
 )
 import django
 django.setup()
-print([name for name in sys.modules if name.startswith(("django_sked.contrib", "django_tasks"))])
+print([name for name in sys.modules if name.startswith(("django_sked.contrib.tasks", "django_tasks"))])
 """
     done: Any = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
 

@@ -222,7 +222,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         connect(event=3),
         InvalidReceiver,
-        r"event must be a name, a glob, a @message_type class or a list of them, not 3",
+        r"a glob, a @message_type class or a list of them, not 3",
     ),
     # Workers
     (worker(queues=3), Misconfigured, r"queues must be a list of names, not 3"),

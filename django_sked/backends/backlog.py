@@ -14,6 +14,8 @@ from django_sked.states import Status
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
 
+#: The names of its numbers.
+KINDS = ("due", "future", "claimed", "dead")
 #: So many are counted of each kind; beyond that it is said that there are more.
 CAP = 10_000
 #: Messages that are looked at for queues in which nothing is scheduled.

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from django_sked import clock, signals
 from django_sked.backends import message_backends
+from django_sked.backends.backlog import KINDS
 from django_sked.contrib import serving
 from django_sked.models import ScheduledMessage
 from django_sked.standing import standing
@@ -167,7 +168,7 @@ class Backlog(Collector):
     def _ask(self) -> list[Metric]:
         queue = ("backend", "queue")
         messages = GaugeMetricFamily(
-            "sked_backlog_messages", "Messages by state; a number stops at 10000.", None, (*queue, "state")
+            "sked_backlog_messages", "Messages by state, counted up to 10000 at most.", None, (*queue, "state")
         )
         oldest = GaugeMetricFamily(
             "sked_oldest_due_seconds", "How long the oldest due message has been due.", None, queue
@@ -187,8 +188,8 @@ class Backlog(Collector):
                 workers.add_metric([backend.alias], len(found.workers))
             for each in found.queues:
                 where = [backend.alias, each.queue]
-                for state in ("due", "future", "claimed", "dead"):
-                    messages.add_metric([*where, state], getattr(each, state))
+                for state in KINDS:
+                    messages.add_metric([*where, state], getattr(each.backlog, state).number)
                 oldest.add_metric(where, each.late.total_seconds())
                 if each.workers is not None:
                     serving_.add_metric(where, each.workers)

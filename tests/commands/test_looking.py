@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from django_sked import standing
+from django_sked.backends import backlog
+from django_sked.backends.database import backlog as backlog_of_rows
 from django_sked.explaining import workers_of
 from django_sked.models import QueueControl
+from django_sked.standing import standing
 from django_sked.states import Status
 from tests.commands.conftest import Run
 from tests.contract.store import T0, Store, after
@@ -43,9 +45,9 @@ def test_the_status_as_json(store: Store, run: Run) -> None:
     said = run("sked_status", "--json", "--backend", store.alias)
 
     (found,) = json.loads(said.out).values()
-    assert found["cap"] == standing.CAP
     mail, other = found["queues"]["mail"], found["queues"]["mail2"]
     assert [mail[name] for name in ("due", "future", "claimed", "dead")] == [2, 1, 0, 0]
+    assert mail["capped"] == []
     assert [other[name] for name in ("due", "future", "claimed", "dead")] == [0, 0, 1, 1]
     assert 600 <= mail["late_seconds"] < 660
     assert mail["oldest_due_at"] is not None
@@ -90,12 +92,17 @@ def test_the_status_names_the_workers_that_are_alive(store: Store, run: Run) -> 
     assert row.split()[-1] == "1"
 
 
-def test_the_numbers_of_a_status_are_capped(store: Store) -> None:
+def test_the_numbers_of_a_status_are_capped(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in (backlog, backlog_of_rows):
+        monkeypatch.setattr(room, "CAP", 1)
     several(store)
+    store.schedule(queue="mail", at=store.backend.read_now() - timedelta(minutes=1))
 
-    (mail, _) = (queue for queue in standing.standing(store.backend, cap=1).queues if queue.queue.startswith("mail"))
+    (mail, _) = (queue for queue in standing(store.backend).queues if queue.queue.startswith("mail"))
+    (found,) = json.loads(run("sked_status", "--json", "--backend", store.alias).out).values()
 
-    assert (mail.due, mail.future) == (1, 1)
+    assert mail.backlog.due.is_capped and str(mail.backlog.future) == "1"
+    assert found["queues"]["mail"]["capped"] == ["due"]
     assert mail.late >= timedelta(minutes=10)
 
 

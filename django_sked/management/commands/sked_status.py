@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
+from django_sked.backends.backlog import KINDS
 from django_sked.management.selecting import add_backend, backend_of, reachable
 from django_sked.standing import QueueStanding, Standing, standing
 from django_sked.times import absolute
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             self._tell(each, options["queue"])
 
     def _tell(self, found: Standing, queue: str | None) -> None:
-        rows = [COLUMNS, *(_row(each, found.cap) for each in _chosen(found, queue))]
+        rows = [COLUMNS, *(_row(each) for each in _chosen(found, queue))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
         self.stdout.write(f"{found.alias}, {absolute(found.now)}")
         for row in rows:
@@ -51,9 +51,9 @@ def _chosen(found: Standing, queue: str | None) -> list[QueueStanding]:
     return [each for each in found.queues if queue in (None, each.queue)]
 
 
-def _row(found: QueueStanding, cap: int) -> tuple[str, ...]:
-    numbers = (f"{n:,}+" if n >= cap else f"{n:,}" for n in (found.due, found.future, found.claimed, found.dead))
-    oldest = absolute(found.oldest_due_at) if found.oldest_due_at else "-"
+def _row(found: QueueStanding) -> tuple[str, ...]:
+    numbers = (str(getattr(found.backlog, kind)) for kind in KINDS)
+    oldest = absolute(found.backlog.oldest) if found.backlog.oldest else "-"
     workers = "?" if found.workers is None else str(found.workers)
     name = f"{found.queue} (paused)" if found.is_paused else found.queue
     return (name, *numbers, oldest, str(timedelta(seconds=int(found.late.total_seconds()))), workers)
@@ -62,7 +62,11 @@ def _row(found: QueueStanding, cap: int) -> tuple[str, ...]:
 def _as_json(found: Standing, queue: str | None) -> dict[str, Any]:
     queues = {
         each.queue: {
-            **{name: value for name, value in asdict(each).items() if name not in ("queue", "now")},
+            **{kind: getattr(each.backlog, kind).number for kind in KINDS},
+            "capped": [kind for kind in KINDS if getattr(each.backlog, kind).is_capped],
+            "oldest_due_at": each.backlog.oldest,
+            "workers": each.workers,
+            "is_paused": each.is_paused,
             "late_seconds": round(each.late.total_seconds(), 3),
         }
         for each in _chosen(found, queue)
@@ -78,4 +82,4 @@ def _as_json(found: Standing, queue: str | None) -> dict[str, Any]:
             for worker in found.workers
         ]
     )
-    return {"now": found.now, "cap": found.cap, "queues": queues, "workers": workers}
+    return {"now": found.now, "queues": queues, "workers": workers}

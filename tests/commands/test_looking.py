@@ -95,6 +95,7 @@ def test_the_status_names_the_workers_that_are_alive(store: Store, run: Run) -> 
 def test_the_numbers_of_a_status_are_capped(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in (backlog, backlog_of_rows):
         monkeypatch.setattr(room, "CAP", 1)
+    monkeypatch.setattr(backlog_of_rows, "LEAST", 1)
     several(store)
     store.schedule(queue="mail", at=store.backend.read_now() - timedelta(minutes=1))
 

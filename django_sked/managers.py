@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, criteria, scheduling, subjects, verbs
+from django_sked import arguments, criteria, revising, scheduling, subjects, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
@@ -168,7 +168,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
         Raises `ScheduledMessage.DoesNotExist` with the id or key in its text.
         """
-        checked_id, checked_key = scheduling.identity(id, key)
+        checked_id, checked_key = revising.identity(id, key)
         return self._backend(backend).find(id=checked_id, key=checked_key)
 
     def search(
@@ -256,7 +256,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             backend,
             id,
             key,
-            lambda store: scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown),
+            lambda store: revising.reschedule(store.settings, store.now(), **times, **fields, **unknown),
         )
 
     def hold(
@@ -292,7 +292,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             backend,
             id,
             key,
-            lambda store: scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
+            lambda store: revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
         )
 
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:
@@ -301,7 +301,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
 
     def _change(self, alias: str | None, id: object, key: object, verb: Callable[[BaseBackend], verbs.Verb]) -> Answer:
         store = self._backend(alias)
-        checked_id, checked_key = scheduling.identity(id, key)
+        checked_id, checked_key = revising.identity(id, key)
         wanted = verb(store)
         if checked_id is not None:
             return store.change_one(checked_id, wanted)

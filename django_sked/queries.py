@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, scheduling, verbs
+from django_sked import arguments, revising, scheduling, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import StoredMessage
 from django_sked.states import FINISHED, LIVE, PENDING, Status
@@ -73,7 +73,7 @@ class BulkVerbs:
         times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         store = self._store
-        return self._change(scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown))
+        return self._change(revising.reschedule(store.settings, store.now(), **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> int:
         """Keep the pending ones back until they are resumed."""
@@ -98,7 +98,7 @@ class BulkVerbs:
     ) -> int:
         """Schedule the dead ones again, now or then, with all their attempts; a taken key leaves a message dead."""
         store, fields = self._store, given(payload=payload)
-        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
+        return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     acancel = twin(cancel)
     areschedule = twin(reschedule)

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from django_sked import arguments, civil, dependencies, garbage, ids, payloads, subjects, typed, verbs
+from django_sked import arguments, civil, dependencies, garbage, ids, payloads, subjects, typed
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
 from django_sked.exceptions import InvalidMessage
@@ -366,68 +366,3 @@ def _complete_state(message: ScheduledMessage) -> None:
     message.live_key = message.key if message.status in LIVE else None
     if message.status == Status.BLOCKED and not message.parents_left and message.held_at is None:
         message.held_at = message.created_at
-
-
-def reschedule(
-    settings: BackendSettings,
-    now: datetime,
-    *,
-    at: object = None,
-    delay: object = None,
-    shift: object = None,
-    at_local: object = None,
-    timezone: object = None,
-    **fields: Any,
-) -> verbs.Reschedule:
-    """The verb from the arguments of `reschedule()`; raises InvalidMessage when it would change nothing."""
-    local_time = None
-    if at_local is not None or timezone is not None:
-        at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
-    due_at = arguments.moment(at=at, delay=delay, now=now)
-    if shift is not None and due_at is not None:
-        raise InvalidMessage("Give only one of at=, delay=, at_local= and shift=.")
-    by = None if shift is None else arguments.duration(shift, "shift", least=-arguments.LONGEST_SHIFT)
-    if by is not None and by > arguments.LONGEST_SHIFT:
-        raise InvalidMessage(f"shift must be at most {arguments.LONGEST_SHIFT.days} days, not {shown(shift)}.")
-    if unknown := set(fields) - set(_RESCHEDULE_FIELDS):
-        allowed = ("at", "delay", "shift", "at_local", "timezone", *_RESCHEDULE_FIELDS)
-        raise arguments.unknown(unknown, allowed, what="reschedule()", values=fields)
-    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
-    if due_at is None and by is None and not checked:
-        raise InvalidMessage("reschedule() needs a new time (at=, delay=, at_local= or shift=) or a field to change.")
-    if local_time is not None:
-        checked["local_time"] = local_time
-    if checked.get("payload") is not None and (version := typed.folded(fields["payload"])[1]) is not None:
-        checked["schema_version"] = version
-    new_expiry = checked.get("expires_at")
-    if new_expiry is not None and due_at is not None and new_expiry <= due_at:
-        raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")
-    return verbs.Reschedule(due_at=due_at, shift=by, fields=checked)
-
-
-_RESCHEDULE_FIELDS: dict[str, Any] = {
-    "payload": lambda value, settings: payloads.normalise(
-        typed.folded(value)[0], max_bytes=settings.options.max_payload_bytes
-    ),
-    "metadata": lambda value, settings: payloads.normalise_metadata(value),
-    "priority": lambda value, settings: arguments.priority(value),
-    "queue": lambda value, settings: arguments.queue(value),
-    "expires_at": lambda value, settings: None if value is None else arguments.instant(value, "expires_at"),
-}
-
-
-def redrive(
-    settings: BackendSettings, now: datetime, *, at: object = None, delay: object = None, **fields: Any
-) -> verbs.Redrive:
-    """The verb from the arguments of `redrive()`."""
-    if unknown := set(fields) - {"payload"}:
-        raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
-    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked)
-
-
-def identity(id: object, key: object) -> tuple[UUID | None, str | None]:
-    """Exactly one of `id` and `key`, checked."""
-    if (id is None) == (key is None):
-        raise InvalidMessage("Give exactly one of id= and key=.")
-    return (ids.parse(id), None) if id is not None else (None, arguments.key(key))

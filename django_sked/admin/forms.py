@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import scheduling
+from django_sked import revising
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
@@ -136,7 +136,7 @@ class RedriveForm(EditForm):
         cleaned = super().clean() or self.cleaned_data
         if not self.errors:
             try:
-                scheduling.redrive(self.backend.settings, self.backend.now(), **self.arguments())
+                revising.redrive(self.backend.settings, self.backend.now(), **self.arguments())
             except InvalidMessage as error:
                 self.add_error("payload" if self.changes_payload else "at", str(error))
         return cleaned
@@ -175,7 +175,7 @@ class RescheduleForm(EditForm):
         if len(given) > 1 or (not given and not self.changes_payload):
             raise ValidationError(_("Enter either a new time or by how much to move it."), code="invalid")
         try:
-            scheduling.reschedule(self.backend.settings, self.backend.now(), **self.arguments())
+            revising.reschedule(self.backend.settings, self.backend.now(), **self.arguments())
         except InvalidMessage as error:
             self.add_error("payload" if self.changes_payload else given[0], str(error))
         return cleaned

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import arguments, civil, ids, scheduling, signals, subjects, verbs
+from django_sked import arguments, civil, ids, revising, scheduling, signals, subjects, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -331,7 +331,7 @@ class ScheduledMessage(models.Model):
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         store = self.backend
-        return self._change(scheduling.reschedule(store.settings, store.now(), **times, **fields, **unknown))
+        return self._change(revising.reschedule(store.settings, store.now(), **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> Answer:
         """Keep it back until it is resumed."""
@@ -356,7 +356,7 @@ class ScheduledMessage(models.Model):
     ) -> Answer:
         """Schedule it again after it died, now or then, with another payload if one is given."""
         store, fields = self.backend, given(payload=payload)
-        return self._change(scheduling.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
+        return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)

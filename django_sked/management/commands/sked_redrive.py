@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandParser
 
-from django_sked import scheduling
+from django_sked import revising
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
 from django_sked.management.selecting import from_json, instant
@@ -24,4 +24,4 @@ class Command(ChangeCommand):
 
     def verb(self, backend: BaseBackend, options: dict[str, Any]) -> Redrive:
         fields = {} if options["payload"] is None else {"payload": options["payload"].value}
-        return scheduling.redrive(backend.settings, backend.now(), at=options["at"], **fields)
+        return revising.redrive(backend.settings, backend.now(), at=options["at"], **fields)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_sked import scheduling, times
+from django_sked import revising, times
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
 from django_sked.management.selecting import from_json, instant
@@ -38,7 +38,7 @@ class Command(ChangeCommand):
             wanted["payload"] = options["payload"].value
         if not wanted:
             raise CommandError("Say what to change: --at, --shift, --now, --to-queue or --payload.")
-        return scheduling.reschedule(backend.settings, backend.now(), **wanted)
+        return revising.reschedule(backend.settings, backend.now(), **wanted)
 
 
 def length(text: str) -> timedelta:

@@ -7,6 +7,7 @@ qualifiers with an index leave.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -159,7 +160,9 @@ def _values(text: str) -> list[Any]:
         value = json.loads(text)
     except ValueError:
         return [text]
-    return [text, value] if isinstance(value, int | float | bool) else [text]
+    # Python reads NaN and 1e400 as numbers, which no database has.
+    is_scalar = isinstance(value, int | bool) or (isinstance(value, float) and math.isfinite(value))
+    return [text, value] if is_scalar else [text]
 
 
 # Each qualifier

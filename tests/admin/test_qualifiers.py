@@ -84,6 +84,20 @@ def test_what_a_search_finds(text: str, keys: set[str], boss: Client) -> None:
     assert search(boss, text) == (keys, [])
 
 
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e400", "9" * 180])
+def test_a_number_that_json_has_not_is_looked_for_as_text(text: str, boss: Client) -> None:
+    make(key="told", payload={"no": text})
+
+    assert search(boss, f"payload.no:{text}") == ({"told"}, [])
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_no_database_is_asked_for_a_number_that_is_none(text: str) -> None:
+    wanted = qualifiers.parse(f"metadata.no:{text}", timezone.now(), with_payload=True)
+
+    assert wanted.inside == [("metadata", ["no"], [text])]
+
+
 @pytest.mark.usefixtures("several")
 def test_a_day_is_one_of_the_current_time_zone(boss: Client) -> None:
     at = timezone.make_aware(datetime(2031, 3, 30, 0, 30)).astimezone(UTC)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -15,7 +17,7 @@ from django.utils.translation import ngettext
 
 from django_sked.admin import times
 from django_sked.admin.actions import Action
-from django_sked.admin.forms import VerbForm
+from django_sked.admin.forms import VerbForm, canonical
 from django_sked.admin.lists import CAP, capped_count
 from django_sked.admin.stored import StoredMessages, backend_of
 from django_sked.backends.base import BaseBackend
@@ -116,8 +118,14 @@ def _differs(old: ScheduledMessage, new: ScheduledMessage, form: VerbForm) -> bo
     if new.status == Status.DELIVERED:
         return False
     arguments = form.arguments()
-    edited = "payload" in arguments and new.status in PENDING and new.payload == arguments["payload"]
+    edited = "payload" in arguments and new.status in PENDING and _is_stored_as(arguments["payload"], new.payload)
     return edited or any(getattr(old, name) != getattr(new, name) for name in _CHANGED)
+
+
+def _is_stored_as(given: Any, stored: Any) -> bool:
+    """Are they the same JSON? A database may give 1e16 back as a whole number, but never 1 for true."""
+    one, other = (canonical(json.loads(canonical(value), parse_int=float)) for value in (given, stored))
+    return one == other
 
 
 def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: VerbForm) -> str:

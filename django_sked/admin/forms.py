@@ -96,7 +96,7 @@ class EditForm(VerbForm):
         text = self.data.get(self.add_prefix("payload"), "") if "payload" in self.fields else ""
         if not text.strip() or "payload" not in self.cleaned_data:
             return False
-        return self.message is None or self.cleaned_data["payload"] != self.message.payload
+        return self.message is None or canonical(self.cleaned_data["payload"]) != canonical(self.message.payload)
 
     def arguments(self) -> dict[str, Any]:
         return {"payload": self.cleaned_data["payload"]} if self.changes_payload else {}
@@ -104,7 +104,7 @@ class EditForm(VerbForm):
     @property
     def preview(self) -> str:
         """A name of the payload that was entered: what was previewed is what is written."""
-        return hashlib.sha256(json.dumps(self.cleaned_data.get("payload"), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(canonical(self.cleaned_data.get("payload")).encode()).hexdigest()
 
     @property
     def diff(self) -> list[tuple[str, str]]:
@@ -115,6 +115,11 @@ class EditForm(VerbForm):
             before = _lines(self.message.payload)
         lines = difflib.ndiff(before, _lines(self.cleaned_data.get("payload")))
         return [(line[0], line[2:]) for line in lines if line[0] != "?"]
+
+
+def canonical(value: Any) -> str:
+    """The same text for the same JSON, and another one for any other: to Python, 1 and true are equal."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _lines(value: Any) -> list[str]:

@@ -83,6 +83,18 @@ def test_the_form_shows_the_payload_there_is_to_those_who_may_see_it(login: Logi
     assert "secret" not in hidden.content.decode() and 'name="payload"' not in hidden.content.decode()
 
 
+@pytest.mark.parametrize(("old", "new"), [({"n": 1}, '{"n": true}'), ({"n": True}, '{"n": 1}'), ([0], "[false]")])
+def test_what_python_takes_for_equal_is_another_payload_all_the_same(old: Any, new: str, boss: Client) -> None:
+    message = make(payload=old)
+
+    seen = post(boss, message, payload=new)
+    post(boss, message, payload=new, _previewed=name_of(seen))
+
+    message.refresh_from_db()
+    assert json.dumps(message.payload) == new
+    assert "Another payload." in LogEntry.objects.get().change_message
+
+
 @pytest.mark.parametrize("payload", [None, "text", 7, [], {"a": "é"}])
 def test_the_form_as_it_is_shown_changes_no_payload(payload: Any, boss: Client) -> None:
     message = make(payload=payload)

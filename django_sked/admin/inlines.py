@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django_sked import subjects
 from django_sked.admin.columns import Columns
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 
 #: Messages that are listed at most.
@@ -58,7 +59,10 @@ class SubjectFormSet(BaseModelFormSet):  # type: ignore[type-arg]
 def _about(subject: Model | None, rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
     if subject is None or subject.pk is None:
         return rows.none()
-    kind, id = subjects.identity(subject)
+    try:
+        kind, id = subjects.identity(subject)
+    except InvalidMessage:  # no message can be about it
+        return rows.none()
     return rows.filter(subject_type=kind, subject_id=id).order_by("-due_at", "-id")[:MOST]
 
 

@@ -14,6 +14,7 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import clear_url_caches, path, reverse
 
+from django_sked import subjects
 from django_sked.admin import ScheduledMessageInline
 from django_sked.admin import inlines as module
 from django_sked.models import ScheduledMessage
@@ -56,6 +57,15 @@ def test_the_page_of_an_object_lists_its_messages_with_links(boss: Client) -> No
     assert change_url(mine) in html
     assert ">mine<" in html and ">scheduled<" in html and "theirs" not in html
     assert "sked-messages-0-event" not in html  # no field to be edited
+
+
+def test_the_page_of_an_object_that_no_message_can_be_about_lists_none(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Group.objects.create(name="a")
+    monkeypatch.setattr(subjects, "LONGEST_ID", 0)
+
+    assert boss.get(url(group)).status_code == 200
 
 
 def test_no_more_than_some_are_listed(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:

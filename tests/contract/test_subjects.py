@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import models, transaction
-from django.db.models.signals import post_delete
+from django.db.models.signals import class_prepared, post_delete
+from django.test.utils import isolate_apps
 
+from django_sked import subjects
 from django_sked.cancelling import cancels_messages
 from django_sked.exceptions import InvalidMessage, NotSupported
 from django_sked.models import ScheduledMessage
@@ -88,10 +91,23 @@ def test_the_object_is_read_from_its_table() -> None:
 # With the object
 
 
+def proxy(name: str) -> Any:
+    meta = type("Meta", (), {"proxy": True, "app_label": "testapp"})
+    with isolate_apps("tests.testapp"):
+        return type(name, (Note,), {"__module__": __name__, "Meta": meta})
+
+
+EARLIER = proxy("Earlier")
+
+
 @pytest.fixture
 def declared() -> Iterator[type[models.Model]]:
+    signals = (post_delete, class_prepared)
+    before = [list(signal.receivers) for signal in signals]
     yield cancels_messages(Note)
-    post_delete.disconnect(sender=Note, dispatch_uid="django_sked.cancelling.testapp.note")
+    for signal, receivers in zip(signals, before, strict=True):
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
 
 
 @pytest.mark.django_db(databases="__all__", transaction=True)
@@ -129,6 +145,31 @@ def test_a_deletion_that_is_rolled_back_cancels_nothing() -> None:
 
     message.refresh_from_db()
     assert message.status == Status.SCHEDULED
+
+
+@pytest.mark.django_db(databases="__all__", transaction=True)
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("is_earlier", [True, False])
+def test_with_an_object_that_is_deleted_as_a_proxy_its_messages_end(is_earlier: bool) -> None:
+    model = EARLIER if is_earlier else proxy("Later")
+    stored = model.objects.create(text="x")
+    message = ScheduledMessage.objects.schedule("e", delay=60, subject=stored)
+
+    model.objects.filter(pk=stored.pk).delete()
+
+    message.refresh_from_db()
+    assert message.status == Status.CANCELLED
+
+
+@pytest.mark.django_db(databases="__all__", transaction=True)
+@pytest.mark.usefixtures("declared")
+def test_an_object_that_no_message_can_be_about_is_deleted_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Note.objects.create(text="x")
+    monkeypatch.setattr(subjects, "LONGEST_ID", 0)
+
+    stored.delete()
+
+    assert not Note.objects.exists()
 
 
 @pytest.mark.django_db

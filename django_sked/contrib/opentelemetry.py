@@ -10,8 +10,9 @@ def remind(sender, message, **kwargs): ...
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -23,6 +24,7 @@ from django_sked.exceptions import EndRecurrence, Reschedule
 from django_sked.models import ScheduledMessage
 
 F = TypeVar("F", bound=Callable[..., Any])
+logger = logging.getLogger("django_sked.contrib")
 
 
 def _tracer() -> trace.Tracer:
@@ -68,7 +70,26 @@ def traced(receiver: F) -> F:
 
 @contextmanager
 def _span(message: ScheduledMessage) -> Iterator[Span]:
-    with _tracer().start_as_current_span(
+    """Whatever fails in tracing itself is logged, and neither keeps a message from its receiver nor fails it."""
+    stack, span = ExitStack(), trace.INVALID_SPAN
+    with _unharmed(message):
+        span = stack.enter_context(_begin(message))
+    try:
+        yield span
+    except (Reschedule, EndRecurrence):
+        raise
+    except BaseException as error:
+        with _unharmed(message):
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500]))
+        raise
+    finally:
+        with _unharmed(message):
+            stack.close()
+
+
+def _begin(message: ScheduledMessage) -> AbstractContextManager[Span]:
+    return _tracer().start_as_current_span(
         f"deliver {message.event}",
         context=trace.set_span_in_context(trace.INVALID_SPAN),
         kind=SpanKind.CONSUMER,
@@ -76,20 +97,24 @@ def _span(message: ScheduledMessage) -> Iterator[Span]:
         attributes=_attributes(message),
         record_exception=False,
         set_status_on_exception=False,
-    ) as span:
-        try:
-            yield span
-        except (Reschedule, EndRecurrence):
-            raise
-        except BaseException as error:
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500]))
-            raise
+    )
+
+
+@contextmanager
+def _unharmed(message: ScheduledMessage) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("tracing_failed id=%s error=%s", message.pk, type(error).__name__)
 
 
 def _links(message: ScheduledMessage) -> list[Link]:
+    """The producer's context, where the metadata has one: it may have anything else under the same names."""
     metadata = message.metadata if isinstance(message.metadata, dict) else {}
-    context = trace.get_current_span(propagate.extract(metadata)).get_span_context()
+    carried = {name: value for name, value in metadata.items() if isinstance(value, str)}
+    context = trace.INVALID_SPAN_CONTEXT
+    with _unharmed(message):
+        context = trace.get_current_span(propagate.extract(carried)).get_span_context()
     return [Link(context)] if context.is_valid and context.is_remote else []
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from asgiref.sync import iscoroutinefunction
+from django.utils import timezone
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -107,6 +108,53 @@ def test_a_context_that_is_none_is_no_link(
 
     (span,) = spans()
     assert span.links == ()
+
+
+@pytest.mark.parametrize("metadata", [{"traceparent": 7}, {"traceparent": None, "tracestate": ["x"]}, {"baggage": {}}])
+def test_a_context_of_another_kind_than_text_keeps_no_message_from_its_receiver(
+    metadata: dict[str, Any], spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    """As what has stored it past `schedule()`, which takes text only."""
+    message = ScheduledMessage(event="order.paid", due_at=timezone.now(), metadata=metadata)
+
+    assert traced(lambda message, **kwargs: "received")(message=message) == "received"
+
+    (span,) = spans()
+    assert (span.links, span.status.status_code) == ((), StatusCode.UNSET)
+
+
+def test_a_propagator_that_fails_keeps_no_message_from_its_receiver(
+    spans: Callable[[], list[ReadableSpan]],
+    memory: Store,
+    receive: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("no context")
+
+    monkeypatch.setattr(opentelemetry.propagate, "extract", fails)
+
+    attempt(memory, receive, lambda message, **kwargs: None)
+
+    assert [span.links for span in spans()] == [()]
+    assert memory.count(status="delivered") == 1
+
+
+@pytest.mark.parametrize("step", ["on_start", "on_end"])
+def test_a_span_processor_that_fails_keeps_no_message_from_its_receiver(
+    step: str, memory: Store, receive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no collector")
+
+    processor, provider = SpanProcessor(), TracerProvider()
+    monkeypatch.setattr(processor, step, fails)
+    provider.add_span_processor(processor)
+    monkeypatch.setattr(opentelemetry, "_tracer", lambda: provider.get_tracer("test"))
+
+    attempt(memory, receive, lambda message, **kwargs: None)
+
+    assert memory.count(status="delivered") == 1
 
 
 def test_a_receiver_keeps_its_name_and_its_kind() -> None:

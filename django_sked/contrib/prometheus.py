@@ -98,9 +98,18 @@ class Metrics:
     def connect(self) -> None:
         """Count from now on."""
         for name, fact in _FACTS.items():
-            fact.connect(self._hearer(name), weak=False, dispatch_uid=_UID)
-        signals.worker_error.connect(self._on_worker_error, weak=False, dispatch_uid=_UID)
-        signals.store_error.connect(self._on_store_error, weak=False, dispatch_uid=_UID)
+            fact.connect(self._hearer(name), weak=False, dispatch_uid=self._uid)
+        signals.worker_error.connect(self._on_worker_error, weak=False, dispatch_uid=self._uid)
+        signals.store_error.connect(self._on_store_error, weak=False, dispatch_uid=self._uid)
+
+    def disconnect(self) -> None:
+        for fact in (*_FACTS.values(), signals.worker_error, signals.store_error):
+            fact.disconnect(dispatch_uid=self._uid)
+
+    @property
+    def _uid(self) -> str:
+        """Of its own, so that several registries can count."""
+        return f"{_UID}.{id(self)}"
 
     def _hearer(self, name: str) -> Callable[..., None]:
         def hear(messages: list[ScheduledMessage], backend: str, **kwargs: Any) -> None:
@@ -211,9 +220,8 @@ def connect(registry: CollectorRegistry = REGISTRY, *, backlog: bool = True) -> 
 
 def disconnect(registry: CollectorRegistry = REGISTRY) -> None:
     """Count no more; what was counted stays in the registry."""
-    _connected.pop(registry, None)
-    for fact in (*_FACTS.values(), signals.worker_error, signals.store_error):
-        fact.disconnect(dispatch_uid=_UID)
+    if registry in _connected:
+        _connected.pop(registry).disconnect()
 
 
 def serve(port: int, *, address: str = "127.0.0.1", ports: int = 1, registry: CollectorRegistry = REGISTRY) -> None:

@@ -98,6 +98,16 @@ def test_errors_of_workers_and_stores_are_counted(registry: CollectorRegistry) -
     assert registry.get_sample_value("sked_store_errors_total", {"backend": "fast", "step": "schedule"}) == 1
 
 
+def test_each_registry_counts_until_it_is_disconnected_itself(registry: CollectorRegistry, memory: Store) -> None:
+    other = CollectorRegistry()
+    prometheus.connect(other, backlog=False)
+    memory.schedule("order.paid")
+    prometheus.disconnect(other)
+    memory.schedule("order.paid")
+
+    assert (count(registry, "scheduled"), count(other, "scheduled")) == (2, 1)
+
+
 def test_without_connect_nobody_listens() -> None:
     connected = {uid for fact in prometheus._FACTS.values() for (uid, _sender), *_ in fact.receivers}
 

@@ -28,6 +28,15 @@ def test_every_metric_is_one_of_ours_with_its_labels(name: str) -> None:
         assert set(re.findall(r"(\w+)=~?\"", selector)) <= known, metric
 
 
+def test_an_alert_of_a_number_that_may_not_be_there_says_so_and_the_dead_are_counted_in_the_store() -> None:
+    text = (DOCS / "monitoring" / "sked-alerts.yml").read_text(encoding="utf-8")
+    rules = dict(re.findall(r"alert: (\w+)\n\s+expr: (.+)", text))
+
+    # A number from a process that has just begun has no increase, and where no process runs there is none at all.
+    assert rules["SkedNoWorker"] == "sked_workers == 0 or absent(sked_workers)"
+    assert rules["SkedDead"] == 'sked_backlog_messages{state="dead"} > 0'
+
+
 def test_the_dashboard_is_json_with_panels_that_do_not_overlap() -> None:
     dashboard = json.loads((DOCS / "monitoring" / "sked-dashboard.json").read_text(encoding="utf-8"))
 

@@ -191,15 +191,13 @@ def _waiting(message: ScheduledMessage, around: Surroundings) -> Reason:
 
 
 def _scheduled(message: ScheduledMessage, around: Surroundings) -> Iterator[Reason]:
+    # Of one that is due, a pause weighs more than who could claim it: nobody may.
     if message.next_at > around.now:
         yield _later(message, around)
+        yield from _paused(message, around)
     else:
+        yield from _paused(message, around)
         yield from _due(message, around)
-    if around.pause is not None:
-        until = _(" until %(at)s") % {"at": both(around.pause.until, around.now)} if around.pause.until else ""
-        words = {"queue": message.queue, "until": until, "why": _because(around.pause.reason)}
-        text = _("Its queue %(queue)s is paused%(until)s%(why)s.") % words
-        yield Reason(code="paused", text=text)
     if message.suspect:
         text = _("A worker was lost while it held it: only a worker that holds nothing else tries it again.")
         if message.crashes:
@@ -210,6 +208,15 @@ def _scheduled(message: ScheduledMessage, around: Surroundings) -> Iterator[Reas
     if message.expires_at is not None:
         at = both(message.expires_at, around.now)
         yield Reason(code="expires", text=_("It expires at %(at)s if it has not run by then.") % {"at": at})
+
+
+def _paused(message: ScheduledMessage, around: Surroundings) -> Iterator[Reason]:
+    if around.pause is None:
+        return
+    until = _(" until %(at)s") % {"at": both(around.pause.until, around.now)} if around.pause.until else ""
+    words = {"queue": message.queue, "until": until, "why": _because(around.pause.reason)}
+    text = _("Its queue %(queue)s is paused%(until)s%(why)s.") % words
+    yield Reason(code="paused", text=text)
 
 
 def _later(message: ScheduledMessage, around: Surroundings) -> Reason:

@@ -101,11 +101,15 @@ def test_one_whose_retry_is_due_tells_of_the_failure_too() -> None:
 def test_a_paused_queue_is_named_with_its_end_and_reason() -> None:
     pause = Pause(until=at(hours=1), reason="maintenance.")
 
-    assert codes(message(), pause=pause) == ["due", "paused"]
-    assert text(message(), pause=pause).endswith(
-        "Its queue default is paused until 1 Jan 2030 14:00:00 CET (in 1 hour): maintenance."
+    assert codes(message(), pause=pause) == ["paused", "due"]
+    assert text(message(), pause=pause).startswith(
+        "Its queue default is paused until 1 Jan 2030 14:00:00 CET (in 1 hour): maintenance. "
     )
-    assert text(message(), pause=Pause()).endswith("Its queue default is paused.")
+    assert text(message(), pause=Pause()).startswith("Its queue default is paused. ")
+
+
+def test_of_one_that_is_not_due_its_time_weighs_more_than_the_pause_of_its_queue() -> None:
+    assert codes(message(due_at=at(hours=2)), pause=Pause()) == ["future", "paused"]
 
 
 def test_a_suspect_and_one_that_may_expire_say_so() -> None:

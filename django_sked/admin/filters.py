@@ -1,4 +1,9 @@
-"""Filters of the list as dropdowns: their choices are known beforehand, and each is a condition that has an index."""
+"""Filters of the list as dropdowns: their choices are known beforehand.
+
+Those by recurrence, by due time and by the status of finished messages have an index. The others, by queue and by the
+status of live messages, are looked for along that of the due time: until a page is full, and so, where they match
+little of a large table, through all of it. The search has a cap there.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +81,8 @@ class StatusFilter(Dropdown, ChoiceDropdownFilter):  # type: ignore[misc]
 
 
 class QueueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
+    """By the name of a queue, which has no index of its own."""
+
     title = _("queue")
     parameter_name = "queue"
 
@@ -114,7 +121,7 @@ class RecurrenceFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
         except (InvalidMessage, Recurrence.DoesNotExist):
             # Not "everything": an action may be about to be applied to it.
             raise IncorrectLookupParameters(f"There is no recurrence {self.value()!r}.") from None
-        # The event has an index.
+        # What is no row can be searched by the event only; of rows it is the recurrence that has an index.
         of_event: QuerySet[ScheduledMessage] = queryset.filter(event=found.event)
         return of_event.filter(recurrence_id=found.pk) if not is_stored(queryset) else of_event
 

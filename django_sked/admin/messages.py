@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_sked import ids
 from django_sked.admin import details, qualifiers, times
 from django_sked.admin.actions import offered
 from django_sked.admin.asking import Verbs
@@ -20,7 +19,6 @@ from django_sked.admin.filters import BackendFilter, DueFilter, QueueFilter, Rec
 from django_sked.admin.lists import CappedPaginator, MessageList
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.admin.stored import backend_of, is_stored
-from django_sked.exceptions import InvalidMessage
 from django_sked.explaining import explain
 from django_sked.models import ScheduledMessage
 from django_sked.queries import BulkVerbs
@@ -80,17 +78,17 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)
             return queryset.none(), False
-        if qualifiers.has_qualifier(term):
-            return self._qualified(request, queryset, term), False
-        if is_stored(queryset):
-            found: Any = queryset.search(term) if term else queryset
+        if not term:
+            return queryset, False
+        if is_stored(queryset) and not qualifiers.has_qualifier(term):
+            found: Any = queryset.search(term)
             return found, False
-        return (queryset.filter(_search(term)) if term else queryset), False
+        return self._found(request, queryset, term), False
 
-    def _qualified(
+    def _found(
         self, request: HttpRequest, queryset: QuerySet[ScheduledMessage], term: str
     ) -> QuerySet[ScheduledMessage]:
-        """What the qualifiers leave; where they make no sense, or are not for this user, nothing."""
+        """What the search leaves; where its qualifiers make no sense, or are not for this user, nothing."""
         now = backend_of(cast(BulkVerbs, queryset)).now()
         try:
             wanted = qualifiers.parse(term, now, with_payload=self.has_payload_permission(request))
@@ -133,15 +131,6 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
             for moment in timeline(message, with_errors=with_errors)
         ]
         return super().render_change_form(request, context, *args, **kwargs)
-
-
-def _search(term: str) -> Q:
-    """An id by the primary key; anything else as the beginning of a key or an event, never as a part of one."""
-    found = Q(key__startswith=term) | Q(event__startswith=term)
-    try:
-        return found | Q(pk=ids.parse(term))
-    except InvalidMessage:
-        return found
 
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What is typed into the search: `event:invoice.* status:dead metadata.tenant:acme due:<2h`.
 
-A qualifier without an index is looked for among a capped number of messages only: those that are due last, of what the
-qualifiers with an index leave.
+What has no index, the beginning of a key as well as a status that is no final one, is looked for among a capped number
+of messages only: those that are due last, of what the qualifiers with an index leave.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ def has_qualifier(text: str) -> bool:
 def parse(text: str, now: datetime, *, with_payload: bool) -> Wanted:
     """Raises Unclear."""
     wanted = Wanted()
+    if not has_qualifier(text):
+        wanted.words.append(text)
+        return wanted
     for part in _parts(text):
         name = _name(part)
         if name is None:
@@ -90,10 +93,10 @@ def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[S
         return _narrowed(rows, wanted), ""
     for condition in wanted.indexed:
         rows = rows.filter(condition)
-    said = ""
-    if wanted.scans:
-        rows, said = _capped(rows)
-    for condition in (*wanted.others, *_words(wanted)):
+    words, said = wanted.words, ""
+    if wanted.scans and _is_many(rows):
+        rows, words, said = _capped(rows, wanted)
+    for condition in (*wanted.others, *_beginnings(words)):
         rows = rows.filter(condition)
     for number, (name, path, values) in enumerate(wanted.inside):
         inside: Any = name
@@ -121,17 +124,30 @@ def _narrowed(rows: Any, wanted: Wanted) -> Any:
     return rows
 
 
-def _capped(rows: QuerySet[ScheduledMessage]) -> tuple[QuerySet[ScheduledMessage], str]:
-    """The `SCANNED` of them that are due last; all of them when there are no more."""
-    if rows.order_by()[: SCANNED + 1].count() <= SCANNED:
-        return rows, ""
+def _is_many(rows: QuerySet[ScheduledMessage]) -> bool:
+    return rows.order_by()[: SCANNED + 1].count() > SCANNED
+
+
+def _capped(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], list[str], str]:
+    """What is to be looked through, the words that are still to be looked for there, and a sentence that says so.
+
+    Whole ids and keys have an index. Of what these leave it is the `SCANNED` messages that are due last.
+    """
+    words = []
+    for word in wanted.words:
+        whole = next((found for each in _wholes(word) if (found := rows.filter(each)).exists()), None)
+        if whole is None:
+            words.append(word)
+        else:
+            rows = whole
+    if not (words or wanted.others or wanted.inside) or not _is_many(rows):
+        return rows, words, _("Only what has this whole id or key is listed, not what begins so.")
     edge = rows.order_by("-due_at", "-id").values_list("due_at", flat=True)[SCANNED - 1]
     text = _(
         "Only the %(count)s messages that are due last were looked through, back to %(edge)s: add a qualifier with an "
-        "index (key, due, subject, workflow, or the status of finished messages) to look further."
+        "index (a whole key, due, subject, workflow, or the status of finished messages) to look further."
     )
-    words = {"count": f"{SCANNED:,}", "edge": times.absolute(edge)}
-    return rows.filter(due_at__gte=edge), text % words
+    return rows.filter(due_at__gte=edge), words, text % {"count": f"{SCANNED:,}", "edge": times.absolute(edge)}
 
 
 def _parts(text: str) -> list[str]:
@@ -169,14 +185,16 @@ def _values(text: str) -> list[Any]:
 
 
 def _text(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], None]:
-    """A whole text, or, with a star at its end, its beginning."""
+    """A whole text, or, with a star at its end, its beginning, for which no database is sure to have an index."""
 
     def add(wanted: Wanted, value: str, now: datetime) -> None:
         beginning = value.removesuffix("*")
         if "*" in beginning or value == "*":
             raise Unclear(_("%(name)s: takes a star at the end only, as in invoice.*.") % {"name": name})
-        lookup = "exact" if beginning == value else "startswith"
-        (wanted.indexed if is_indexed else wanted.others).append(Q(**{f"{name}__{lookup}": beginning}))
+        if beginning == value:
+            (wanted.indexed if is_indexed else wanted.others).append(Q(**{name: value}))
+        else:
+            wanted.others.append(Q(**{f"{name}__startswith": beginning}))
 
     return add
 
@@ -185,9 +203,13 @@ def _status(wanted: Wanted, value: str, now: datetime) -> None:
     names = [name.strip() for name in value.split(",")]
     if unknown := [name for name in names if name not in Status.values]:
         raise Unclear(_("There is no status %(name)s.") % {"name": unknown[0]})
-    condition = Q(status__in=names)
-    # Says what is true anyway, to make the index sked_message_finished usable.
-    wanted.indexed.append(condition & Q(finished_at__isnull=False) if set(names) <= FINISHED else condition)
+    if set(names) <= FINISHED:
+        # Says what is true anyway, to make the index sked_message_finished usable.
+        wanted.indexed.append(Q(status__in=names, finished_at__isnull=False))
+    elif set(names) == {Status.CLAIMED}:
+        wanted.indexed.append(Q(status=Status.CLAIMED))
+    else:
+        wanted.others.append(Q(status__in=names))
 
 
 def _instant(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], None]:
@@ -294,9 +316,18 @@ _FIELDS: dict[str, Callable[[Wanted, str, datetime], None]] = {
 NAMES = (*_FIELDS, *CONFIDENTIAL)
 
 
-def _words(wanted: Wanted) -> Iterator[Q]:
-    """Each word that is no qualifier as the beginning of a key or an event, or an id."""
-    for word in wanted.words:
+def _wholes(word: str) -> Iterator[Q]:
+    """Each word that is no qualifier as a whole, which has an index."""
+    try:
+        yield Q(pk=ids.parse(word))
+    except InvalidMessage:
+        pass
+    yield Q(key=word)
+
+
+def _beginnings(words: list[str]) -> Iterator[Q]:
+    """... and as the beginning of a key or an event, or an id."""
+    for word in words:
         condition = Q(key__startswith=word) | Q(event__startswith=word)
         try:
             yield condition | Q(pk=ids.parse(word))

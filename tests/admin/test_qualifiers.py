@@ -167,6 +167,43 @@ def test_without_an_index_a_capped_number_is_looked_through_and_that_is_said(
     assert search(boss, "event:e1 key:k3") == ({"k3"}, [])
 
 
+@pytest.mark.parametrize(
+    "text", ["k", "key:k2*", "status:scheduled", "status:blocked,scheduled", "status:dead,scheduled"]
+)
+def test_what_no_index_finds_is_looked_for_among_a_capped_number(
+    text: str, boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qualifiers, "SCANNED", 10)
+    many()
+
+    found, (said,) = search(boss, text)
+
+    assert found == {f"k{number}" for number in range(20, 30)}
+    assert said.startswith("Only the 10 messages that are due last were looked through, back to ")
+
+
+def test_a_word_that_is_a_whole_id_or_key_is_found_however_many_there_are(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qualifiers, "SCANNED", 10)
+    many()
+    id = ScheduledMessage.objects.get(key="k1").pk
+
+    assert search(boss, str(id)) == ({"k1"}, ["Only what has this whole id or key is listed, not what begins so."])
+    assert search(boss, "k2")[0] == {"k2"}
+    assert search(boss, "k2 key:k2") == ({"k2"}, [])
+    assert search(boss, "due:<9m30s k") == ({f"k{number}" for number in range(9)}, [])
+    assert search(boss, "event:e1 k3")[0] == {"k3"}
+    assert search(boss, "no-such-key")[0] == set()
+
+
+def test_words_that_are_no_qualifiers_are_one_beginning(boss: Client) -> None:
+    make(key="two words")
+    make(key="two")
+
+    assert search(boss, "two wo") == ({"two words"}, [])
+
+
 def test_an_action_on_the_whole_search_changes_what_it_finds_and_no_more(boss: Client) -> None:
     many()
     data = {"action": "cancel", "select_across": "1", "_selected_action": "", "_answered": "1", "reason": "flood"}

@@ -71,6 +71,9 @@ def test_how_the_queues_stand_is_read_along_indexes(full: BaseBackend, monkeypat
         ("workflow:0195f0c6-5f9e-7c11-8d3e-6a0c9f3b2a10", 20),
         ("due:>2030-01-01 event:none", 2 * CAP),
         ("event:none", 2 * CAP),
+        ("none", 2 * CAP),
+        ("key:none*", 2 * CAP),
+        ("status:blocked", 2 * CAP),
         ("event:none metadata.tenant:acme", 2 * CAP),
     ],
 )

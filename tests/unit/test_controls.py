@@ -12,9 +12,10 @@ from asgiref.sync import async_to_sync
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.utils import timezone
+from model_bakery import baker
 
 from django_sked.exceptions import InvalidBackend, InvalidMessage
-from django_sked.models import QueueControl
+from django_sked.models import QueueControl, ScheduledMessage, WorkerProcess
 
 pytestmark = pytest.mark.django_db
 FAR = datetime(2040, 1, 1, tzinfo=UTC)
@@ -108,21 +109,51 @@ def test_a_change_is_logged_after_its_commit_and_not_without(caplog: pytest.LogC
 
 
 def test_the_commands_pause_and_resume() -> None:
-    assert run("sked_pause", "mail", "--reason", "no relay") == "The queue mail is paused."
+    assert run("sked_pause", "mail", "--reason", "no relay").startswith("The queue mail is paused.")
     assert QueueControl.objects.get().reason == "no relay"
-    assert run("sked_pause", "mail", "--until", "2040-01-01T10:00").endswith("until 2040-01-01T10:00:00+01:00.")
+    assert "paused until 2040-01-01T10:00:00+01:00." in run("sked_pause", "mail", "--until", "2040-01-01T10:00")
     until = QueueControl.objects.get().paused_until
     assert until is not None and timezone.localtime(until).hour == 10
     assert run("sked_resume", "mail") == "The queue mail goes on."
     assert run("sked_resume", "mail") == "The queue mail was not paused."
 
 
+def test_a_pause_ends_at_a_time_or_a_length_of_time_from_now_as_in_the_other_commands() -> None:
+    before = timezone.now()
+
+    run("sked_pause", "mail", "--until", "2h")
+
+    until = QueueControl.objects.get().paused_until
+    assert until is not None and before <= until - timedelta(hours=2) <= timezone.now()
+
+
+UNKNOWN = "No setting or worker names the queue mial, and no message is scheduled, claimed or dead in it."
+
+
+def test_a_queue_that_nobody_knows_is_paused_and_that_is_said() -> None:
+    assert run("sked_pause", "mial") == f"The queue mial is paused.\n{UNKNOWN}"
+    assert QueueControl.objects.get().queue == "mial"
+
+
+@pytest.mark.parametrize("known_by", ["message", "worker", "setting", "default"])
+def test_of_a_queue_that_somebody_knows_no_such_thing_is_said(known_by: str, settings: Any) -> None:
+    queue = "default" if known_by == "default" else "mial"
+    if known_by == "message":
+        ScheduledMessage.objects.schedule("e", queue=queue, delay=60)
+    elif known_by == "worker":
+        baker.make(WorkerProcess, backend="default", queues={queue: 1}, lease_until=timezone.now() + timedelta(hours=1))
+    elif known_by == "setting":
+        settings.SKED = {**settings.SKED, "default": {**settings.SKED["default"], "QUEUES": {queue: {}}}}
+
+    assert run("sked_pause", queue) == f"The queue {queue} is paused."
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("sked_pause", "two words"), "queue must be"),
-        (("sked_pause", "mail", "--until", "soon"), "--until must be a time such as"),
-        (("sked_pause", "mail", "--until", "2026-13-01T00:00"), "--until must be a time such as"),
+        (("sked_pause", "mail", "--until", "soon"), "--until: .* is no time"),
+        (("sked_pause", "mail", "--until", "2026-13-01T00:00"), "--until: .* is no time"),
         (("sked_pause", "mail", "--until", "2001-01-01"), "until must be"),
         (("sked_pause", "mail", "--backend", "nowhere"), "nowhere"),
         (("sked_resume", "mail", "--backend", "nowhere"), "nowhere"),

@@ -71,6 +71,15 @@ class BackendFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
         return queryset
 
 
+class WorkerBackendFilter(BackendFilter):
+    """Whose workers are listed; without a choice, all that are found where the default backend's are."""
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        everything, *choices = super(BackendFilter, self).choices(changelist)
+        yield {**everything, "display": _("All in the database of the default")}
+        yield from choices
+
+
 class StatusFilter(Dropdown, ChoiceDropdownFilter):  # type: ignore[misc]
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
         found: QuerySet[ScheduledMessage] = super().queryset(request, queryset)

@@ -26,7 +26,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.controls import MOST_CONCURRENCY
 from django_sked.exceptions import SkedError
-from django_sked.models import Overview, QueueControl
+from django_sked.models import Overview, QueueControl, WorkerProcess
 
 #: How far the slider goes; by number it may be more.
 SLIDER = 50
@@ -120,7 +120,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         threads, wanted = boards.sizes(worker.threads), boards.sizes(worker.queues)
         return {
             "row": worker,
-            "url": self._url("django_sked_workerprocess_change", worker.pk),
+            "url": self._worker_url(worker),
             "beat": times.shown(worker.beat_at, board.now),
             "has_lease": worker.lease_until >= board.now,
             "pools": [(name, threads.get(name, 0), size) for name, size in sorted(wanted.items())],
@@ -135,6 +135,12 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         if of_queue.control.backend != DEFAULT_ALIAS:
             query["backend"] = of_queue.control.backend
         return f"{url}?{urlencode(query)}"
+
+    def _worker_url(self, worker: WorkerProcess) -> str | None:
+        url = self._url("django_sked_workerprocess_change", worker.pk)
+        if url is None or worker.backend == DEFAULT_ALIAS:
+            return url
+        return f"{url}?{urlencode({'backend': worker.backend})}"
 
     def _url(self, name: str, *args: Any) -> str | None:
         try:

@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import path, reverse
+from django.urls import path
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -20,13 +20,15 @@ from django.views.decorators.http import require_POST
 
 from django_sked.admin import times
 from django_sked.admin.board import sizes
+from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.places import PARAMETER, Addresses, address, chosen
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
-from django_sked.models import WorkerProcess
+from django_sked.models import QueueControl, WorkerProcess
 
 
-class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
+class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProcess]):
     """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
 
     list_display: tuple[Any, ...] = (
@@ -48,13 +50,19 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
     )
     actions = ("drain",)
     change_form_template = "admin/django_sked/worker.html"
+    list_filter: ClassVar[tuple[Any, ...]] = (WorkerBackendFilter,)
     ordering: ClassVar[tuple[str, ...]] = ("host", "pid", "id")
     sortable_by: ClassVar[tuple[str, ...]] = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerProcess]:
-        """The rows of workers are where the messages are."""
-        database = message_backends[DEFAULT_ALIAS].database
-        return super().get_queryset(request).using(database) if database else super().get_queryset(request)
+        """The rows of workers are where the messages are, or, where these are no rows, where the routers say.
+
+        Without a backend in the address they are all that are found where the default backend's are.
+        """
+        backend = message_backends[chosen(request) or DEFAULT_ALIAS]
+        found = super().get_queryset(request).using(QueueControl.objects.database_of(backend))
+        named = request.GET.get(PARAMETER)
+        return found.filter(backend=named) if named else found
 
     @property
     def media(self) -> forms.Media:
@@ -71,6 +79,7 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         worker: WorkerProcess = context["original"]
+        context["drain_url"] = _address(self.admin_site, "drain", worker)
         context["may_drain"] = self.has_drain_permission(request) and worker.drain_requested_at is None
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -81,8 +90,7 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
         if worker is None:
             raise Http404(f"There is no worker {object_id!r}.")
         self._drain(request, [worker])
-        url = reverse("admin:django_sked_workerprocess_change", args=[worker.pk], current_app=self.admin_site.name)
-        return HttpResponseRedirect(url)
+        return HttpResponseRedirect(_address(self.admin_site, "change", worker))
 
     @admin.action(permissions=["drain"], description=_("Let selected workers finish and stop"))
     def drain(self, request: HttpRequest, queryset: QuerySet[WorkerProcess]) -> None:
@@ -132,6 +140,10 @@ class WorkerProcessAdminMixin(ReadOnlyAdmin[WorkerProcess]):
     @admin.display(description=_("lease is good"), boolean=True)
     def has_lease(self, worker: WorkerProcess) -> bool:
         return worker.lease_until >= _backend(worker).now()
+
+
+def _address(site: admin.AdminSite, view: str, worker: WorkerProcess) -> str:
+    return address(site, f"workerprocess_{view}", worker.pk, backend=_backend(worker))
 
 
 def _backend(worker: WorkerProcess) -> BaseBackend:

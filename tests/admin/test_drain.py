@@ -10,7 +10,7 @@ from django.urls import reverse
 from tests.admin.conftest import Login
 from tests.admin.test_workers import URL, make
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(databases="__all__")
 
 
 def test_a_worker_is_asked_to_drain_from_its_page_once(boss: Client) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -17,6 +19,7 @@ from tests.admin.conftest import Login
 
 pytestmark = pytest.mark.django_db
 URL = "admin:django_sked_workerprocess_changelist"
+CHANGE = "admin:django_sked_workerprocess_change"
 
 
 def make(**fields: Any) -> WorkerProcess:
@@ -76,3 +79,47 @@ def test_a_lease_is_good_by_the_clock_of_the_messages_of_that_worker(
 
     assert html.index("a.example") < html.index("icon-yes") < html.index("b.example") < html.index("icon-no")
     assert '<td class="field-backend">memory</td>' in html
+
+
+# Of another backend
+
+
+def test_the_list_may_be_of_one_backend(boss: Client) -> None:
+    make(host="a.example", backend="default")
+    make(host="b.example", backend="memory")
+
+    of_one = boss.get(reverse(URL), {"backend": "memory"}).content.decode()
+
+    assert "b.example" in of_one and "a.example" not in of_one
+    assert boss.get(reverse(URL), {"backend": "nowhere"}).status_code == 404
+    assert "a.example" in boss.get(reverse(URL), {"backend": ""}).content.decode()
+
+
+def test_a_worker_of_a_backend_that_is_not_in_the_setting_any_more_has_a_page(boss: Client) -> None:
+    worker = make(host="a.example", backend="gone")
+
+    assert "a.example" in boss.get(reverse(CHANGE, args=[worker.pk])).content.decode()
+
+
+@pytest.mark.django_db(databases="__all__")
+@pytest.mark.parametrize("alias", [alias for alias in settings.DATABASES if alias != "default"])
+def test_workers_beside_the_messages_of_another_database_are_shown_and_drained(alias: str, boss: Client) -> None:
+    here, there = make(host="a.example", backend="default"), make(host="b.example", backend=alias, _using=alias)
+
+    listed = boss.get(reverse(URL), {"backend": alias}).content.decode()
+    overview = boss.get(reverse("admin:django_sked_overview_changelist"), {"backend": alias}).content.decode()
+    url = reverse(CHANGE, args=[there.pk])
+    page = boss.get(url, {"backend": alias}).content.decode()
+
+    assert "b.example" in listed and "a.example" not in listed
+    assert f'href="{url}?backend={alias}"' in overview
+    assert "b.example" in page
+    drain = re.search(r'action="([^"]+/drain/[^"]*)"', page)
+    assert drain is not None
+    assert "1 worker finishes" in boss.post(drain[1], follow=True).content.decode()
+    data = {"action": "drain", "_selected_action": [str(there.pk)]}
+    again = boss.post(reverse(URL, query={"backend": alias}), data, follow=True).content.decode()
+    assert "0 workers finish" in again
+    for each in (here, there):
+        each.refresh_from_db()
+    assert (here.drain_requested_at, there.drain_requested_at is None) == (None, False)

@@ -71,7 +71,8 @@ def traced(receiver: F) -> F:
 @contextmanager
 def _span(message: ScheduledMessage) -> Iterator[Span]:
     """Whatever fails in tracing itself is logged, and neither keeps a message from its receiver nor fails it."""
-    stack, span = ExitStack(), trace.INVALID_SPAN
+    stack = ExitStack()
+    span: Span = trace.INVALID_SPAN
     with _unharmed(message):
         span = stack.enter_context(_begin(message))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import iscoroutinefunction
 from django.utils import timezone
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -132,7 +132,7 @@ def test_a_propagator_that_fails_keeps_no_message_from_its_receiver(
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("no context")
 
-    monkeypatch.setattr(opentelemetry.propagate, "extract", fails)
+    monkeypatch.setattr(propagate, "extract", fails)
 
     attempt(memory, receive, lambda message, **kwargs: None)
 

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
+from django_sked import histogram
 from django_sked.admin import board as boards
 from django_sked.admin import times
 from django_sked.admin.backfilling import moment_input
@@ -206,9 +207,11 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
 
 
 def length(seconds: float | None) -> str:
-    """As people read it, in three digits at most."""
+    """As people read it, in three digits at most; beyond the last class of lateness, that it is so."""
     if seconds is None:
         return "-"
+    if seconds > histogram.BOUNDS[-1]:
+        return f"> {length(histogram.BOUNDS[-1])}"
     if seconds < 1:
         return _("%(number)s ms") % {"number": f"{1000 * seconds:.3g}"}
     if seconds < 120:

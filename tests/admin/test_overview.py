@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from typing import Any
@@ -64,6 +65,14 @@ def test_each_queue_says_how_it_stands_and_what_it_did(boss: Client) -> None:
     assert (of_mail["Late p50"], of_mail["Late p95"]) == ("1 ms", "95 ms")
     assert of_mail["Threads"] == "3 of 4"
     assert of_the_day["Delivered"].startswith("97 ")
+
+
+def test_what_is_later_than_the_last_class_is_not_said_to_be_at_its_bound(boss: Client) -> None:
+    count("mail", delivered=10, late_18=10)
+
+    of_mail = figures(boss.get(reverse(PAGE)).content.decode(), "mail")
+
+    assert {of_mail[f"Late {name}"] for name in ("p50", "p95", "p99")} == {"&gt; 60 min"}
 
 
 def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
@@ -239,7 +248,7 @@ def test_a_look_takes_few_queries_however_many_queues_there_are(login: Login) ->
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "-"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (2.5, "2.5 s"), (3600.0, "60 min")],
+    [(None, "-"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (2.5, "2.5 s"), (3600.0, "60 min"), (math.inf, "> 60 min")],
 )
 def test_lateness_is_shown_in_a_unit_that_fits(seconds: float | None, shown: str) -> None:
     assert length(seconds) == shown

@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 
 from django_sked.exceptions import Reschedule
 from django_sked.models import QueueControl, QueueMinute, Recurrence, WorkerProcess
-from django_sked.states import Status
 from django_sked.outcomes import Outcome
+from django_sked.states import Status
 from django_sked.worker import Worker, operating, rollups
 from django_sked.worker.controls import Controls
 from django_sked.worker.rollups import Rollups

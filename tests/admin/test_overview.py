@@ -150,6 +150,7 @@ def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss:
         ("pause", {"queue": "mail", "until": "soon"}, "Until: Enter a valid date/time."),
         ("scale", {"queue": "mail", "concurrency": "0"}, "greater than or equal to 1"),
         ("scale", {"queue": "mail", "concurrency": "x"}, "Enter a whole number."),
+        ("scale", {"queue": "mail", "concurrency": "101"}, "less than or equal to 100"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_changes_nothing(

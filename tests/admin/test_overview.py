@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import charts
+from django_sked.admin import board, charts
 from django_sked.admin.overview import length
 from django_sked.backends import message_backends
 from django_sked.models import QueueControl, QueueMinute, ScheduledMessage
@@ -82,6 +82,25 @@ def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
     assert "No worker serves this queue." in boss.get(reverse(PAGE)).content.decode()
     serving(queues={"mail": 4})
     assert "No worker serves this queue." not in boss.get(reverse(PAGE)).content.decode()
+
+
+def test_of_many_queues_the_first_are_shown_and_any_is_found_by_its_name(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "MOST_QUEUES", 2)
+    serving(queues={f"mail-{number}": 1 for number in range(5)} | {"Reports": 1})
+
+    everything = boss.get(reverse(PAGE)).content.decode()
+    reports = boss.get(reverse(PAGE), {"q": "report", "past": "day"}).content.decode()
+    nothing = boss.get(reverse(PAGE), {"q": "<b>"}).content.decode()
+
+    assert everything.count('class="module sked-queue"') == 2
+    assert "4 more queues are not shown." in everything
+    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "Reports", "workers"]
+    assert "more queue" not in reports
+    assert 'value="report"' in reports and "&amp;q=report" in reports
+    assert "No queue has this in its name." in nothing and "<b>" not in nothing
+    assert boss.post(url("pause") + "?q=report", {"queue": "Reports"})["Location"].endswith("q=report")
 
 
 def test_what_fires_next_is_counted(boss: Client) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_sked")
 
-#: Threads of one queue in one worker, at most.
-MOST_CONCURRENCY = 1000
+#: Threads of one queue in one worker, at most: what a process has for all its queues together.
+MOST_CONCURRENCY = 100
 #: Characters of a reason, and of the name of who gave it, that are kept.
 LONGEST_REASON, LONGEST_NAME = 255, 150
 
@@ -89,7 +89,8 @@ class QueueControlManager(models.Manager["QueueControl"]):
     def scale(self, queue: str, *, concurrency: int | None, by: str = "", backend: str = DEFAULT_ALIAS) -> QueueControl:
         """Give it so many threads in each worker, whatever that was started with; None leaves it to the worker again.
 
-        Threads too many end when their receivers return. Returns the row.
+        Threads too many end when their receivers return. Returns the row. Raises InvalidMessage for more than the
+        threads that a process has for all its queues together.
         """
         if concurrency is not None and (
             isinstance(concurrency, bool)
@@ -97,7 +98,10 @@ class QueueControlManager(models.Manager["QueueControl"]):
             or not 1 <= concurrency <= MOST_CONCURRENCY
         ):
             allowed = f"a whole number from 1 to {MOST_CONCURRENCY}, or None"
-            raise InvalidMessage(f"concurrency must be {allowed}, not {arguments.shown(concurrency)}.")
+            raise InvalidMessage(
+                f"concurrency must be {allowed}, not {arguments.shown(concurrency)}: a process has {MOST_CONCURRENCY} "
+                "threads for all its queues together; start more workers for more."
+            )
         row = self._write(queue, message_backends[backend], {"concurrency": concurrency})
         self._say("queue_scaled queue=%s backend=%s concurrency=%s by=%s", row, concurrency, by)
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -21,7 +22,8 @@ def class_of(seconds: float) -> int:
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """Seconds below which this share of all lies, from 0 to 1; None when there are none.
 
-    As exact as the classes: within one, values are taken to be spread evenly. In the last class, its lower bound.
+    As exact as the classes: within one, values are taken to be spread evenly. In the last class, which has
+    no upper bound, infinity.
     """
     wanted = share * sum(counts)
     if not wanted:
@@ -32,4 +34,4 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
             lower = BOUNDS[index - 1] if index else 0.0
             return lower + (BOUNDS[index] - lower) * (wanted - below) / count
         below += count
-    return BOUNDS[-1]
+    return math.inf

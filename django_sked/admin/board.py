@@ -68,14 +68,15 @@ class Board:
     queues: list[QueueFigures]
     workers: list[WorkerProcess] = field(default_factory=list)
     has_more_workers: bool = False
-    has_more_queues: bool = False
+    #: Queues that are not shown, as there are too many.
+    more_queues: int = 0
     forecast: Chart
     #: What fires in the span of the forecast, as far as it was counted.
     ahead: str
 
 
-def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
-    """Everything about one backend."""
+def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> Board:
+    """Everything about one backend; of its queues those that have `wanted` in their name, in any case."""
     now = backend.now()
     controls = {control.queue: control for control in QueueControl.objects.of(backend)}
     backlog = backend.backlog()
@@ -84,6 +85,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
     happened = _minutes(backend, now, past)
     names = {*controls, *backlog, *happened, *backend.settings.queues}
     names |= {name for worker in good for name in sizes(worker.queues)}
+    names = {name for name in names if wanted.casefold() in name.casefold()}
     shown = _clocks(now, past)
     queues = []
     for name in sorted(names)[:MOST_QUEUES]:
@@ -104,7 +106,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str) -> Board:
         now=now,
         queues=queues,
         workers=listed,
-        has_more_queues=len(names) > MOST_QUEUES,
+        more_queues=max(0, len(names) - MOST_QUEUES),
         has_more_workers=len(workers) > MOST_WORKERS,
         forecast=forecast,
         ahead=total,

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
+from django_sked import histogram
 from django_sked.admin import board as boards
 from django_sked.admin import times
 from django_sked.admin.backfilling import moment_input
@@ -71,8 +72,9 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         backend = _backend(request.GET.get("backend"))
         past = _choice(request, "past", boards.PAST, "hour")
         ahead = _choice(request, "ahead", boards.AHEAD, "day")
-        board = boards.board(backend, past=past, ahead=ahead)
-        query = {"backend": backend.alias, "past": past, "ahead": ahead}
+        wanted = _wanted(request)
+        board = boards.board(backend, past=past, ahead=ahead, wanted=wanted)
+        query = {"backend": backend.alias, "past": past, "ahead": ahead} | ({"q": wanted} if wanted else {})
         context = {
             **self.admin_site.each_context(request),
             "title": _("Overview"),
@@ -81,6 +83,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             "board": board,
             "backend": backend,
             "query": urlencode(query),
+            "wanted": wanted,
+            "kept": [(name, value) for name, value in query.items() if name != "q"],
             "cards": [self._card(request, number, each, board) for number, each in enumerate(board.queues)],
             "workers": [self._worker(request, worker, board) for worker in board.workers],
             "shows_workers": request.user.has_perm("django_sked.view_workerprocess"),
@@ -212,9 +216,11 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
 
 
 def length(seconds: float | None) -> str:
-    """As people read it, in three digits at most."""
+    """As people read it, in three digits at most; beyond the last class of lateness, that it is so."""
     if seconds is None:
         return "-"
+    if seconds > histogram.BOUNDS[-1]:
+        return f"> {length(histogram.BOUNDS[-1])}"
     if seconds < 1:
         return _("%(number)s ms") % {"number": f"{1000 * seconds:.3g}"}
     if seconds < 120:
@@ -236,7 +242,13 @@ def _choice(request: HttpRequest, name: str, choices: dict[str, Any], default: s
 
 def _query(request: HttpRequest, backend: BaseBackend) -> str:
     past = _choice(request, "past", boards.PAST, "hour")
-    return urlencode({"backend": backend.alias, "past": past, "ahead": _choice(request, "ahead", boards.AHEAD, "day")})
+    query = {"backend": backend.alias, "past": past, "ahead": _choice(request, "ahead", boards.AHEAD, "day")}
+    return urlencode(query | ({"q": _wanted(request)} if _wanted(request) else {}))
+
+
+def _wanted(request: HttpRequest) -> str:
+    """A part of the names of the queues that are asked for; empty for all."""
+    return request.GET.get("q", "").strip()[:64]
 
 
 def _links(query: dict[str, str], name: str, choices: dict[str, Any]) -> list[tuple[str, Any, bool]]:

@@ -20,6 +20,10 @@ from django_sked.models import QueueControl, WorkerProcess
 logger = logging.getLogger("django_sked.worker")
 
 
+#: Seconds that a worker waits for its first look where the controls are not with its messages.
+FIRST_LOOK = 2.0
+
+
 class Controls:
     """Its `step` is called each second; between two of them it answers without asking anybody.
 
@@ -63,6 +67,10 @@ class Controls:
         if drains:
             logger.info("worker_draining worker=%s backend=%s", self._worker, self._backend.alias)
             self._on_drain()
+
+    def wait(self) -> None:
+        """Until the first look is over, but not for ever: a worker delivers also while they cannot be read."""
+        self.looked.wait(FIRST_LOOK)
 
     def is_paused(self, queue: str) -> bool:
         return queue in self.paused

@@ -39,7 +39,7 @@ class Operating:
         drain: Callable[[], None],
     ) -> None:
         self.controls = Controls(backend, worker, now, self._obey, drain, watch)
-        self.rollups = Rollups(backend, now, watch)
+        self.rollups = Rollups(backend, now, watch, self._between)
         self._promoter = Promoter(backend, wake, watch, self._between)
         self._options = options
         self._looked_at = float("-inf")

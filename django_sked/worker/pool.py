@@ -14,6 +14,7 @@ from typing import Any
 
 from django_sked import clock
 from django_sked.backends.base import BaseBackend
+from django_sked.controls import MOST_CONCURRENCY
 from django_sked.models import ScheduledMessage
 from django_sked.worker import hygiene
 
@@ -31,7 +32,7 @@ IDLE = 60.0
 #: ... or after so long, when the process has no threads left for other queues.
 LET_GO = 1.0
 #: Threads in all pools of a process together.
-MOST_THREADS = 100
+MOST_THREADS = MOST_CONCURRENCY
 #: What a receiver is taken to need before any has been seen.
 FIRST_GUESS = 0.05
 

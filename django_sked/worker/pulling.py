@@ -6,13 +6,15 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
 from django_sked.typed import MessageType
+from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.hooks import Hooks
+from django_sked.worker.pool import Pool
 
 #: The name under which a message remembers that the loop has had it.
 NAME = "worker.messages"
@@ -85,6 +87,16 @@ class Handover:
         self._wanted = threading.Semaphore(0)
         self._local = threading.local()
         self._is_over = False
+
+    @classmethod
+    def instead_of(cls, dispatcher: Dispatcher, kinds: Iterable[MessageType], pools: Iterable[Pool]) -> Self:
+        """One that gets what the receivers would have got, one message of a queue at a time."""
+        handover = cls(kinds, dispatcher.hooks)
+        dispatcher.hooks = None  # those of a loop are around its own work
+        dispatcher.receivers_of = handover.receivers_of
+        for pool in pools:
+            pool.resize(1)
+        return handover
 
     def receivers_of(self, event: str) -> tuple[Receiver, ...]:
         """The loop, if it wants this event."""

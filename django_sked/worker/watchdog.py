@@ -30,6 +30,8 @@ CALLS = frozenset(
 INTERVAL = 0.25
 #: Seconds that a call has when the worker was asked to stop, and when it was asked a second time.
 PATIENCE = (5.0, 1.0)
+#: Seconds for which a call may wait for its turn where a database lets one write at a time.
+LONGEST_TURN = 30.0
 #: Seconds after the second request at which nothing is waited for any more.
 LAST = 3.0
 
@@ -150,6 +152,11 @@ class Lasting(Protocol):
 
     name: str
     is_lost: bool
+
+
+def patience(backend: BaseBackend, lease: float) -> float:
+    """Seconds that a call may take. Where a whole database has one writer, others wait long without being stuck."""
+    return max(lease, LONGEST_TURN) if backend.has_one_writer else lease
 
 
 class Watchdog:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
-from django_sked import clock, failpoints, typed
+from django_sked import clock, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.models import ScheduledMessage
@@ -17,7 +17,7 @@ from django_sked.outcomes import Outcome
 from django_sked.signals import send_safely, worker_started, worker_stopped
 from django_sked.states import Status
 from django_sked.typed import TypedMessage
-from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer
+from django_sked.worker import hygiene, options, presence, promoter, pruner, rescuer, watchdog
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.deadlines import Deadlines
 from django_sked.worker.dispatcher import Dispatcher
@@ -34,6 +34,7 @@ from django_sked.worker.quarantine import Quarantine
 from django_sked.worker.rescuer import Rescuer, released
 from django_sked.worker.rounds import Rounds
 from django_sked.worker.settler import Settler
+from django_sked.worker.starting import Starter
 from django_sked.worker.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -44,10 +45,6 @@ LAST_WRITES = (10.0, 2.0)
 EXIT_ABANDONED = 70
 #: ... and when so many threads were lost to receivers that ignore their timeout that a new process is needed.
 EXIT_STUCK = 75
-#: Seconds for which a call may wait for its turn where a database lets one write at a time.
-LONGEST_TURN = 30.0
-#: Seconds that a worker waits for its first look at the controls where these are not with its messages.
-FIRST_LOOK = 2.0
 #: Event loops that receivers may block before that.
 MOST_BLOCKED = 4
 
@@ -89,14 +86,12 @@ class Worker(Life):
             burst=burst,
             max_messages=max_messages,
         )
-        self._handover: Handover | None = None
         self._make_parts()
 
     def _make_parts(self) -> None:
         self._watchdog = Watchdog(
             self.backend,
-            # Where a whole database has one writer, others wait long for their turn without being stuck.
-            max(self.options.lease, LONGEST_TURN) if self.backend.has_one_writer else self.options.lease,
+            watchdog.patience(self.backend, self.options.lease),
             requests=lambda: self._forced + self._stopping,
             on_cut=self._on_cut,
             give_up=self._give_up,
@@ -129,6 +124,18 @@ class Worker(Life):
 
     def _make_delivery(self, store: BaseBackend) -> None:
         """What claims, calls receivers and settles."""
+        self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
+        self._starter = Starter(
+            self._holding,
+            self._settler,
+            self._leases,
+            self._controls,
+            self._rollups,
+            dispatch=lambda message: self._dispatcher.dispatch(message),
+            release=self._release,
+            wake=self._waker.wake,
+            is_stopping=lambda: self._stopping,
+        )
         self._event_loop = EventLoop()
         self._deadlines = Deadlines()
         self._progress = ProgressWriter(store, self._reporter)
@@ -138,13 +145,12 @@ class Worker(Life):
             run_async=self._event_loop.run,
             worker=str(self.id),
             lease=self.options.lease,
-            may_start=self._may_start,
+            may_start=self._starter.may_start,
             deadlines=self._deadlines,
             write_off=self._write_off,
             guard=self._watchdog.guard,
             tell_progress=self._progress.tell,
         )
-        self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
         self._claimer = Claimer(
             store,
             self.id,
@@ -187,7 +193,7 @@ class Worker(Life):
 
     def _make_pool(self, queue: str, size: int) -> Pool:
         size = self._operating.size_of(queue)
-        return Pool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
+        return Pool(queue, size, self.backend, self._starter.deliver, self._waker.wake, self._budget)
 
     @overload
     def messages(self) -> Generator[ScheduledMessage, None, None]: ...
@@ -206,13 +212,10 @@ class Worker(Life):
         `@message_type`, only theirs, and each payload is an instance; what else is due is given back for others.
         """
         self._refuse_a_second_run()
-        self._handover = handover = Handover(typed.all_of(types), self._dispatcher.hooks)
-        self._dispatcher.hooks = None  # those of a loop are around its own work
+        handover = Handover.instead_of(self._dispatcher, typed.all_of(types), self._claimer.pools.values())
+        self._starter.handover = handover
         self._operating.scales = False
         self._waits_for = me = threading.current_thread()
-        self._dispatcher.receivers_of = handover.receivers_of
-        for pool in self._claimer.pools.values():
-            pool.resize(1)
         try:
             self.start()
             yield from handover.messages()
@@ -243,7 +246,7 @@ class Worker(Life):
         self._progress.start()
         for loop in self._loops:
             loop.start()
-        self._controls.looked.wait(FIRST_LOOK)
+        self._controls.wait()
         send_safely(worker_started, sender=Worker, worker=self)
         self.ready.set()
         try:
@@ -288,49 +291,6 @@ class Worker(Life):
 
     # Start
 
-    def _deliver(self, message: ScheduledMessage) -> None:
-        """One message, in a thread of a pool."""
-        try:
-            if self._handover is None:
-                self._start_or_release(message)
-            else:
-                with self._handover.turn():
-                    self._start_or_release(message)
-        except BaseException:
-            # Ours to mend, as when memory has run out: forget it, and it is released as a claim we do not know of.
-            self._forget(message)
-            raise
-
-    def _start_or_release(self, message: ScheduledMessage) -> None:
-        if not self._may_start(message) or message.queue in self._controls.paused:
-            self._release([message])
-            return
-        failpoints.hit("dispatch.before")
-        started = self._rollups.started()
-        outcome = self._dispatcher.dispatch(message)
-        self._rollups.add(message, started, outcome)
-        failpoints.hit("dispatch.after")
-        if outcome is None:
-            self._forget(message)
-        else:
-            self._settler.put(outcome)
-
-    def _may_start(self, message: ScheduledMessage, has_begun: bool = False) -> bool:
-        """Not without a sure lease since its claim; nor after a stop or a cancel, unless it has begun: what runs is
-        finished."""
-        leases = self._leases
-        if not leases.may_start() or message._term != leases.term:
-            return False
-        # A claim that was under way when a stop was asked for still brings messages.
-        return has_begun or not (self._stopping or leases.cancel_requested.get(message.id) == message.token)
-
-    def _forget(self, message: ScheduledMessage) -> None:
-        # What was lost may have been claimed here again, which is to be kept. And what is still to be settled is not
-        # forgotten, lest it be released as a claim that we do not know of.
-        if self._holding.get(message.id) is message and not self._settler.awaits(message):
-            self._holding.pop(message.id, None)
-        self._waker.wake()
-
     def _write_off(self, thread: int, outcome: Outcome) -> None:
         """A thread is lost in a receiver, or on the way to the store: it is replaced, and its message settled."""
         logger.error("abandoned id=%s thread=%s", outcome.id, thread)
@@ -374,8 +334,8 @@ class Worker(Life):
             self._wait_until(lambda: self._stopping or not any(pool.in_flight for pool in pools))
         for pool in pools:
             self._release(pool.stop())
-        if self._handover is not None:
-            self._handover.close()
+        if self._starter.handover is not None:
+            self._starter.handover.close()
         if not self._wait_until(lambda: not any(pool.running() for pool in pools)):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
@@ -387,7 +347,7 @@ class Worker(Life):
             part.stop()
         for part in parts:
             part.join(1.0)
-        self._retire()
+        self._try("retire", self._leases.retire)
         self._event_loop.stop()
         self._deadlines.stop()
         send_safely(worker_stopped, sender=Worker, worker=self)
@@ -418,8 +378,8 @@ class Worker(Life):
         self._stopping = self._forced = True
         for part in self._loops_and_progress:
             part.stop()
-        if self._handover is not None:
-            self._handover.close()
+        if self._starter.handover is not None:
+            self._starter.handover.close()
         # Somebody who listens may wait for the same store.
         teller = threading.Thread(target=self._reporter.report, args=("watchdog", TimeoutError(reason)), daemon=True)
         try:
@@ -432,9 +392,6 @@ class Worker(Life):
         # What was asked for already is not asked twice: that would be to stop waiting.
         if not self._requested:
             self.request_stop()
-
-    def _retire(self) -> None:
-        self._try("retire", self._leases.retire)
 
     def _try(self, step: str, last: Callable[[], None]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import charts
+from django_sked.admin import board, charts
 from django_sked.admin.overview import length
 from django_sked.backends import message_backends
 from django_sked.models import QueueControl, QueueMinute, ScheduledMessage
@@ -66,6 +67,14 @@ def test_each_queue_says_how_it_stands_and_what_it_did(boss: Client) -> None:
     assert of_the_day["Delivered"].startswith("97 ")
 
 
+def test_what_is_later_than_the_last_class_is_not_said_to_be_at_its_bound(boss: Client) -> None:
+    count("mail", delivered=10, late_18=10)
+
+    of_mail = figures(boss.get(reverse(PAGE)).content.decode(), "mail")
+
+    assert {of_mail[f"Late {name}"] for name in ("p50", "p95", "p99")} == {"&gt; 60 min"}
+
+
 def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
     make(queue="mail", due_at=timezone.now() - timedelta(hours=1))
     serving(queues={"mail": 4}, lease_until=timezone.now() - timedelta(seconds=1))
@@ -73,6 +82,25 @@ def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
     assert "No worker serves this queue." in boss.get(reverse(PAGE)).content.decode()
     serving(queues={"mail": 4})
     assert "No worker serves this queue." not in boss.get(reverse(PAGE)).content.decode()
+
+
+def test_of_many_queues_the_first_are_shown_and_any_is_found_by_its_name(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "MOST_QUEUES", 2)
+    serving(queues={f"mail-{number}": 1 for number in range(5)} | {"Reports": 1})
+
+    everything = boss.get(reverse(PAGE)).content.decode()
+    reports = boss.get(reverse(PAGE), {"q": "report", "past": "day"}).content.decode()
+    nothing = boss.get(reverse(PAGE), {"q": "<b>"}).content.decode()
+
+    assert everything.count('class="module sked-queue"') == 2
+    assert "4 more queues are not shown." in everything
+    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "Reports", "workers"]
+    assert "more queue" not in reports
+    assert 'value="report"' in reports and "&amp;q=report" in reports
+    assert "No queue has this in its name." in nothing and "<b>" not in nothing
+    assert boss.post(url("pause") + "?q=report", {"queue": "Reports"})["Location"].endswith("q=report")
 
 
 def test_what_fires_next_is_counted(boss: Client) -> None:
@@ -141,6 +169,7 @@ def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss:
         ("pause", {"queue": "mail", "until": "soon"}, "Until: Enter a valid date/time."),
         ("scale", {"queue": "mail", "concurrency": "0"}, "greater than or equal to 1"),
         ("scale", {"queue": "mail", "concurrency": "x"}, "Enter a whole number."),
+        ("scale", {"queue": "mail", "concurrency": "101"}, "less than or equal to 100"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_changes_nothing(
@@ -239,7 +268,7 @@ def test_a_look_takes_few_queries_however_many_queues_there_are(login: Login) ->
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "-"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (2.5, "2.5 s"), (3600.0, "60 min")],
+    [(None, "-"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (2.5, "2.5 s"), (3600.0, "60 min"), (math.inf, "> 60 min")],
 )
 def test_lateness_is_shown_in_a_unit_that_fits(seconds: float | None, shown: str) -> None:
     assert length(seconds) == shown

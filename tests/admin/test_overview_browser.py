@@ -112,6 +112,45 @@ def test_figures_come_up_to_date_while_they_are_seen_and_rest_while_they_are_not
     sync_api.expect(due).to_have_text("2")
 
 
+def quiet(page: Any) -> Any:
+    """A page of which it is no fault that a request has failed."""
+    return page.context.new_page()
+
+
+def test_a_request_that_failed_is_made_again(page: Any) -> None:
+    serving(queues={"mail": 4})
+    page = quiet(page)
+    page.clock.install()
+    page.goto(reverse(PAGE))
+    page.route("**/overview/**", lambda route: route.fulfill(status=502, body="the proxy says no"))
+    with page.expect_response(lambda response: response.status == 502):
+        page.clock.run_for(5100)
+    page.unroute_all()
+    make(queue="mail", due_at=timezone.now() - timedelta(minutes=5))
+
+    with page.expect_response(lambda response: response.status == 200):
+        page.clock.run_for(5100)
+
+    sync_api.expect(card(page, "mail").locator("dd").first).to_have_text("1")
+
+
+def test_who_may_see_it_no_more_is_asked_no_more(page: Any) -> None:
+    serving(queues={"mail": 4})
+    page = quiet(page)
+    page.clock.install()
+    page.goto(reverse(PAGE))
+    page.route("**/overview/**", lambda route: route.fulfill(status=403, body="no"))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_response(lambda response: response.status == 403):
+        page.clock.run_for(5100)
+    count = len(asked)
+
+    page.clock.run_for(60_000)
+
+    assert len(asked) == count
+
+
 def _hide(page: Any, hidden: bool) -> None:
     """As when another tab comes to the front."""
     page.evaluate(

@@ -199,6 +199,21 @@ def hide(page: Any, is_hidden: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("status", [502, 429])
+def test_a_request_that_failed_is_made_again(page: Any, status: int) -> None:
+    flow, pay = order()
+    page = page.context.new_page()  # of which it is no fault that a request has failed
+    page.goto(url(flow))
+    page.route("**/graph/", lambda route: route.fulfill(status=status, body="not now"))
+    with page.expect_response(lambda response: response.status == status, timeout=PATIENCE):
+        pass
+    page.unroute_all()
+
+    end(pay)
+
+    page.locator(f"#message-{pay.pk}.sked-delivered").wait_for(timeout=PATIENCE)
+
+
 def test_who_is_logged_out_is_asked_no_more(page: Any) -> None:
     flow, _ = order()
     page.clock.install()

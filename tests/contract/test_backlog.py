@@ -62,6 +62,37 @@ def test_counting_stops_at_a_cap_and_says_so(store: Store, monkeypatch: pytest.M
     assert str(store.backend.forecast([T0, after(hours=1)])[0]) == "3+"
 
 
+@pytest.mark.needs("database")
+def test_with_more_queues_and_priorities_than_are_looked_at_every_number_says_that_it_is_too_low(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_database, "MOST_BANDS", 4)
+    for queue in ("mail", "reports"):
+        for priority in (0, 1):
+            store.schedule(at=after(minutes=-1), queue=queue, priority=priority)
+            store.schedule(at=after(minutes=1), queue=queue, priority=priority)
+    assert {numbers(each)[:2] for each in store.backend.backlog(now=T0).values()} == {("2", "2")}
+
+    store.schedule(at=after(minutes=-1), queue="mail", priority=2)
+    found = store.backend.backlog(now=T0)
+
+    assert {name: numbers(each) for name, each in found.items()} == {
+        "mail": ("2+", "2+", "0", "0"),
+        "reports": ("2+", "2+", "0", "0"),
+    }
+
+
+@pytest.mark.needs("database")
+def test_with_more_queues_and_priorities_than_are_looked_at_a_forecast_leaves_none_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_database, "MOST_BANDS", 2)
+    for priority in range(4):
+        store.schedule(at=after(minutes=1), priority=priority)
+
+    assert [count.number for count in store.backend.forecast([T0, after(minutes=5)])] == [4]
+
+
 def test_a_forecast_counts_what_fires_in_each_span(store: Store) -> None:
     for minutes in (-1, 0, 4, 5, 5, 11, 15, 99):
         store.schedule(at=after(minutes=minutes), priority=minutes % 2)

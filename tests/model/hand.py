@@ -47,7 +47,7 @@ class HandWorker(Worker):
         self._unwritten: list[Outcome] = []
 
     def _make_pool(self, queue: str, size: int) -> Pool:
-        return HandPool(queue, size, self.backend, self._deliver, self._waker.wake, self._budget)
+        return HandPool(queue, size, self.backend, self._starter.deliver, self._waker.wake, self._budget)
 
     def tick(self) -> None:
         sweeps = (self._beat_in_time, self._sweep, self._pruner.step)
@@ -60,7 +60,7 @@ class HandWorker(Worker):
 
     def retire(self) -> None:
         """Go, whatever is still in hand."""
-        self._retire()
+        self._try("retire", self._leases.retire)
 
     def _make_known(self) -> None:
         if not self._is_known:
@@ -82,7 +82,7 @@ class HandWorker(Worker):
         for pool in self._claimer.pools.values():
             assert isinstance(pool, HandPool)
             while (message := pool.take()) is not None:
-                self._deliver(message)
+                self._starter.deliver(message)
 
     def _write(self) -> None:
         batch = [*self._unwritten, *self._settler._waiting]

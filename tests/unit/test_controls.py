@@ -71,7 +71,12 @@ def test_every_verb_has_an_asynchronous_twin() -> None:
         (
             "scale",
             {"queue": "a", "concurrency": 0},
-            r"must be a whole number from 1 to 1000, or None, not 0",
+            r"must be a whole number from 1 to 100, or None, not 0",
+        ),
+        (
+            "scale",
+            {"queue": "a", "concurrency": 101},
+            r"from 1 to 100, or None, not 101: a process has 100 threads for all its queues",
         ),
         ("scale", {"queue": "a", "concurrency": True}, r"concurrency must be"),
         ("scale", {"queue": "a", "concurrency": "4"}, r"concurrency must be .* not '4'"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +33,9 @@ def test_a_quantile_lies_in_its_class(share: float, seconds: float) -> None:
     assert histogram.quantile(counts, share) == pytest.approx(seconds, abs=0.001)
 
 
-def test_beyond_the_last_bound_it_is_that_bound() -> None:
-    assert histogram.quantile([0] * 18 + [7], 0.5) == 3600.0
+def test_beyond_the_last_bound_nobody_knows_how_late_it_is() -> None:
+    assert histogram.quantile([0] * 18 + [7], 0.5) == math.inf
+    assert histogram.quantile([0] * 17 + [7, 0], 1.0) == 3600.0
 
 
 @given(COUNTS, COUNTS)

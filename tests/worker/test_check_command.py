@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -13,6 +15,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from django_sked import typed
+from django_sked.models import QueueControl
 from django_sked.typed import message_type, upcast
 from tests.worker.conftest import Calls, Store
 
@@ -114,3 +117,68 @@ def test_wrong_arguments_are_refused() -> None:
         check("--limit", "0")
     with pytest.raises(CommandError, match="nowhere"):
         check("--backend", "nowhere")
+
+
+def warned(*arguments: str) -> tuple[int, list[str]]:
+    """The exit code, and what is said besides."""
+    err, code = StringIO(), 0
+    try:
+        call_command("sked_check", *arguments, stdout=StringIO(), stderr=err, no_color=True)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, err.getvalue().splitlines()
+
+
+def ago(store: Store, seconds: float) -> Any:
+    return store.backend.now() - timedelta(seconds=seconds)
+
+
+def test_messages_that_are_due_with_no_worker_alive_are_warned_of(sql: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.*", name="calls")
+    sql.schedule(delay=3600)
+    assert warned("--backend", sql.alias) == (0, [])
+
+    sql.schedule(at=ago(sql, 90), queue="mail")
+    sql.schedule(at=ago(sql, 30), queue="other")
+    code, lines = warned("--backend", sql.alias)
+
+    assert code == 0
+    assert lines[0] == f"{sql.alias}: messages are due in mail, other, and no worker is alive."
+    assert re.fullmatch(rf"{sql.alias}: the oldest message that is due, in mail, is \d\d s late\.", lines[1])
+
+
+def test_messages_later_than_may_be_end_with_1(sql: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.*", name="calls")
+    sql.schedule(at=ago(sql, 90))
+
+    assert warned("--backend", sql.alias, "--late", "3600")[0] == 0
+    code, lines = warned("--backend", sql.alias, "--late", "60")
+
+    assert code == 1
+    assert lines[-1].endswith(" s late, more than 60 s.")
+
+
+def test_a_queue_that_rests_is_late_on_purpose(sql: Store, receive: Callable[..., Any]) -> None:
+    receive(Calls(), event="order.*", name="calls")
+    sql.schedule(at=ago(sql, 90), queue="mail")
+    QueueControl.objects.pause("mail", backend=sql.alias)
+
+    assert warned("--backend", sql.alias, "--late", "0") == (0, [])
+
+
+def test_a_queue_that_no_living_worker_serves_is_warned_of(
+    sql: Store, receive: Callable[..., Any], start: Callable[..., Any]
+) -> None:
+    receive(Calls(), event="order.*", name="calls")
+    start(sql.alias, queues=["other"])
+    sql.schedule(at=ago(sql, 90), queue="mail")
+
+    code, lines = warned("--backend", sql.alias)
+
+    assert (code, lines[0]) == (0, f"{sql.alias}: messages are due in mail, and no worker serves that queue.")
+
+
+@pytest.mark.parametrize("late", ["-1", "nan", "inf"])
+def test_a_lateness_that_makes_no_sense_is_refused(late: str, db: None) -> None:
+    with pytest.raises(CommandError, match="--late must be a number of seconds from 0"):
+        check(f"--late={late}")

@@ -484,7 +484,7 @@ def test_what_waits_to_be_settled_is_not_forgotten(memory: Store) -> None:
     held = worker._holding[message.pk]
     worker._settler.put(Outcome(id=held.pk, token=held.token, step="bury", reason="It was written off."), waits=False)
 
-    worker._forget(held)
+    worker._starter.forget(held)
 
     assert worker._claimer.unknown() == {}
     worker._settler.start()

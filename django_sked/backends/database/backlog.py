@@ -44,7 +44,7 @@ WITH RECURSIVE found(queue) AS (
         ORDER BY m.priority LIMIT 1
     ) FROM band WHERE band.priority IS NOT NULL
 )
-SELECT queue, priority FROM band WHERE priority IS NOT NULL LIMIT {MOST_BANDS}
+SELECT queue, priority FROM band WHERE priority IS NOT NULL LIMIT {{limit}}
 """
 
 
@@ -68,11 +68,15 @@ class Found(NamedTuple):
     first: datetime | None
 
 
-def bands(using: str) -> list[tuple[str, int]]:
-    """Every queue that has scheduled messages, suspects apart, with each of its priorities."""
+def bands(using: str) -> tuple[list[tuple[str, int]], bool]:
+    """Every queue that has scheduled messages, suspects apart, with each of its priorities; and are these all?
+
+    Those left out where there are more than `MOST_BANDS` are the last queues, and then the higher priorities.
+    """
     with connections[using].cursor() as cursor:
-        cursor.execute(_BANDS.format(condition=_scheduled(using)))
-        return [(queue, priority) for queue, priority in cursor.fetchall() if isinstance(queue, str)]
+        cursor.execute(_BANDS.format(condition=_scheduled(using), limit=MOST_BANDS + 1))
+        found = [(queue, priority) for queue, priority in cursor.fetchall() if isinstance(queue, str)]
+    return found[:MOST_BANDS], len(found) <= MOST_BANDS
 
 
 def _scheduled(using: str, suspect: bool = False) -> str:
@@ -84,7 +88,7 @@ def _scheduled(using: str, suspect: bool = False) -> str:
 def backlog(using: str, now: datetime) -> dict[str, Backlog]:
     """See `BaseBackend.backlog`."""
     at = connections[using].ops.adapt_datetimefield_value(now)
-    known = bands(using)
+    known, is_all = bands(using)
     cap = _cap(2 * len(known) + 3)
     band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
     parts: list[Part] = []
@@ -95,7 +99,11 @@ def backlog(using: str, now: datetime) -> dict[str, Backlog]:
     parts.append(Part(("claimed",), "status = 'claimed'", by_queue=True))
     dead = "status = 'dead' AND finished_at IS NOT NULL"
     parts.append(Part(("dead",), dead, order="finished_at DESC", by_queue=True))
-    return _added_up(_find(using, parts, cap), cap)
+    found = _added_up(_find(using, parts, cap), cap)
+    if not is_all:  # any of them may have more, at a priority that was left out
+        for of_queue in found.values():
+            of_queue.due.is_capped = of_queue.future.is_capped = True
+    return found
 
 
 def _added_up(parts: Sequence[Found], cap: int) -> dict[str, Backlog]:
@@ -117,10 +125,10 @@ def _added_up(parts: Sequence[Found], cap: int) -> dict[str, Backlog]:
 
 def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
     """See `BaseBackend.forecast`."""
-    known = bands(using)
+    known, is_all = bands(using)
     adapt = connections[using].ops.adapt_datetimefield_value
     spans = list(enumerate(pairwise([adapt(edge) for edge in edges])))
-    if len(known) * len(spans) <= MOST_RANGES:
+    if is_all and len(known) * len(spans) <= MOST_RANGES:
         cap = _cap(len(known) * len(spans))
         where = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at >= %s AND next_at < %s"
         parts = [Part((n,), where, (*band, *span)) for n, span in spans for band in known]

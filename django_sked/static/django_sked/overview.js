@@ -7,8 +7,12 @@
 
     async function refresh() {
         const response = await fetch(window.location.href, {credentials: "same-origin"});
-        if (!response.ok || response.redirected) {
+        // Elsewhere is the login; any other error may pass.
+        if (response.redirected || response.status === 403) {
             return stop();
+        }
+        if (!response.ok) {
+            return;
         }
         const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
         for (const place of document.querySelectorAll("[data-sked-live]")) {

@@ -39,8 +39,8 @@
             // Not left to the browser's cache, which is told to keep nothing of the admin.
             const headers = etag ? {"If-None-Match": etag} : {};
             const response = await fetch(live.dataset.skedLive, {cache: "no-store", credentials: "same-origin", headers});
-            // Elsewhere is the login; an error of the server may pass.
-            isOver = response.redirected || (response.status >= 400 && response.status < 500);
+            // Elsewhere is the login, and a workflow that is gone stays so; any other error may pass.
+            isOver = response.redirected || response.status === 403 || response.status === 404;
             if (response.ok && !isOver) {
                 pause = show(live, await response.text()) || pause;
                 etag = response.headers.get("ETag") || "";

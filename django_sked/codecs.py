@@ -231,7 +231,10 @@ def _exactly(wanted: str, *kinds: type) -> Decode:
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise Mismatch("a number", value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Mismatch("a number below 1.8e308", value) from None
 
 
 def _from_text(wanted: str, parse: Callable[[str], Any]) -> Decode:
@@ -239,7 +242,7 @@ def _from_text(wanted: str, parse: Callable[[str], Any]) -> Decode:
         if type(value) is str:
             try:
                 found = parse(value)
-            except (ValueError, InvalidOperation):
+            except (ValueError, OverflowError, InvalidOperation):
                 found = None
             if found is not None:
                 return found
@@ -342,7 +345,15 @@ def _items(value: Any, decode: Decode) -> list[Any]:
 def _sequence(kind: type, decode: Decode) -> Decode:
     if kind is list:
         return lambda value: _items(value, decode)
-    return lambda value: kind(_items(value, decode))
+
+    def decode_all(value: Any) -> Any:
+        found = _items(value, decode)
+        try:
+            return kind(found)
+        except TypeError:  # instances, lists or objects among them
+            raise Mismatch(f"a list of what a {kind.__name__} can hold", value) from None
+
+    return decode_all
 
 
 def _tuple(inner: tuple[Any, ...], place: str) -> Decode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -102,6 +102,21 @@ def test_a_message_that_could_not_be_read_again_is_refused(store: Store) -> None
     with pytest.raises(InvalidPayload, match=r"payload\.user must be text, not 5"):
         store.schedule(Reminder(5, date(2030, 1, 2)))  # type: ignore[arg-type]
     assert store.search().count() == 0
+
+
+@dataclass
+class Wide:
+    ratio: float = 1.0
+    bag: set[Any] = field(default_factory=set)
+
+
+@pytest.mark.usefixtures("message_types")
+@pytest.mark.parametrize("payload", [{"ratio": 10**400}, {"bag": [[]]}])
+def test_what_no_instance_can_hold_is_refused(store: Store, payload: Any) -> None:
+    message_type("wide")(Wide)
+
+    with pytest.raises(InvalidPayload, match=r"This is no Wide \('wide'\): payload\.(ratio|bag) must be"):
+        store.schedule("wide", payload)
 
 
 @dataclass

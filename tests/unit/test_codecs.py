@@ -57,6 +57,7 @@ class Everything:
     parent: Optional["Everything"] = None  # noqa: UP037, UP045
     ratio: float = 1.0
     items: list[Union[Line, None]] = field(default_factory=list)  # noqa: UP007
+    bag: set[Any] = field(default_factory=set)
     computed: int = field(init=False, default=3)
 
 
@@ -143,6 +144,10 @@ def stored(**changes: Any) -> Any:
         ({"mode": "medium"}, "payload.mode must be one of 'fast', 'slow', not 'medium'."),
         ({"mode": []}, "payload.mode must be one of 'fast', 'slow', not []."),
         ({"either": 1.5}, "payload.either must be a whole number or text, not 1.5."),
+        ({"ratio": 10**400}, "payload.ratio must be a number below 1.8e308, not "),
+        ({"wait": "P999999999999D"}, "payload.wait must be a duration as ISO 8601 text, not 'P999999999999D'."),
+        ({"bag": [1, []]}, "payload.bag must be a list of what a set can hold, not [1, []]."),
+        ({"bag": [{}]}, "payload.bag must be a list of what a set can hold, not [{}]."),
         ({"ratio": "1"}, "payload.ratio must be a number, not '1'."),
         ({"many": ["2030-01-01", None]}, "payload.many[1] must be a date as ISO 8601 text, not None."),
         ({"lines": {}}, "payload.lines must be a list, not {}."),
@@ -156,7 +161,7 @@ def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], text:
     with pytest.raises(codecs.Mismatch) as caught:
         codecs.of(Everything).decode(stored(**changes))
 
-    assert str(caught.value) == text
+    assert str(caught.value) == text or (text.endswith("not ") and str(caught.value).startswith(text))
 
 
 @pytest.mark.parametrize(

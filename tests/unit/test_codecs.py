@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -194,6 +195,30 @@ def test_a_check_of_its_own_refuses_too() -> None:
 
 
 @dataclass
+class Bare:
+    """Containers of anything."""
+
+    a: typing.List  # type: ignore[type-arg]  # noqa: UP006
+    b: typing.Dict  # type: ignore[type-arg]  # noqa: UP006
+    c: typing.Set  # type: ignore[type-arg]  # noqa: UP006
+    d: typing.Tuple  # type: ignore[type-arg]  # noqa: UP006
+    e: typing.FrozenSet  # type: ignore[type-arg]  # noqa: UP006
+    f: set  # type: ignore[type-arg]
+    g: tuple  # type: ignore[type-arg]
+    h: frozenset  # type: ignore[type-arg]
+
+
+def test_a_bare_container_may_hold_anything() -> None:
+    codecs.check(Bare)
+    value = Bare([1, "a"], {"k": [1]}, {1, "a"}, (1, "a"), frozenset({1}), {2}, (3, [4]), frozenset())
+    encoded = json.loads(json.dumps(codecs.of(Bare).encode(value)))
+
+    assert codecs.of(Bare).decode(encoded) == value
+    with pytest.raises(codecs.Mismatch, match=r"payload\.b must be an object"):
+        codecs.of(Bare).decode(encoded | {"b": []})
+
+
+@dataclass
 class Bytes:
     data: bytes
 
@@ -208,9 +233,25 @@ class Nowhere:
     data: "Missing"  # type: ignore[name-defined]  # noqa: F821, UP037
 
 
+@dataclass
+class NoClass:
+    data: "Line.missing"  # type: ignore[name-defined]  # noqa: UP037
+
+
+class Raw(Enum):
+    ONE = b"1"
+
+
+@dataclass
+class OfBytes:
+    kind: Raw
+
+
 @pytest.mark.parametrize(
     ("cls", "text"),
     [
+        (OfBytes, r"OfBytes.kind: JSON cannot be decoded to <enum 'Raw'>: Raw.ONE must be a dict, .*, not bytes"),
+        (NoClass, "An annotation of NoClass cannot be resolved: "),
         (Bytes, "Bytes.data: JSON cannot be decoded to <class 'bytes'>"),
         (Keys, r"Keys.data: JSON cannot be decoded to dict\[int, str\]"),
         (Nowhere, "An annotation of Nowhere cannot be resolved: name 'Missing' is not defined"),

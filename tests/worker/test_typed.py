@@ -124,7 +124,8 @@ def test_receivers_of_a_type_share_no_json(sql: Store, receive: Callable[..., An
         seen.append(list(data["notes"]))
         data["notes"].append("spoilt")
 
-    for number, event in enumerate([Free, "free", Free]):
+    events: list[Any] = [Free, "free", Free]
+    for number, event in enumerate(events):
         function = functools.partial(spoil)
         message_due.connect(function, event=event, weak=False, dispatch_uid=str(number), atomic=is_atomic)
     sql.schedule("free", {"data": {"notes": ["x"]}})

@@ -258,6 +258,21 @@ def decoded(event: str, payload: Any, version: int) -> Any:
         raise UndecodablePayload(f"It is no {kind.cls.__qualname__} any more: {error}") from None
 
 
+def version_of(event: str, payload: Any) -> int:
+    """The version of a payload that was kept without it: the current one, or the only older one from which upcasters
+    make an instance. Where there is none, or several would make different ones, nothing is guessed: the current one."""
+    current, found = known[event].version, {}
+    for version in range(current, 0, -1):
+        try:
+            found[version] = decoded(event, payload, version)
+        except UndecodablePayload:
+            continue
+        if version == current:
+            return version
+    first, *others = found.values() or [None]
+    return max(found) if found and all(other == first for other in others) else current
+
+
 def _upcasted(kind: MessageType, payload: Any, version: int) -> Any:
     if version > kind.version:
         raise VersionTooNew(

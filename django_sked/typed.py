@@ -224,8 +224,7 @@ def unfold(event: object, payload: object) -> tuple[MessageType | None, object, 
     if isinstance(event, str):
         kind = known.get(event)
         if payload is not None and (other := of(payload)) is not None:
-            if other is not kind:
-                raise InvalidMessage(f"The payload is a message of {other.event!r}, not of {event!r}.")
+            belongs(payload, event)
             payload = other.codec.encode(payload)
         return kind, event, payload
     kind = None if isinstance(event, type) else of(event)
@@ -236,6 +235,13 @@ def unfold(event: object, payload: object) -> tuple[MessageType | None, object, 
     if payload is not None:
         raise InvalidMessage(f"A {kind.cls.__qualname__} is the payload itself: give no other one.")
     return kind, kind.event, kind.codec.encode(event)
+
+
+def belongs(payload: object, event: str) -> None:
+    """Raises InvalidMessage for an instance of another event's type."""
+    other = None if payload is None else of(payload)
+    if other is not None and other is not known.get(event):
+        raise InvalidMessage(f"The payload is a message of {other.event!r}, not of {event!r}.")
 
 
 def folded(payload: object) -> tuple[object, int | None]:

@@ -150,3 +150,26 @@ def test_a_payload_of_a_type_replaces_an_older_version(store: Store) -> None:
 
     stored = store.find(message)
     assert (stored.payload, stored.schema_version) == (STORED, 2)
+
+
+@pytest.mark.usefixtures("reminder")
+@pytest.mark.parametrize("verb", ["reschedule", "redrive"])
+def test_a_payload_of_another_type_is_refused(store: Store, verb: str) -> None:
+    message = store.schedule("other", {"old": True})
+
+    with pytest.raises(InvalidMessage, match=r"a message of 'user\.reminder', not of 'other'"):
+        getattr(store.find(message), verb)(payload=ALICE)
+
+    assert store.find(message).payload == {"old": True}
+
+
+@pytest.mark.usefixtures("message_types")
+def test_a_redrive_with_a_payload_of_a_type_is_of_its_version(store: Store) -> None:
+    message = store.schedule("other", {"old": True})
+    store.settle(store.claim_one(), "bury", reason="no reason")
+    message_type("other", version=2)(Reminder)
+
+    assert store.find(message).redrive(payload=ALICE)
+
+    stored = store.find(message)
+    assert (stored.payload, stored.schema_version) == (STORED, 2)

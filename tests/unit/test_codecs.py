@@ -265,3 +265,21 @@ def test_a_class_that_nothing_could_be_decoded_to_is_refused(cls: type, text: st
 @pytest.mark.parametrize("value", [int, dict, object(), "text", Colour])
 def test_other_classes_are_no_types(value: Any) -> None:
     assert not codecs.is_known(value)
+
+
+@dataclass(frozen=True)
+class LongerLine(Line):
+    weight: int = 1
+
+
+class Login(pydantic.BaseModel):
+    password: pydantic.SecretStr
+
+
+def test_what_a_class_changes_on_the_way_is_as_documented() -> None:
+    line = LongerLine("a", Euros(Decimal("1")), weight=5)
+    encoded = payloads.normalise(codecs.of(Everything).encode(everything(lines=[line])))
+
+    assert encoded["lines"][0]["weight"] == 5  # type: ignore[index, call-overload]
+    assert codecs.of(Everything).decode(encoded).lines == [Line("a", Euros(Decimal("1")))]
+    assert codecs.of(Login).encode(Login(password=pydantic.SecretStr("secret"))) == {"password": "*" * 10}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -19,7 +19,7 @@ from django.utils.dateparse import parse_duration
 
 from django_sked import payloads
 from django_sked.arguments import shown
-from django_sked.exceptions import InvalidMessageType, SkedError
+from django_sked.exceptions import InvalidMessageType, InvalidPayload, SkedError
 
 Decode = Callable[[Any], Any]
 
@@ -148,10 +148,10 @@ class _Dataclass:
     def compiled(self) -> tuple[tuple[str, Decode, bool], ...]:
         try:
             hints = typing.get_type_hints(self._cls)
-        except NameError as error:
+        except Exception as error:  # text in an annotation may be anything
             raise InvalidMessageType(
                 f"An annotation of {self._cls.__qualname__} cannot be resolved: {error}."
-            ) from None
+            ) from error
         found = []
         for field in dataclasses.fields(self._cls):
             has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
@@ -193,6 +193,7 @@ def decoder(hint: Any, place: str) -> Decode:
     """What turns JSON into a value of this annotation. Raises InvalidMessageType, with the place, where nothing can."""
     if isinstance(hint, typing.NewType):
         return decoder(hint.__supertype__, place)
+    hint = _BARE.get(hint, hint) if isinstance(hint, Hashable) else hint
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return decoder(inner[0], place)
@@ -209,7 +210,7 @@ def decoder(hint: Any, place: str) -> Decode:
     if origin is dict and inner[0] is str:
         return _mapping(decoder(inner[1], place))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _enum(hint)
+        return _enum(hint, place)
     if is_known(hint):
         return lambda value: of(hint).decode(value)
     raise InvalidMessageType(
@@ -231,7 +232,10 @@ def _exactly(wanted: str, *kinds: type) -> Decode:
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise Mismatch("a number", value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Mismatch("a number below 1.8e308", value) from None
 
 
 def _from_text(wanted: str, parse: Callable[[str], Any]) -> Decode:
@@ -239,7 +243,7 @@ def _from_text(wanted: str, parse: Callable[[str], Any]) -> Decode:
         if type(value) is str:
             try:
                 found = parse(value)
-            except (ValueError, InvalidOperation):
+            except (ValueError, OverflowError, InvalidOperation):
                 found = None
             if found is not None:
                 return found
@@ -259,6 +263,17 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+#: Of no type in particular. (`dict` and `list` are in `_SIMPLE`.)
+_BARE: dict[Any, Any] = {
+    typing.List: list,  # noqa: UP006
+    typing.Dict: dict,  # noqa: UP006
+    typing.Tuple: tuple[Any, ...],  # noqa: UP006
+    typing.Set: set[Any],  # noqa: UP006
+    typing.FrozenSet: frozenset[Any],  # noqa: UP006
+    tuple: tuple[Any, ...],
+    set: set[Any],
+    frozenset: frozenset[Any],
+}
 _decimal_text = _from_text("a decimal as text", Decimal)
 _SIMPLE: dict[Any, Decode] = {
     Any: _as_it_is,
@@ -313,8 +328,11 @@ def _literal(allowed: tuple[Any, ...]) -> Decode:
     return decode
 
 
-def _enum(cls: type[Enum]) -> Decode:
-    members = [(payloads.normalise(member), member) for member in cls]
+def _enum(cls: type[Enum], place: str) -> Decode:
+    try:
+        members = [(payloads.normalise(member, what=str(member)), member) for member in cls]
+    except InvalidPayload as error:
+        raise InvalidMessageType(f"{place}: JSON cannot be decoded to {shown(cls)}: {error}") from None
     wanted = f"the value of a {cls.__qualname__}"
 
     def decode(value: Any) -> Any:
@@ -342,7 +360,15 @@ def _items(value: Any, decode: Decode) -> list[Any]:
 def _sequence(kind: type, decode: Decode) -> Decode:
     if kind is list:
         return lambda value: _items(value, decode)
-    return lambda value: kind(_items(value, decode))
+
+    def decode_all(value: Any) -> Any:
+        found = _items(value, decode)
+        try:
+            return kind(found)
+        except TypeError:  # instances, lists or objects among them
+            raise Mismatch(f"a list of what a {kind.__name__} can hold", value) from None
+
+    return decode_all
 
 
 def _tuple(inner: tuple[Any, ...], place: str) -> Decode:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models, router
 
-from django_sked import definitions, ids, scheduling
+from django_sked import definitions, ids, scheduling, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.retry import RetryPolicy, from_json
 from django_sked.triggers import Trigger
@@ -127,5 +127,8 @@ def new_message(
         id=None if tick is None else ids.of_tick(recurrence.pk, tick),
         checks_type=False,  # a tick comes in any case; who cannot be delivered dies with the reason
     )
+    if recurrence.event in typed.known:
+        # It was kept for long, perhaps, and without a version.
+        message.schema_version = typed.version_of(recurrence.event, message.payload)
     message.recurrence_id, message.tick_at = recurrence.pk, tick
     return message

@@ -41,8 +41,7 @@ def reschedule(
         raise InvalidMessage("reschedule() needs a new time (at=, delay=, at_local= or shift=) or a field to change.")
     if local_time is not None:
         checked["local_time"] = local_time
-    if checked.get("payload") is not None and (version := typed.folded(fields["payload"])[1]) is not None:
-        checked["schema_version"] = version
+    checked |= _version_of(fields)
     new_expiry = checked.get("expires_at")
     if new_expiry is not None and due_at is not None and new_expiry <= due_at:
         raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")
@@ -67,7 +66,13 @@ def redrive(
     if unknown := set(fields) - {"payload"}:
         raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
     checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked)
+    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked | _version_of(fields))
+
+
+def _version_of(fields: dict[str, Any]) -> dict[str, int]:
+    """Of a payload that is an instance of a type."""
+    version = typed.folded(fields.get("payload"))[1]
+    return {} if version is None else {"schema_version": version}
 
 
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:

@@ -224,8 +224,7 @@ def unfold(event: object, payload: object) -> tuple[MessageType | None, object, 
     if isinstance(event, str):
         kind = known.get(event)
         if payload is not None and (other := of(payload)) is not None:
-            if other is not kind:
-                raise InvalidMessage(f"The payload is a message of {other.event!r}, not of {event!r}.")
+            belongs(payload, event)
             payload = other.codec.encode(payload)
         return kind, event, payload
     kind = None if isinstance(event, type) else of(event)
@@ -236,6 +235,13 @@ def unfold(event: object, payload: object) -> tuple[MessageType | None, object, 
     if payload is not None:
         raise InvalidMessage(f"A {kind.cls.__qualname__} is the payload itself: give no other one.")
     return kind, kind.event, kind.codec.encode(event)
+
+
+def belongs(payload: object, event: str) -> None:
+    """Raises InvalidMessage for an instance of another event's type."""
+    other = None if payload is None else of(payload)
+    if other is not None and other is not known.get(event):
+        raise InvalidMessage(f"The payload is a message of {other.event!r}, not of {event!r}.")
 
 
 def folded(payload: object) -> tuple[object, int | None]:
@@ -256,6 +262,21 @@ def decoded(event: str, payload: Any, version: int) -> Any:
         return kind.codec.decode(payload)
     except codecs.Mismatch as error:
         raise UndecodablePayload(f"It is no {kind.cls.__qualname__} any more: {error}") from None
+
+
+def version_of(event: str, payload: Any) -> int:
+    """The version of a payload that was kept without it: the current one, or the only older one from which upcasters
+    make an instance. Where there is none, or several would make different ones, nothing is guessed: the current one."""
+    current, found = known[event].version, {}
+    for version in range(current, 0, -1):
+        try:
+            found[version] = decoded(event, payload, version)
+        except UndecodablePayload:
+            continue
+        if version == current:
+            return version
+    first, *others = found.values() or [None]
+    return max(found) if found and all(other == first for other in others) else current
 
 
 def _upcasted(kind: MessageType, payload: Any, version: int) -> Any:

@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import arguments, civil, ids, revising, scheduling, signals, subjects, verbs
+from django_sked import arguments, civil, ids, revising, scheduling, signals, subjects, typed, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -328,6 +328,7 @@ class ScheduledMessage(models.Model):
         **unknown: Any,
     ) -> Answer:
         """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
+        typed.belongs(payload, self.event)
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         store = self.backend
@@ -355,6 +356,7 @@ class ScheduledMessage(models.Model):
         **unknown: Any,
     ) -> Answer:
         """Schedule it again after it died, now or then, with another payload if one is given."""
+        typed.belongs(payload, self.event)
         store, fields = self.backend, given(payload=payload)
         return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -107,7 +107,9 @@ def deliver_due(
 
 
 @contextmanager
-def connected(receiver: Callable[..., Any], event: str | list[str] | None = None, **options: Any) -> Iterator[None]:
+def connected(
+    receiver: Callable[..., Any], event: str | type | Iterable[str | type] | None = None, **options: Any
+) -> Iterator[None]:
     """Connect a receiver of `message_due` for the time of a `with` block."""
     message_due.connect(receiver, event=event, **options)
     try:

@@ -111,8 +111,12 @@ class Dispatcher:
             attempt.is_for_several = True
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         if typed.known and any(message.event in receiver.typed_events for receiver in wanted):
+            payload = message.payload
+            if len(wanted) > 1 or wanted[0].atomic:
+                # Where the type leaves JSON as it is, the instance would share it with what comes after.
+                payload = copy.deepcopy(payload)
             try:
-                attempt.decoded = typed.decoded(message.event, message.payload, message.schema_version)
+                attempt.decoded = typed.decoded(message.event, payload, message.schema_version)
             except UndecodablePayload as error:
                 return self._undecodable(attempt, error)
         for receiver in wanted:
@@ -322,6 +326,6 @@ def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMes
     if receiver.typed_events and message.event in receiver.typed_events:
         decoded, attempt.decoded = attempt.decoded, None
         if decoded is None:  # given to another receiver, or to this one in a transaction that was undone
-            decoded = typed.decoded(message.event, message.payload, message.schema_version)
+            decoded = typed.decoded(message.event, values["payload"], message.schema_version)
         values["payload"] = decoded
     return shown

@@ -19,6 +19,8 @@ from django_sked.models import ScheduledMessage
 logger = logging.getLogger("django_sked.worker")
 
 Hook = Callable[[ScheduledMessage], AbstractContextManager[Any]]
+#: Those that were entered, with their paths.
+Entered = list[tuple[str, AbstractContextManager[Any]]]
 
 
 class Hooks:
@@ -42,8 +44,8 @@ class Hooks:
             raise
         self.leave(message, entered, None)
 
-    def enter(self, message: ScheduledMessage) -> list[tuple[str, AbstractContextManager[Any]]]:
-        entered: list[tuple[str, AbstractContextManager[Any]]] = []
+    def enter(self, message: ScheduledMessage) -> Entered:
+        entered: Entered = []
         try:
             for path, hook in self._hooks:
                 manager = hook(message)
@@ -57,7 +59,7 @@ class Hooks:
     def leave(
         self,
         message: ScheduledMessage,
-        entered: list[tuple[str, AbstractContextManager[Any]]],
+        entered: Entered,
         error: BaseException | None,
     ) -> None:
         """Leave all that were entered, whatever comes of each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,10 @@ from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
 from django_sked.typed import MessageType
 from django_sked.worker.dispatcher import Dispatcher
-from django_sked.worker.hooks import Hooks
+from django_sked.worker.hooks import Entered, Hooks
 from django_sked.worker.pool import Pool
+
+logger = logging.getLogger("django_sked.worker")
 
 #: The name under which a message remembers that the loop has had it.
 NAME = "worker.messages"
@@ -108,17 +111,22 @@ class Handover:
             while (delivery := self._next()) is not None:
                 try:
                     entered = self._hooks.enter(delivery.message)
-                except Exception as error:
-                    delivery.answer(error)  # a failed attempt; the loop does not see it
+                except KeyboardInterrupt:
+                    delivery.give_back()
+                    raise
+                except BaseException as error:
+                    # A failed attempt, unless its timeout has said so already; the loop does not see it.
+                    delivery._say(error)
                     continue
                 try:
                     yield delivery.message
                 except GeneratorExit as error:
                     delivery.give_back()
-                    self._hooks.leave(delivery.message, entered, error)
+                    self._leave(delivery, entered, error)
                     raise
-                self._hooks.leave(delivery.message, entered, delivery.error)
-                if delivery.give_back():
+                said, is_silent = delivery.error, delivery.give_back()
+                self._leave(delivery, entered, said)
+                if is_silent:
                     raise SkedError(
                         f"Nothing was said of message {delivery.message.pk}: use `with message.delivery():`, or "
                         "message.deliver(), .retry() or .bury(). It was given back."
@@ -129,6 +137,16 @@ class Handover:
             while not self._deliveries.empty():
                 if (delivery := self._deliveries.get()) is not None:
                     delivery.give_back()
+
+    def _leave(self, delivery: Delivery, entered: Entered, error: BaseException | None) -> None:
+        """What was said of the message stands, whatever a hook does on its way out."""
+        try:
+            self._hooks.leave(delivery.message, entered, error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            hooks = ",".join(path for path, _ in entered)
+            logger.exception("hook_failed hook=%s id=%s", hooks, delivery.message.pk)
 
     def _next(self) -> Delivery | None:
         self._wanted.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -105,6 +105,21 @@ def test_a_message_that_could_not_be_read_again_is_refused(store: Store) -> None
 
 
 @dataclass
+class Wide:
+    ratio: float = 1.0
+    bag: set[Any] = field(default_factory=set)
+
+
+@pytest.mark.usefixtures("message_types")
+@pytest.mark.parametrize("payload", [{"ratio": 10**400}, {"bag": [[]]}])
+def test_what_no_instance_can_hold_is_refused(store: Store, payload: Any) -> None:
+    message_type("wide")(Wide)
+
+    with pytest.raises(InvalidPayload, match=r"This is no Wide \('wide'\): payload\.(ratio|bag) must be"):
+        store.schedule("wide", payload)
+
+
+@dataclass
 class Unknown:
     user: str
 
@@ -132,6 +147,29 @@ def test_a_payload_of_a_type_replaces_an_older_version(store: Store) -> None:
     message_type("other", version=2)(Reminder)
 
     assert store.find(message).reschedule(payload=ALICE)
+
+    stored = store.find(message)
+    assert (stored.payload, stored.schema_version) == (STORED, 2)
+
+
+@pytest.mark.usefixtures("reminder")
+@pytest.mark.parametrize("verb", ["reschedule", "redrive"])
+def test_a_payload_of_another_type_is_refused(store: Store, verb: str) -> None:
+    message = store.schedule("other", {"old": True})
+
+    with pytest.raises(InvalidMessage, match=r"a message of 'user\.reminder', not of 'other'"):
+        getattr(store.find(message), verb)(payload=ALICE)
+
+    assert store.find(message).payload == {"old": True}
+
+
+@pytest.mark.usefixtures("message_types")
+def test_a_redrive_with_a_payload_of_a_type_is_of_its_version(store: Store) -> None:
+    message = store.schedule("other", {"old": True})
+    store.settle(store.claim_one(), "bury", reason="no reason")
+    message_type("other", version=2)(Reminder)
+
+    assert store.find(message).redrive(payload=ALICE)
 
     stored = store.find(message)
     assert (stored.payload, stored.schema_version) == (STORED, 2)

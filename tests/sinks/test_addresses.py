@@ -19,6 +19,7 @@ BLOCKED = [
     "0.1.2.3",
     "10.0.0.1",
     "100.64.0.1",
+    "168.63.129.16",
     "169.254.169.254",
     "172.16.0.1",
     "172.31.255.255",
@@ -40,6 +41,7 @@ BLOCKED = [
     "::ffff:169.254.169.254",
     "::ffff:8.8.8.8",
     "64:ff9b::7f00:1",
+    "64:ff9b::a83f:8110",
     "64:ff9b::808:808",
     "64:ff9b:1::a00:1",
     "100::1",
@@ -57,7 +59,7 @@ BLOCKED = [
     "fec0::1",
     "ff02::1",
 ]
-PUBLIC = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700:4700::1111", "2a00:1450:4001:82f::200e"]
+PUBLIC = ["8.8.8.8", "1.1.1.1", "168.63.129.15", "172.32.0.1", "2606:4700:4700::1111", "2a00:1450:4001:82f::200e"]
 
 
 @pytest.mark.parametrize("text", BLOCKED)
@@ -138,3 +140,27 @@ def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch: pyte
             resolve("example.com", 443, allowed=(), seconds=0.05)
     finally:
         end.set()
+
+
+def test_no_more_threads_than_so_many_wait_for_the_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    end, asked = threading.Event(), []
+
+    def wait(host: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(host)
+        end.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    monkeypatch.setattr(addresses, "MOST_LOOK_UPS", 2)
+    monkeypatch.setattr(addresses, "_looking_up", threading.BoundedSemaphore(2))
+    try:
+        for _ in range(2):
+            with pytest.raises(Undelivered, match="no answer to the question"):
+                resolve("example.com", 443, allowed=(), seconds=0.01)
+        with pytest.raises(Undelivered, match="2 questions to the name service have no answer"):
+            resolve("example.org", 443, allowed=(), seconds=0.01)
+        assert asked == ["example.com"] * 2
+    finally:
+        end.set()
+
+    assert resolve("example.org", 443, allowed=(), seconds=20) == ["8.8.8.8"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -247,12 +249,19 @@ def executable(path: Path, text: str = "#!/bin/true\n", mode: int = 0o755) -> st
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"argv": [PYTHON], "executables": ["/usr/bin/env"]}, "'argv' must begin with one of 'executables'"),
+        ({"argv": [PYTHON], "executables": ["/usr/bin/printf"]}, "'argv' must begin with one of 'executables'"),
         ({"argv": ["/usr/bin/env"]}, "'argv' must begin with one of 'executables', not with '/usr/bin/env'"),
         ({"argv": ["{payload.program}", "x"]}, "'argv' must begin with one of 'executables'"),
         ({"argv": ["python3"], "executables": ["python3"]}, "must have absolute paths"),
         ({"executables": ["/usr/bin/../bin/env"]}, "must have absolute paths without '..'"),
         ({"executables": ["/bin/sh"]}, "must have no shells, and /bin/sh is one"),
+        ({"executables": ["/usr/bin/env"]}, "must have no programs that run others, and /usr/bin/env is one"),
+        ({"executables": ["/usr/bin/timeout"]}, "and /usr/bin/timeout is one"),
+        ({"executables": ["/usr/bin/sudo"]}, "and /usr/bin/sudo is one"),
+        ({"executables": ["/usr/bin/pwsh"]}, "must have no shells, and /usr/bin/pwsh is one"),
+        ({"argv": [PYTHON, "sh", "-c", "{payload.x}"]}, "'argv' must have no shells, and 'sh' is the name of one"),
+        ({"argv": [PYTHON, "/bin/bash"]}, "and '/bin/bash' is the name of one"),
+        ({"argv": [PYTHON, "--exec=/bin/dash"]}, "and '--exec=/bin/dash' is the name of one"),
         ({"executables": ["/bin/bash"]}, "must have no shells, and /bin/bash is one"),
         ({"executables": ["/nowhere/program"]}, "and /nowhere/program is none"),
         ({"executables": ["/etc/passwd"]}, "and /etc/passwd is none"),
@@ -296,6 +305,14 @@ def test_another_name_for_a_shell_is_one(tmp_path: Path) -> None:
         make(ProgramSink, {"argv": [str(link)], "executables": [str(link)]}, WHERE)
 
 
+def test_another_name_for_what_runs_others_is_one(tmp_path: Path) -> None:
+    link = tmp_path / "report"
+    link.symlink_to("/usr/bin/env")
+
+    with pytest.raises(InvalidSink, match="is one"):
+        make(ProgramSink, {"argv": [str(link)], "executables": [str(link)]}, WHERE)
+
+
 def test_a_program_that_everybody_may_change_is_refused(tmp_path: Path) -> None:
     path = executable(tmp_path / "report", mode=0o757)
 
@@ -311,3 +328,45 @@ def test_one_that_cannot_be_started_buries_the_message(tmp_path: Path) -> None:
 
     with pytest.raises(Bury, match="cannot be started: Exec format error"):
         sink.deliver(message())
+
+
+def test_one_that_has_gone_buries_the_message(tmp_path: Path) -> None:
+    path = executable(tmp_path / "report")
+    sink = make(ProgramSink, {"argv": [path], "executables": [path]}, WHERE)
+    os.unlink(path)
+
+    with pytest.raises(Bury, match="cannot be started: No such file"):
+        sink.deliver(message())
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ETXTBSY])
+def test_one_that_cannot_be_started_now_is_tried_again(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+
+    with pytest.raises(Undelivered, match="cannot be started: "):
+        program().deliver(message())
+
+
+def test_one_that_may_not_be_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = ProgramSink._start
+
+    def note(*args: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*args))
+        return started[-1]
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(ProgramSink, "_start", note)
+    monkeypatch.setattr(os, "killpg", refuse)
+    try:
+        with pytest.raises(Undelivered, match=r"could not be killed after 0\.5 s"):
+            program(code="import time; time.sleep(100)", timeout=0.5).deliver(message())
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

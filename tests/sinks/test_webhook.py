@@ -436,15 +436,22 @@ def test_there_is_a_wait_whatever_is_asked_for(web: WebServer) -> None:
 
 
 def test_the_policy_of_the_message_goes_before_that_of_the_sink(web: WebServer) -> None:
-    web.answers = [500, after("120")]
-    hook, own = sink(options(web)), message(retry_policy={"kind": "fixed", "delay": [7]})
+    web.answers = [500, after("120"), after("3")]
+    hook, own = sink(options(web, retry=Fixed(300))), message(retry_policy={"kind": "fixed", "delay": [7]})
 
     with pytest.raises(Undelivered):
         hook.deliver(own)
-    with pytest.raises(Retry) as raised:
-        hook.deliver(own)
+    for delay in (120, 7):
+        with pytest.raises(Retry) as raised:
+            hook.deliver(own)
+        assert raised.value.delay == delay
 
-    assert raised.value.delay == 120
+
+def test_a_message_that_is_never_retried_is_not_whatever_the_other_side_asks_for(web: WebServer) -> None:
+    web.answers = [after("120")]
+
+    with pytest.raises(Undelivered):
+        sink(options(web)).deliver(message(retry_policy={"kind": "never"}))
 
 
 def test_a_sink_may_try_once_only(web: WebServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,13 +14,13 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from django_sked.backends import message_backends
-from django_sked.exceptions import Bury, InvalidBackend, Reschedule
+from django_sked.exceptions import Bury, InvalidBackend, Reschedule, SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed
 from django_sked.states import Status
 from django_sked.testing import TickedWorker
-from django_sked.worker import Worker
-from tests.worker.conftest import Store, eventually
+from django_sked.worker import Worker, pulling
+from tests.worker.conftest import PATIENCE, Store, eventually
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 log: list[str] = []
@@ -92,6 +92,16 @@ class Ending:
         raise SystemExit(3)
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+class Interrupting(Ending):
+    def __enter__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def failing_when_it_is_too_late(message: ScheduledMessage) -> Any:
+    assert eventually(lambda: message_backends["memory"].find(id=message.pk).status == Status.DEAD)
+    raise ValueError("too late")
 
 
 not_callable = "text"
@@ -294,6 +304,62 @@ def test_a_message_whose_hook_fails_on_the_way_in_does_not_reach_the_loop(memory
         stored = hooked_store.find(message)
 
     assert (stored.status, stored.errors[0]["text"]) == (Status.DEAD, "no such tenant")
+
+
+def test_a_hook_that_would_end_the_program_on_the_way_in_fails_the_attempt_and_the_loop_goes_on(
+    some_store: Store,
+) -> None:
+    with hooked(some_store.alias, "outer", "Ending") as hooked_store:
+        message = hooked_store.schedule(max_attempts=1)
+        worker = Worker(some_store.alias, poll_interval=0.05, burst=True)
+        assert list(worker.messages()) == []
+        stored = hooked_store.find(message)
+
+    assert worker.wait(PATIENCE)
+    assert (stored.status, stored.errors[0]["type"]) == (Status.DEAD, "SystemExit")
+    assert log[-2:] == ["outer saw SystemExit", "outer out"]
+
+
+def test_ctrl_c_in_a_hook_ends_the_loop_and_gives_the_message_back(some_store: Store) -> None:
+    with hooked(some_store.alias, "Interrupting") as hooked_store:
+        message = hooked_store.schedule(max_attempts=1)
+        worker = Worker(some_store.alias, poll_interval=0.05, burst=True)
+        with pytest.raises(KeyboardInterrupt):
+            list(worker.messages())
+        assert worker.wait(PATIENCE)
+        stored = hooked_store.find(message)
+
+    assert (stored.status, stored.attempt, stored.errors) == (Status.SCHEDULED, 0, [])
+
+
+def test_a_hook_that_fails_after_the_timeout_does_not_end_the_loop(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "REACHABLE", 0.01)
+    with hooked("memory", "failing_when_it_is_too_late") as hooked_store:
+        message = hooked_store.schedule(max_attempts=1, timeout=0.05)
+        assert list(Worker("memory", poll_interval=0.05, burst=True).messages()) == []
+        stored = hooked_store.find(message)
+
+    assert [error["type"] for error in stored.errors] == ["AttemptTimedOut"]
+
+
+@pytest.mark.parametrize("says_something", [True, False])
+def test_a_hook_that_would_end_the_program_on_the_way_out_changes_nothing_for_a_loop(
+    some_store: Store, caplog: pytest.LogCaptureFixture, says_something: bool
+) -> None:
+    with hooked(some_store.alias, "ending_on_the_way_out") as hooked_store, caplog.at_level(logging.ERROR):
+        message = hooked_store.schedule(max_attempts=1)
+        worker = Worker(some_store.alias, poll_interval=0.05, burst=True)
+        with nullcontext() if says_something else pytest.raises(SkedError, match="Nothing was said"):
+            for handed in worker.messages():
+                if says_something:
+                    handed.deliver()
+        assert worker.wait(PATIENCE)
+        stored = hooked_store.find(message)
+
+    assert stored.status == (Status.DELIVERED if says_something else Status.SCHEDULED)
+    assert f"hook_failed hook={__name__}.ending_on_the_way_out id={message.pk}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,6 +104,34 @@ def test_each_receiver_has_an_instance_of_its_own(ticked: TickedWorker, receive:
     ticked.tick()
 
     assert seen == [["x"], ["x"]]
+
+
+@dataclass
+class Free:
+    """One that leaves JSON as it is."""
+
+    data: Any
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_receivers_of_a_type_share_no_json(sql: Store, receive: Callable[..., Any], is_atomic: bool) -> None:
+    message_type("free")(Free)
+    seen: list[Any] = []
+
+    def spoil(message: ScheduledMessage, **kwargs: Any) -> None:
+        payload = message.payload
+        data = payload.data if isinstance(payload, Free) else payload["data"]
+        seen.append(list(data["notes"]))
+        data["notes"].append("spoilt")
+
+    events: list[Any] = [Free, "free", Free]
+    for number, event in enumerate(events):
+        function = functools.partial(spoil)
+        message_due.connect(function, event=event, weak=False, dispatch_uid=str(number), atomic=is_atomic)
+    sql.schedule("free", {"data": {"notes": ["x"]}})
+    TickedWorker(sql.alias).tick()
+
+    assert seen == [["x"]] * 3
 
 
 @pytest.mark.usefixtures("version")

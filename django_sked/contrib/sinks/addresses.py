@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from django_sked import clock
 from django_sked.arguments import shown
 from django_sked.contrib.sinks.exceptions import InvalidSink, Undelivered
 from django_sked.exceptions import SkedError
@@ -28,6 +29,8 @@ _RESERVED_4 = tuple(
             *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
             *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
             *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+            # From within Azure a service of the machine's host, although everybody else's address.
+            "168.63.129.16/32",
         ),
     )
 )
@@ -38,6 +41,10 @@ _PUBLIC_6 = IPv6Network("2000::/3")
 _RESERVED_6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "2620:4f:8000::/48")))
 #: Such an address stands for an IPv4 one in its last 32 bits.
 _TRANSLATED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
+
+#: Questions to the name service at a time: each has a thread until it is answered, also when nobody waits any more.
+MOST_LOOK_UPS = 32
+_looking_up = threading.BoundedSemaphore(MOST_LOOK_UPS)
 
 
 class Blocked(SkedError):
@@ -96,6 +103,7 @@ def resolve(host: str, port: int, *, allowed: Sequence[Network], seconds: float)
 
 def _looked_up(host: str, port: int, seconds: float) -> list[str]:
     """In a thread of its own, since nothing else limits the time of a question to the name service."""
+    deadline, slots = clock.monotonic() + seconds, _looking_up
     answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def look_up() -> None:
@@ -104,10 +112,18 @@ def _looked_up(host: str, port: int, seconds: float) -> list[str]:
             answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
         except (OSError, UnicodeError) as error:
             answers.put(error)
+        finally:
+            slots.release()
 
-    threading.Thread(target=look_up, name="sked-look-up", daemon=True).start()
+    if not slots.acquire(timeout=max(0.0, seconds)):
+        raise Undelivered(f"{MOST_LOOK_UPS} questions to the name service have no answer: {host} was not asked for")
     try:
-        answer = answers.get(timeout=max(0.0, seconds))
+        threading.Thread(target=look_up, name="sked-look-up", daemon=True).start()
+    except BaseException:
+        slots.release()
+        raise
+    try:
+        answer = answers.get(timeout=max(0.0, deadline - clock.monotonic()))
     except queue.Empty:
         raise Undelivered(f"no answer to the question where {host} is, within {seconds:.1f} s") from None
     if not isinstance(answer, list):

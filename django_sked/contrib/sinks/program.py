@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -21,8 +22,22 @@ from django_sked.contrib.sinks.options import option
 from django_sked.exceptions import Bury
 from django_sked.models import ScheduledMessage
 
+_SHELLS = (
+    "sh ash bash dash zsh ksh ksh93 mksh lksh oksh pdksh yash posh fish csh tcsh xonsh elvish pwsh powershell hush "
+    "rbash rksh rzsh busybox toybox"
+)
+_LAUNCHERS = (
+    "env xargs parallel nice ionice chrt taskset numactl nohup timeout setsid stdbuf unbuffer script expect watch time "
+    "flock sudo su doas pkexec runuser setpriv capsh sg newgrp chroot unshare nsenter bwrap firejail prlimit setarch "
+    "systemd-run start-stop-daemon at batch ssh screen tmux strace ltrace gdb"
+)
 #: Their arguments are programs.
-SHELLS = frozenset({"sh", "ash", "bash", "dash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "rbash", "busybox"})
+SHELLS = frozenset(_SHELLS.split())
+#: They run what their arguments say, or give it to a shell.
+LAUNCHERS = frozenset(_LAUNCHERS.split())
+#: Another try would end in the same way: there is no such program, it may not be run, it is none, or has too much to
+#: read.
+_HOPELESS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.E2BIG})
 
 
 def _argv(value: object) -> tuple[str, ...]:
@@ -33,14 +48,17 @@ def _argv(value: object) -> tuple[str, ...]:
 
 
 def _executables(value: object) -> tuple[str, ...]:
-    """Absolute paths of programs that exist, are no shells, and cannot be changed by everybody."""
+    """Absolute paths of programs that exist, are no shells and run no others, and cannot be changed by everybody."""
     paths = options.texts(value)
     for path in paths:
         if not PurePosixPath(path).is_absolute() or os.path.normpath(path) != path:
             raise InvalidSink(f"must have absolute paths without '..', not {shown(path)}")
         real = os.path.realpath(path)
-        if os.path.basename(path) in SHELLS or os.path.basename(real) in SHELLS:
+        names = {os.path.basename(path), os.path.basename(real)}
+        if names & SHELLS:
             raise InvalidSink(f"must have no shells, and {path} is one")
+        if names & LAUNCHERS:
+            raise InvalidSink(f"must have no programs that run others, and {path} is one")
         if not os.path.isfile(real) or not os.access(real, os.X_OK):
             raise InvalidSink(f"must have programs of this machine, and {path} is none")
         if os.stat(real).st_mode & stat.S_IWOTH:
@@ -84,6 +102,9 @@ class ProgramSink:
     def __post_init__(self) -> None:
         if self.argv[0] not in self.executables:
             raise InvalidSink(f"'argv' must begin with one of 'executables', not with {shown(self.argv[0])}.")
+        for each in self.argv[1:]:
+            if os.path.basename(each) in SHELLS:
+                raise InvalidSink(f"'argv' must have no shells, and {shown(each)} is the name of one.")
 
     def deliver(self, message: ScheduledMessage, /) -> dict[str, Any]:
         """Run it to its end; returns {"exit_code": 0, "output": "..."}, with "truncated" if there was more."""
@@ -94,10 +115,13 @@ class ProgramSink:
             try:
                 process = self._start(argv, given)
             except OSError as error:
-                raise Bury(f"{argv[0]} cannot be started: {error.strerror}") from error
+                kind = Bury if error.errno in _HOPELESS else Undelivered
+                raise kind(f"{argv[0]} cannot be started: {error.strerror}") from error
         seconds = options.limit(self.timeout, message)
         code, output = self._run(process, clock.monotonic() + seconds)
         shown_output = output[: self.max_output_bytes].decode("utf-8", "replace").replace("\0", "�")
+        if code is None and process.returncode is None:
+            raise Undelivered(f"{argv[0]} could not be killed after {seconds:g} s: it runs as another user.")
         if code is None:
             raise Undelivered(f"{argv[0]} was killed after {seconds:g} s. {shown_output}")
         if code != 0:
@@ -153,9 +177,12 @@ class ProgramSink:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End it and all of its session that has not left it."""
+    """End it and all of its session that has not left it. What runs as another user is left, and not waited for."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    except PermissionError:
+        process.poll()
+        return
     process.wait()

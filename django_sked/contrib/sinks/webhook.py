@@ -29,7 +29,7 @@ from django_sked.contrib.sinks.options import option
 from django_sked.contrib.sinks.transport import Transport
 from django_sked.exceptions import Bury, Retry
 from django_sked.models import ScheduledMessage
-from django_sked.retry import Exponential, RetryPolicy
+from django_sked.retry import Exponential, RetryPolicy, from_json
 
 #: No whitespace, control characters or backslash, and only ASCII: two programs may read those in two ways.
 _URL = re.compile(r"[!-\[\]-~]{1,2048}")
@@ -236,9 +236,10 @@ class WebhookSink:
         asked = self._asked(error.retry_after)
         if message.retry_policy and asked is None:
             return None
-        delay = self.retry.delay_after(message.attempt)
+        policy = from_json(message.retry_policy) if message.retry_policy else self.retry
+        delay = policy.delay_after(message.attempt)
         if delay is None:
-            return Bury(str(error))
+            return None if message.retry_policy else Bury(str(error))
         return Retry(delay=max(delay, asked or 0.0, SOONEST))
 
     def _asked(self, retry_after: str) -> float | None:

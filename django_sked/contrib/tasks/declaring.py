@@ -125,9 +125,16 @@ def task(
 
 
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Django's `@task`, which takes the same, typed for tasks whose backend is a SkedTaskBackend."""
-    declared: Any = compat.task
-    return declared(function, **options)
+    """Django's `@task`, typed for tasks whose backend is a SkedTaskBackend; that of Django 6.0 takes no more than every
+    task does, those of 6.1 and of django-tasks take the same as this."""
+    backend = options.pop("backend", DEFAULT_TASK_BACKEND_ALIAS)
+    values = {"priority": 0, "queue_name": "default", "takes_context": False} | options
+
+    def declare(function: Callable[..., Any]) -> Any:
+        make: Any = compat.task_backends[backend].task_class
+        return make(func=function, backend=backend, run_after=None, **values)
+
+    return declare if function is None else declare(function)
 
 
 def extras_of(task: AnyTask) -> dict[str, Any]:

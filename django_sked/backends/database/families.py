@@ -26,6 +26,8 @@ from django_sked.states import FINISHED, Status
 BATCH = 1000
 #: Edges that a sweep looks at, whatever their state.
 PAGE = 500
+#: Every so many sweeps look at so many messages, for who is blocked without an edge.
+ROUND, ROWS = 60, 5000
 
 _PARENT: Any = Dependency._meta.get_field("parent_id")
 _Edges = dict[UUID, list[Edge]]
@@ -55,8 +57,10 @@ class Families:
         self._using = using
         self._now = now
         self._tell = tell
-        #: The last edge that a sweep has looked at.
+        #: The last edge that a sweep has looked at, the last message, and how many sweeps there were.
         self._swept = 0
+        self._looked: UUID | None = None
+        self._sweeps = 0
 
     def ended(
         self, statuses: Mapping[UUID, Status | None], now: datetime, *, wait: bool = False, is_late: bool = False
@@ -251,6 +255,9 @@ class Families:
     def sweep(self, now: datetime | None) -> None:
         """Late children whose commit was not followed by `join`, or met a parent that was locked; and a page of all
         edges, one after the other, for what a worker of an earlier release has ended without regard to children."""
+        self._sweeps += 1
+        if self._sweeps % ROUND == 1:
+            self._find_lost(now)
         if not self._swept and not self._has_edges():
             return
         now = now or self._now()
@@ -282,6 +289,17 @@ class Families:
         stuck = messages(self._using).filter(~Exists(undecided), waits, pk__in=children)
         if ids := list(stuck.values_list("pk", flat=True)):
             self._release(ids, now)
+
+    def _find_lost(self, now: datetime | None) -> None:
+        """Release who is blocked without any edge, among some messages, one after the other, by the primary key."""
+        rows = messages(self._using).order_by("pk")
+        rows = rows if self._looked is None else rows.filter(pk__gt=self._looked)
+        self._looked = rows.values_list("pk", flat=True)[ROWS - 1 : ROWS].first()
+        page = rows if self._looked is None else rows.filter(pk__lte=self._looked)
+        own = edges_of(self._using).filter(child_id=OuterRef("pk"))  # sked_dependency_edge
+        lost = page.filter(~Exists(own), status=Status.BLOCKED, parents_left__gt=0)
+        if ids := list(lost.values_list("pk", flat=True)[:PAGE]):
+            self._release(ids, now or self._now())
 
     def _release(self, ids: Sequence[UUID], now: datetime) -> None:
         with transaction.atomic(using=self._using):
@@ -361,8 +379,8 @@ def needed_no_more(
 
 
 def forget_edges(using: str, ids: Collection[UUID]) -> None:
-    """Delete the edges of messages that are deleted; a child that still waits for one is left to the sweep."""
-    for part in _parts(ids):
+    """Delete the edges of those that are not there any more; a child that still waits for one is left to the sweep."""
+    for part in _parts(unknown(using, ids)):
         edges_of(using).filter(parent_id__in=part).exclude(state__in=UNDECIDED)._raw_delete(using)
         edges_of(using).filter(child_id__in=part)._raw_delete(using)
 

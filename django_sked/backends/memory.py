@@ -64,7 +64,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             self._refuse_conflicts(messages, on_conflict)
             self._families.refuse_unknown(messages)
-            prepare(messages)
+            prepare(messages, self._is_held if on_conflict == "ignore" else lambda message: False)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
             replaced += self._followed(self._families.join(messages, stored, self.now))
@@ -104,6 +104,9 @@ class MemoryBackend(BaseBackend):
                 raise KeyInUse(
                     f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
                 )
+
+    def _is_held(self, message: ScheduledMessage) -> bool:
+        return message.pk in self._shelf or self._shelf.holder(message.live_key) is not None
 
     def _add_one(
         self, message: ScheduledMessage, on_conflict: OnConflict, replaced: list[ScheduledMessage]

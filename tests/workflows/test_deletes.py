@@ -1,4 +1,4 @@
-"""What is deleted takes its own edges with it, and no others: nobody is blocked for ever, and nobody is released early."""
+"""What is deleted takes its own edges with it, and no others: nobody is blocked for ever."""
 
 from __future__ import annotations
 

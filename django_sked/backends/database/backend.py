@@ -16,7 +16,17 @@ from django.db import connections, models, router, transaction
 
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.backends.database import adding, backlog, changing, checking, errors, settling, sweeping, threads
+from django_sked.backends.database import (
+    adding,
+    backlog,
+    changing,
+    checking,
+    errors,
+    settling,
+    sweeping,
+    threads,
+    together,
+)
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
@@ -38,6 +48,7 @@ from django_sked.verbs import Cancel, Reschedule, Verb
 logger = logging.getLogger("django_sked.backends.database")
 
 _Claimed = TypeVar("_Claimed")
+_Result = TypeVar("_Result")
 
 
 class DatabaseBackend(BaseBackend):
@@ -174,6 +185,9 @@ class DatabaseBackend(BaseBackend):
         return min((time for time in times if time is not None), default=None)
 
     # Change
+
+    def at_once(self, action: Callable[[], _Result]) -> _Result:
+        return together.at_once(self.database, action)
 
     def begin_change(self) -> None:
         take_write_lock(self.database)

@@ -86,7 +86,8 @@ class Plain:
         self.follow()
 
     def redrive(self, number: int) -> None:
-        """What was cancelled for its death waits again, and so on; what was released stays so."""
+        """What was cancelled for its death waits again, and so on; what was released stays so, and what was not waits for
+        it again."""
         if self.nodes[number].status == Status.DEAD:
             self.nodes[number].status = Status.SCHEDULED
             self._take_back([number])
@@ -94,6 +95,9 @@ class Plain:
 
     def _take_back(self, parents: Iterable[int]) -> None:
         for parent in parents:
+            for node in self.nodes.values():
+                if node.edges.get(parent) == "met" and self._was_never_released(node):
+                    node.edges[parent] = "open"
             children = [number for number, node in self.nodes.items() if node.edges.get(parent) == "unmet"]
             for child in children:
                 self.nodes[child].edges[parent] = "open"
@@ -101,6 +105,12 @@ class Plain:
             for child in back:
                 self.nodes[child].status, self.nodes[child].by_condition = Status.BLOCKED, False
             self._take_back(back)
+
+    @staticmethod
+    def _was_never_released(node: Node) -> bool:
+        if node.status == Status.BLOCKED:
+            return "open" in node.edges.values()
+        return node.status == Status.CANCELLED and node.by_condition
 
     @staticmethod
     def _waits_again(node: Node) -> bool:

@@ -28,7 +28,8 @@ from django_sked.backends.database import (
     together,
 )
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
-from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
+from django_sked.backends.database.edges import edges_of
+from django_sked.backends.database.families import Families, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for

@@ -128,7 +128,7 @@ def prepare(
     Where conflicts are ignored, the first of those that share an id or a key is waited for in place of the others; and
     none of them, if a stored message `is_held` to have it.
     """
-    given: dict[UUID, Mapping[UUID, Condition]] = {}
+    given: dict[UUID, Mapping[UUID, str]] = {}
     for message in messages:
         given.setdefault(message.pk, message.waits_for)
     refuse_cycles(given)

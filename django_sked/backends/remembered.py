@@ -94,10 +94,9 @@ class Families:
         """These are no longer dead: what was cancelled for it waits again."""
         level = list(parents)
         while level:
-            self._open_again(
-                [e for parent in level for e in self._by_parent.get(parent, {}).values() if e.state == "met"]
-            )
-            unmet = [e for parent in level for e in self._by_parent.get(parent, {}).values() if e.state == "unmet"]
+            edges = [edge for parent in level for edge in self._by_parent.get(parent, {}).values()]
+            self._open_again(edge for edge in edges if edge.state == EdgeState.MET)
+            unmet = [edge for edge in edges if edge.state == EdgeState.UNMET]
             ended = {edge.child for edge in unmet if edge.is_end}
             for edge in unmet:
                 edge.state, edge.is_end = EdgeState.OPEN, False

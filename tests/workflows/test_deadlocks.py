@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, models
 
 from django_sked.backends.database.families import Families
 from django_sked.models import ScheduledMessage, Workflow
@@ -27,8 +27,8 @@ def test_two_workflows_that_wait_for_each_other_are_cancelled_at_once(
         second.schedule("x", on_success=a)
     with workflow("first again", backend=store.alias) as again:
         b = again.schedule("b", on_success=y)
-    rows = ScheduledMessage._base_manager.using(store.database).filter(pk=b.pk)
-    rows._update([(ScheduledMessage._meta.get_field("workflow_id"), None, first.workflow.pk)])
+    assert first.workflow is not None
+    models.QuerySet(ScheduledMessage, using=store.database).filter(pk=b.pk).update(workflow_id=first.workflow.pk)
     met = threading.Barrier(2)
     ended = Families.ended
 

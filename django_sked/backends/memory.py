@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db import router
+
 from django_sked import arguments
 from django_sked.backends.base import STORED, BaseBackend, Settled
 from django_sked.backends.changes import assignments
@@ -23,7 +25,7 @@ from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Decision, Link, prepare
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
@@ -50,6 +52,8 @@ class MemoryBackend(BaseBackend):
         self._places: dict[UUID | None, tuple[str, int]] = {}
         self._ticks = Ticks()
         self._families = Families(self._shelf, self._shelf.write)
+        # Workflows of which a message has been deleted since the last prune.
+        self._left: set[UUID] = set()
         self._wakers: list[Callable[[str | None], bool]] = []
 
     # Schedule
@@ -360,6 +364,8 @@ class MemoryBackend(BaseBackend):
 
     def _delete(self, ids: Iterable[UUID]) -> None:
         for id in ids:
+            if (workflow := self._shelf[id].workflow_id) is not None:
+                self._left.add(workflow)
             self._shelf.remove(id)
             self._families.forget(id)
 
@@ -379,7 +385,12 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             old = [message.pk for message in self._shelf.values() if self._is_old(message, at)][:limit]
             self._delete(old)
-            return len(old)
+            left, self._left = self._left, set()
+            empty = left - {message.workflow_id for message in self._shelf.values()} if left else left
+        if empty:
+            rows = Workflow.objects.using(router.db_for_write(Workflow))
+            rows.filter(pk__in=empty, backend=self.alias).delete()
+        return len(old)
 
     def forget(self, ids: Sequence[UUID]) -> int:
         with self._lock:

@@ -86,7 +86,7 @@ class Plain:
         self.follow()
 
     def redrive(self, number: int) -> None:
-        """What was cancelled for its death waits again, and so on; what was released stays so, what was not waits for it."""
+        """What was cancelled for its death waits again, and so on; what was released stays so."""
         if self.nodes[number].status == Status.DEAD:
             self.nodes[number].status = Status.SCHEDULED
             self._take_back([number])

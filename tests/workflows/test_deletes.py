@@ -6,9 +6,12 @@ from datetime import timedelta
 
 import pytest
 from django.db.models import QuerySet
+from django.utils import timezone
 
-from django_sked.models import Dependency, ScheduledMessage
+from django_sked.backends.memory import MemoryBackend
+from django_sked.models import Dependency, ScheduledMessage, Workflow
 from django_sked.states import Status
+from django_sked.workflows import workflow
 from tests.contract.store import T0, after
 from tests.workflows.family import Family
 
@@ -48,6 +51,27 @@ def test_a_child_that_waits_again_before_its_row_is_pruned_goes_on_waiting(
     assert [link.state for link in store.backend.links_to([child.pk])] == ["open"]
     store.end(store.find(parent))
     assert store.status(child) == Status.SCHEDULED
+
+
+def test_the_row_of_a_workflow_goes_once_its_last_message_is_gone(store: Family) -> None:
+    if store.backend.database is None and not isinstance(store.backend, MemoryBackend):
+        pytest.skip("a message that is deleted in Redis tells the row of its workflow")
+    with workflow("gone", backend=store.alias) as gone, workflow("kept", backend=store.alias) as kept:
+        message = gone.schedule("a", at=T0, queue="a")
+        kept.schedule("b", at=after(days=1000), queue="b")
+    store.end(store.find(message.pk))
+    store.backend.forget([message.pk])
+    rows = Workflow.objects.using(store.backend.database or "default")
+    long_ago = timezone.now() - timedelta(hours=2)
+
+    if store.backend.database is not None:
+        # By then it may be about to get its messages.
+        store.backend.prune()
+        assert rows.count() == 2
+    rows.update(created_at=long_ago)
+    store.backend.prune()
+
+    assert [row.name for row in rows.all()] == ["kept"]
 
 
 def test_a_child_that_has_lost_its_edges_is_found_by_the_sweep(store: Family) -> None:

@@ -29,7 +29,7 @@ from django_sked.backends.database import (
 )
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.edges import edges_of
-from django_sked.backends.database.families import Families, forget_edges, links_to
+from django_sked.backends.database.families import Empties, Families, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
@@ -349,6 +349,7 @@ class DatabaseBackend(BaseBackend):
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         sweeping.forget_workers(self.database, now or self.now())
+        self._empties.forget(now or self.now())
         return sweeping.prune(self.database, limit, now or self.now(), self.options.retention)
 
     def forget(self, ids: Sequence[UUID]) -> int:
@@ -357,6 +358,10 @@ class DatabaseBackend(BaseBackend):
         return gone
 
     # Workflows
+
+    @cached_property
+    def _empties(self) -> Empties:
+        return Empties(self.database, self.alias)
 
     @cached_property
     def _families(self) -> Families:

@@ -8,7 +8,7 @@ released by the last one met, and cancelled by the first one unmet, which is an 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -100,9 +100,9 @@ def _identity(name: str, parent: object, alias: str, model: type[Any]) -> UUID:
     return UUID(int=parent.pk.int)
 
 
-def refuse_cycles(waits_for: Mapping[UUID, Iterable[UUID]]) -> None:
+def refuse_cycles(waits_for: Mapping[UUID, Iterable[UUID | None]]) -> None:
     """Of the messages of one call; those that are stored already wait for none of them. Raises InvalidMessage."""
-    parents = {id: {parent for parent in named if parent in waits_for} for id, named in waits_for.items()}
+    parents = {id: {one for one in named if one is not None and one in waits_for} for id, named in waits_for.items()}
     children: dict[UUID, list[UUID]] = {}
     for id, named in parents.items():
         for parent in named:
@@ -120,13 +120,44 @@ def refuse_cycles(waits_for: Mapping[UUID, Iterable[UUID]]) -> None:
         raise InvalidMessage(f"These messages wait for each other, or for themselves, and none would ever run: {some}.")
 
 
-def prepare(messages: Sequence[ScheduledMessage]) -> None:
-    """Messages of one call that are about to be stored: parents among them know it, and none waits for itself."""
-    refuse_cycles({message.pk: message.waits_for for message in messages})
-    named = {parent for message in messages for parent in message.waits_for}
+def prepare(
+    messages: Sequence[ScheduledMessage], is_held: Callable[[ScheduledMessage], bool] = lambda message: False
+) -> None:
+    """Messages of one call that are about to be stored: parents among them know it, and none waits for itself.
+
+    Where conflicts are ignored, the first of those that share an id or a key is waited for in place of the others; and
+    none of them, if a stored message `is_held` to have it.
+    """
+    given: dict[UUID, Mapping[UUID, str]] = {}
+    for message in messages:
+        given.setdefault(message.pk, message.waits_for)
+    refuse_cycles(given)
+    if instead := _stand_ins(messages, is_held):
+        stored = {id: parents for id, parents in given.items() if instead.get(id, id) == id}
+        refuse_cycles({id: {instead.get(parent, parent) for parent in parents} for id, parents in stored.items()})
+    named = {instead.get(parent, parent) for message in messages for parent in message.waits_for}
     for message in messages:
         if message.pk in named:
             message.has_children = True
+
+
+def _stand_ins(
+    messages: Sequence[ScheduledMessage], is_held: Callable[[ScheduledMessage], bool]
+) -> dict[UUID, UUID | None]:
+    """Message -> the earlier one of this call that has its key; or None, where what is stored already has it."""
+    first: dict[object, UUID] = {}
+    instead: dict[UUID, UUID | None] = {}
+    for message in messages:
+        key = message.live_key
+        if is_held(message):
+            instead.setdefault(message.pk, None)
+        elif message.pk not in first and key is not None and key in first:
+            instead.setdefault(message.pk, first[key])
+        else:
+            first.setdefault(message.pk, message.pk)
+            if key is not None:
+                first.setdefault(key, message.pk)
+    return instead
 
 
 def refuse_unknown(ids: Iterable[UUID]) -> None:

@@ -25,6 +25,8 @@ from django_sked.states import Status
 
 #: Messages of a workflow that is drawn; a larger one is listed only.
 MOST_NODES = 2000
+#: Edges of a workflow that is drawn: so many are a few megabytes.
+MOST_EDGES = 20_000
 #: Parents that a node names.
 NAMED = 3
 #: So that a status can be told without its colour, and at a glance.
@@ -45,14 +47,15 @@ Messages = Mapping[UUID, ScheduledMessage]
 class Graph:
     tally: Tally
     label: str
-    #: None where there are too many messages.
+    #: None where there are too many messages, or too many edges.
     nodes: Sequence[Node] | None
     edges: Sequence[Edge] = ()
+    has_too_many_edges: bool = False
 
     @property
     def key(self) -> str:
         """Another one for whatever would look otherwise: known without the work of drawing."""
-        text = repr((str(self.tally), self.tally.state, self.label, self.nodes, self.edges))
+        text = repr((str(self.tally), self.tally.state, self.label, self.nodes, self.edges, self.has_too_many_edges))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def picture(self) -> SafeString | None:
@@ -67,6 +70,8 @@ def graph(workflow: Workflow, *, site: AdminSite, with_links: bool) -> Graph:
         tally = tallies.of_workflows(workflow.store, [workflow.pk])[workflow.pk]
         return Graph(tally=tally, label=label, nodes=None)
     links = workflow.store.links_to(own.keys())
+    if len(links) > MOST_EDGES:
+        return Graph(tally=tallies.of_messages(own.values()), label=label, nodes=None, has_too_many_edges=True)
     outside = {link.parent for link in links} - own.keys()
     others = workflow.store.find_many(sorted(outside)[:MOST_NODES])
     shown = {**others, **own}

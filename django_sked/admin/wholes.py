@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,6 @@ from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -54,23 +52,26 @@ def messages_of(workflow: Workflow) -> Messages:
 def apply(request: HttpRequest, workflow: Workflow, action: Action, form: VerbForm) -> Applied:
     """Use the verb on all of its messages, in one transaction where there is one, with an entry for the workflow, and
     one for each message unless there are more than `MOST_ENTRIES`."""
+    # Together or not at all: no change is without its entries.
+    return workflow.store.at_once(lambda: _apply(request, workflow, action, form))
+
+
+def _apply(request: HttpRequest, workflow: Workflow, action: Action, form: VerbForm) -> Applied:
     found, backend = messages_of(workflow), workflow.store
     selected = capped_count(found)
     before = first(found, MOST_ENTRIES + 1)
-    # Together or not at all: no change is without its entries.
-    with transaction.atomic(using=backend.database) if backend.joins_transactions else nullcontext():
-        entry = _start(request, workflow, action, form)
-        changed: int = getattr(workflow, action.name)(**form.arguments())
+    entry = _start(request, workflow, action, form)
+    changed: int = getattr(workflow, action.name)(**form.arguments())
 
-        def log(follows: bool) -> None:
-            if len(before) <= MOST_ENTRIES:
-                log_each(request, backend, before, action, form)
-            finish_batch(entry, action, form, changed, follows)
+    def log(follows: bool) -> None:
+        if len(before) <= MOST_ENTRIES:
+            log_each(request, backend, before, action, form)
+        finish_batch(entry, action, form, changed, follows)
 
-        # After the changes: where these follow the commit, nothing differs until then.
-        follows = backend.postpone(action.name, lambda: log(True))
-        if not follows:
-            log(False)
+    # After the changes: where these follow the commit, nothing differs until then.
+    follows = backend.postpone(action.name, lambda: log(True))
+    if not follows:
+        log(False)
     unchanged = None if selected > CAP else max(0, selected - changed)
     return Applied(action=action, changed=changed, unchanged=unchanged, follows=follows)
 

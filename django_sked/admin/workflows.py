@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin import tallies, times, wholes
 from django_sked.admin.details import as_text
-from django_sked.admin.graph import MOST_NODES, Graph, graph
+from django_sked.admin.graph import MOST_EDGES, MOST_NODES, Graph, graph
 from django_sked.admin.lists import CappedPaginator
 from django_sked.admin.messages import LONGEST_SEARCH
 from django_sked.admin.places import address, chosen
@@ -190,6 +190,8 @@ def _shown(drawn: Graph) -> dict[str, Any]:
         "state": drawn.tally.state,
         "picture": drawn.picture(),
         "most": MOST_NODES,
+        "has_too_many_edges": drawn.has_too_many_edges,
+        "most_edges": MOST_EDGES,
         "pause": LIVELY if drawn.tally.live else QUIET,
     }
 

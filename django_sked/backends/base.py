@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from django.core.checks import CheckMessage
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage, WorkerProcess
     from django_sked.queries import ScheduledMessageQuerySet
 
+_Result = TypeVar("_Result")
 
 #: The fields that are told of a message that was settled before.
 STORED = (
@@ -235,6 +236,10 @@ class BaseBackend(ABC):
         """When the next scheduled message may be claimed by `claim`; None when there is none."""
 
     # Change
+
+    def at_once(self, action: Callable[[], _Result]) -> _Result:
+        """Do several changes in one transaction, where there is one: it may be begun again, and the action with it."""
+        return action()
 
     def begin_change(self) -> None:
         """Called before a change that first has to read which messages it is about."""

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db import router
+
 from django_sked import arguments
 from django_sked.backends.base import STORED, BaseBackend, Settled
 from django_sked.backends.changes import assignments
@@ -23,7 +25,7 @@ from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Decision, Link, prepare
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
@@ -50,6 +52,8 @@ class MemoryBackend(BaseBackend):
         self._places: dict[UUID | None, tuple[str, int]] = {}
         self._ticks = Ticks()
         self._families = Families(self._shelf, self._shelf.write)
+        # Workflows of which a message has been deleted since the last prune.
+        self._left: set[UUID] = set()
         self._wakers: list[Callable[[str | None], bool]] = []
 
     # Schedule
@@ -64,7 +68,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             self._refuse_conflicts(messages, on_conflict)
             self._families.refuse_unknown(messages)
-            prepare(messages)
+            prepare(messages, self._is_held if on_conflict == "ignore" else lambda message: False)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
             replaced += self._followed(self._families.join(messages, stored, self.now))
@@ -104,6 +108,9 @@ class MemoryBackend(BaseBackend):
                 raise KeyInUse(
                     f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
                 )
+
+    def _is_held(self, message: ScheduledMessage) -> bool:
+        return message.pk in self._shelf or self._shelf.holder(message.live_key) is not None
 
     def _add_one(
         self, message: ScheduledMessage, on_conflict: OnConflict, replaced: list[ScheduledMessage]
@@ -357,6 +364,8 @@ class MemoryBackend(BaseBackend):
 
     def _delete(self, ids: Iterable[UUID]) -> None:
         for id in ids:
+            if (workflow := self._shelf[id].workflow_id) is not None:
+                self._left.add(workflow)
             self._shelf.remove(id)
             self._families.forget(id)
 
@@ -376,7 +385,12 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             old = [message.pk for message in self._shelf.values() if self._is_old(message, at)][:limit]
             self._delete(old)
-            return len(old)
+            left, self._left = self._left, set()
+            empty = left - {message.workflow_id for message in self._shelf.values()} if left else left
+        if empty:
+            rows = Workflow.objects.using(router.db_for_write(Workflow))
+            rows.filter(pk__in=empty, backend=self.alias).delete()
+        return len(old)
 
     def forget(self, ids: Sequence[UUID]) -> int:
         with self._lock:

@@ -94,11 +94,23 @@ class Families:
         """These are no longer dead: what was cancelled for it waits again."""
         level = list(parents)
         while level:
-            unmet = [e for parent in level for e in self._by_parent.get(parent, {}).values() if e.state == "unmet"]
+            edges = [edge for parent in level for edge in self._by_parent.get(parent, {}).values()]
+            self._open_again(edge for edge in edges if edge.state == EdgeState.MET)
+            unmet = [edge for edge in edges if edge.state == EdgeState.UNMET]
             ended = {edge.child for edge in unmet if edge.is_end}
             for edge in unmet:
                 edge.state, edge.is_end = EdgeState.OPEN, False
             level = [id for id in sorted(ended) if self._wait_again(id, now, is_taken)]
+
+    def _open_again(self, met: Iterable[_Edge]) -> None:
+        """Of children that have not been released: they are blocked, or were cancelled before they could be."""
+        for edge in met:
+            child = self._messages.get(edge.child)
+            if child is None or not child.parents_left or child.status not in (Status.BLOCKED, Status.CANCELLED):
+                continue
+            edge.state = EdgeState.OPEN
+            if child.status == Status.BLOCKED:
+                self._write(child, {"parents_left": child.parents_left + 1})
 
     def _wait_again(self, id: UUID, now: datetime, is_taken: Callable[[str | None], bool]) -> bool:
         message = self._messages.get(id)

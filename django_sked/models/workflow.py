@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Count
 from django.utils.translation import gettext_lazy as _
 
@@ -137,12 +136,7 @@ class Workflow(models.Model):
 
     def _change(self, verb: verbs.Verb) -> int:
         """All at once: were a part cancelled before the rest, what waits for its end might begin."""
-        with self._transaction():
-            return self.messages._change(verb)
-
-    def _transaction(self) -> AbstractContextManager[Any]:
-        database = self.store.database
-        return nullcontext() if database is None else transaction.atomic(using=database)
+        return self.store.at_once(lambda: self.messages._change(verb))
 
     acancel = twin(cancel)
     ahold = twin(hold)

@@ -254,6 +254,18 @@ def test_a_workflow_with_too_many_messages_is_counted_instead(pages: Pages, monk
     assert "3 blocked, 1 scheduled" in html
 
 
+def test_a_workflow_with_too_many_edges_is_counted_instead(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "MOST_EDGES", 1)
+    flow, _ = pages.order()
+
+    html = pages.page(flow)
+
+    assert nodes(html) == []
+    assert "wait for each other more than" in html
+    assert "too many to be drawn" not in html
+    assert "3 blocked, 1 scheduled" in html
+
+
 @pytest.mark.django_db
 def test_a_thousand_messages_take_as_many_queries_as_four(boss: Client) -> None:
     pages = Pages(boss, message_backends["default"])

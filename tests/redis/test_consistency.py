@@ -65,6 +65,11 @@ def _families(client: Any, prefix: str) -> dict[str, Any]:
                 made[f"children:{parent}"].add(child)
             if client.exists(f"{prefix}m:{parent}") and edge[1] in "ue":
                 made[f"unmet:{parent}"].add(child)
+            # One that was met before its child was released; it may stay there after that.
+            waits = client.hget(f"{prefix}m:{child}", "status") == "blocked" and "o" in "".join(edges.values())
+            is_kept = client.sismember(f"{prefix}unmet:{parent}", child)
+            if client.exists(f"{prefix}m:{parent}") and edge[1] == "m" and (waits or is_kept):
+                made[f"unmet:{parent}"].add(child)
             if edge[1] == "o":
                 made[f"undecided:{parent}"].add(child)
     for name in client.scan_iter(f"{prefix}m:*"):

@@ -94,6 +94,9 @@ class Plain:
 
     def _take_back(self, parents: Iterable[int]) -> None:
         for parent in parents:
+            for node in self.nodes.values():
+                if node.edges.get(parent) == "met" and self._was_never_released(node):
+                    node.edges[parent] = "open"
             children = [number for number, node in self.nodes.items() if node.edges.get(parent) == "unmet"]
             for child in children:
                 self.nodes[child].edges[parent] = "open"
@@ -101,6 +104,12 @@ class Plain:
             for child in back:
                 self.nodes[child].status, self.nodes[child].by_condition = Status.BLOCKED, False
             self._take_back(back)
+
+    @staticmethod
+    def _was_never_released(node: Node) -> bool:
+        if node.status == Status.BLOCKED:
+            return "open" in node.edges.values()
+        return node.status == Status.CANCELLED and node.by_condition
 
     @staticmethod
     def _waits_again(node: Node) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+
 from django_sked.states import Answer, Status
-from tests.contract.store import T0
+from tests.contract.store import T0, after
 from tests.workflows.family import Family
 
 
@@ -105,3 +109,58 @@ def test_of_two_children_with_one_key_one_waits_again(store: Family) -> None:
     assert store.search(event="p").redrive(at=T0) == 2
 
     assert sorted(store.status(child) for child in children) == ["blocked", "cancelled"]
+
+
+def test_what_was_met_is_open_again_for_who_still_waits_for_others(store: Family) -> None:
+    parent, other = store.claimed(), store.schedule(queue="other")
+    child = store.child(on_finish=[parent, other])
+    store.end(parent, "bury")
+
+    store.objects.redrive(id=parent.pk, at=T0, backend=store.alias)
+    assert (store.find(child).status, store.find(child).parents_left) == (Status.BLOCKED, 2)
+    store.end(store.find(other))
+    assert store.status(child) == Status.BLOCKED
+    store.end(store.find(parent))
+
+    assert store.status(child) == Status.SCHEDULED
+
+
+def test_what_a_redrive_brings_back_is_waited_for_again_by_its_own_children(store: Family) -> None:
+    pay = store.claimed()
+    ship, refund = store.child("ship", on_success=pay), store.child("refund", on_failure=pay, queue="refund")
+    notify = store.child("notify", on_finish=[ship, refund])
+    store.end(pay, "bury")
+
+    store.objects.redrive(id=pay.pk, at=T0, backend=store.alias)
+    (refunding,) = store.claim(queue="refund", now=after(days=3650))
+    store.end(refunding)
+
+    assert {store.status(ship), store.status(notify)} == {Status.BLOCKED}
+
+
+def test_a_held_child_that_was_released_stays_released(store: Family) -> None:
+    parent = store.claimed()
+    child = store.child(on_finish=parent)
+    child.hold()
+    store.end(parent, "bury")
+
+    store.objects.redrive(id=parent.pk, at=T0, backend=store.alias)
+    store.find(child).resume()
+
+    assert store.status(child) == Status.SCHEDULED
+
+
+def test_a_redrive_down_a_line_is_written_in_batches(store: Family) -> None:
+    if store.backend.database is None:
+        pytest.skip("it is no statements there")
+    last = parent = store.claimed()
+    for _ in range(50):
+        last = store.child(on_success=last)
+    store.end(parent, "bury")
+
+    with CaptureQueriesContext(connections[store.database]) as statements:
+        store.objects.redrive(id=parent.pk, at=T0, backend=store.alias)
+
+    assert store.status(last) == Status.BLOCKED
+    writes = [one["sql"] for one in statements if one["sql"].startswith("UPDATE")]
+    assert len(writes) <= 10, writes

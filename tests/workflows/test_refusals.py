@@ -10,7 +10,9 @@ import pytest
 from django_sked.backends.memory import MemoryBackend
 from django_sked.exceptions import InvalidMessage, NotSupported
 from django_sked.models import ScheduledMessage
+from django_sked.states import Status
 from django_sked.workflows import workflow
+from tests.contract.store import T0
 from tests.workflows.family import Family
 
 
@@ -110,3 +112,52 @@ def test_a_backend_without_workflows_says_so(settings: Any, monkeypatch: pytest.
         ScheduledMessage.objects.schedule("child", on_success=uuid4(), backend="plain")
     with pytest.raises(NotSupported, match="has no workflows"), workflow("w", backend="plain"):
         pass
+
+
+def test_a_cycle_by_a_parent_that_is_ignored_for_another_is_refused(store: Family) -> None:
+    first, between, second = uuid4(), uuid4(), uuid4()
+
+    with pytest.raises(InvalidMessage, match="wait for each other, or for themselves"):
+        store.schedule_many(
+            [
+                {"event": "first", "id": first, "key": "k", "on_success": between},
+                {"event": "between", "id": between, "on_success": second},
+                {"event": "second", "id": second, "key": "k"},
+            ],
+            on_conflict="ignore",
+        )
+
+    assert store.search().count() == 0
+
+
+def test_a_message_does_not_wait_for_another_that_is_ignored_for_itself(store: Family) -> None:
+    first, second = uuid4(), uuid4()
+
+    with pytest.raises(InvalidMessage, match="wait for each other, or for themselves"):
+        store.schedule_many(
+            [
+                {"event": "first", "id": first, "key": "k", "on_success": second},
+                {"event": "second", "id": second, "key": "k"},
+            ],
+            on_conflict="ignore",
+        )
+
+    assert store.search().count() == 0
+
+
+def test_who_stands_in_for_an_ignored_parent_knows_of_its_children(store: Family) -> None:
+    first, second, child = uuid4(), uuid4(), uuid4()
+    store.schedule_many(
+        [
+            {"event": "first", "id": first, "key": "k", "queue": "q", "at": T0},
+            {"event": "second", "id": second, "key": "k", "queue": "q", "at": T0},
+            {"event": "child", "id": child, "on_success": second},
+        ],
+        on_conflict="ignore",
+    )
+    stored = store.find(first)
+    assert stored.has_children
+
+    store.end(stored)
+
+    assert store.status(store.find(child)) == Status.SCHEDULED

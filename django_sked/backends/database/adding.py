@@ -22,7 +22,7 @@ from django_sked.backends.database.families import Families
 from django_sked.backends.database.inserting import insert
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.store import take_write_lock
-from django_sked.dependencies import prepare, refuse_unknown
+from django_sked.dependencies import prepare, refuse_cycles, refuse_unknown
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
@@ -101,6 +101,13 @@ def _store_family(call: _Call) -> list[ScheduledMessage]:
             message.parents_left = len(message.waits_for)
             rows_of(using).filter(pk=message.pk).update(parents_left=message.parents_left)
         named = {id for message in waiting for id in message.waits_for}
+        if instead:
+            known = named & fresh
+            refuse_cycles({message.pk: message.waits_for for message in waiting})
+            # Those of this call know already, but for a few that are ignored by their ids, and by their keys, too.
+            for message in stored:
+                if message.pk in known and not message.has_children:
+                    rows_of(using).filter(pk=message.pk).update(has_children=True)
         refuse_unknown(insertion.unknown(using, named - fresh))
         if insertion.insert(using, waiting, fresh):
             children = [message.pk for message in waiting]

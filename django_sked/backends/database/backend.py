@@ -16,9 +16,20 @@ from django.db import connections, models, router, transaction
 
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
-from django_sked.backends.database import adding, backlog, changing, checking, errors, settling, sweeping, threads
+from django_sked.backends.database import (
+    adding,
+    backlog,
+    changing,
+    checking,
+    errors,
+    settling,
+    sweeping,
+    threads,
+    together,
+)
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
-from django_sked.backends.database.families import Families, edges_of, forget_edges, links_to
+from django_sked.backends.database.edges import edges_of
+from django_sked.backends.database.families import Empties, Families, forget_edges, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
@@ -38,6 +49,7 @@ from django_sked.verbs import Cancel, Reschedule, Verb
 logger = logging.getLogger("django_sked.backends.database")
 
 _Claimed = TypeVar("_Claimed")
+_Result = TypeVar("_Result")
 
 
 class DatabaseBackend(BaseBackend):
@@ -174,6 +186,9 @@ class DatabaseBackend(BaseBackend):
         return min((time for time in times if time is not None), default=None)
 
     # Change
+
+    def at_once(self, action: Callable[[], _Result]) -> _Result:
+        return together.at_once(self.database, action)
 
     def begin_change(self) -> None:
         take_write_lock(self.database)
@@ -334,6 +349,7 @@ class DatabaseBackend(BaseBackend):
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
         sweeping.forget_workers(self.database, now or self.now())
+        self._empties.forget(now or self.now())
         return sweeping.prune(self.database, limit, now or self.now(), self.options.retention)
 
     def forget(self, ids: Sequence[UUID]) -> int:
@@ -342,6 +358,10 @@ class DatabaseBackend(BaseBackend):
         return gone
 
     # Workflows
+
+    @cached_property
+    def _empties(self) -> Empties:
+        return Empties(self.database, self.alias)
 
     @cached_property
     def _families(self) -> Families:

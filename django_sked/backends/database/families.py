@@ -13,32 +13,31 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, connections, models, transaction
-from django.db.models import Case, Count, DateTimeField, Exists, F, OuterRef, Q, QuerySet, When
+from django.db import connections, models, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from django_sked import failpoints
+from django_sked.backends.database.edges import BATCH, edges_from, edges_of, mark, parts
+from django_sked.backends.database.returning import Returning
 from django_sked.backends.database.store import messages, skip_locked, take_write_lock
 from django_sked.dependencies import CHILD, UNDECIDED, Child, Decision, Edge, EdgeState, Link, beyond, decide, released
 from django_sked.models import Dependency, ScheduledMessage, Workflow
 from django_sked.states import FINISHED, Status
 
-#: Ids or rows of one statement.
-BATCH = 1000
 #: Edges that a sweep looks at, whatever their state.
 PAGE = 500
+#: A workflow without a message is kept for so long.
+EMPTY = timedelta(hours=1)
+#: Every so many sweeps look at so many messages, for who is blocked without an edge.
+ROUND, ROWS = 60, 5000
 
-_PARENT: Any = Dependency._meta.get_field("parent_id")
 _Edges = dict[UUID, list[Edge]]
-
-
-def edges_of(using: str) -> QuerySet[Dependency]:
-    return models.QuerySet(Dependency, using=using)
 
 
 def links_to(using: str, children: Collection[UUID]) -> list[Link]:
     """The edges that lead to these, by child and parent."""
     found: list[Link] = []
-    for part in _parts(children):
+    for part in parts(children):
         rows = edges_of(using).filter(child_id__in=part)  # sked_dependency_edge
         for parent, child, condition, state in rows.values_list("parent_id", "child_id", "condition", "state"):
             found.append(Link(parent=parent, child=child, condition=condition, state=state))
@@ -55,8 +54,10 @@ class Families:
         self._using = using
         self._now = now
         self._tell = tell
-        #: The last edge that a sweep has looked at.
+        #: The last edge that a sweep has looked at, the last message, and how many sweeps there were.
         self._swept = 0
+        self._looked: UUID | None = None
+        self._sweeps = 0
 
     def ended(
         self, statuses: Mapping[UUID, Status | None], now: datetime, *, wait: bool = False, is_late: bool = False
@@ -87,25 +88,8 @@ class Families:
         return found
 
     def _edges_from(self, parents: Collection[UUID]) -> Iterator[Edge]:
-        """By a statement that is not compiled anew: a long line of messages is one of these for each."""
-        connection = connections[self._using]
-        for part in _parts(parents):
-            values = [_PARENT.get_db_prep_value(id, connection) for id in part]
-            with connection.cursor() as cursor:
-                cursor.execute(self._select(connection, len(part)), values)
-                rows = cursor.fetchall()
-            for id, parent, child, condition in rows:
-                yield Edge(id=id, parent=_uuid(parent), child=_uuid(child), condition=condition)
-
-    @staticmethod
-    def _select(connection: Any, parents: int) -> str:
-        quoted = connection.ops.quote_name
-        columns = ", ".join(map(quoted, ("id", "parent_id", "child_id", "condition")))
-        places = ", ".join(["%s"] * parents)
-        return (
-            f"SELECT {columns} FROM {quoted(Dependency._meta.db_table)} "  # index sked_dependency_parent
-            f"WHERE {quoted('parent_id')} IN ({places}) AND {quoted('state')} IN ('new', 'open')"
-        )
+        for id, parent, child, condition, *_ in edges_from(self._using, parents, UNDECIDED):
+            yield Edge(id=id, parent=parent, child=child, condition=condition)
 
     def _decide(
         self, statuses: Mapping[UUID, Status | None], edges: _Edges, now: datetime, put_off: set[UUID], *, wait: bool
@@ -123,14 +107,14 @@ class Families:
     def _put_off(self, edges: Sequence[Edge]) -> set[UUID]:
         """Their children are locked by somebody else, and decided later; or gone, and nobody waits any more."""
         gone = unknown(self._using, {edge.child for edge in edges})
-        self._mark([edge.id for edge in edges if edge.child not in gone], state=EdgeState.NEW)
-        for part in _parts(gone):
+        mark(self._using, [edge.id for edge in edges if edge.child not in gone], state=EdgeState.NEW)
+        for part in parts(gone):
             edges_of(self._using).filter(child_id__in=part)._raw_delete(self._using)
         return {edge.child for edge in edges} - gone
 
     def _locked(self, ids: Iterable[UUID], *, wait: bool) -> dict[UUID, Child]:
         found: dict[UUID, Child] = {}
-        for part in _parts(ids):
+        for part in parts(ids):
             rows = messages(self._using).filter(pk__in=part).order_by("pk")
             if not wait:
                 rows = skip_locked(rows)
@@ -141,76 +125,24 @@ class Families:
         return found
 
     def _write(self, decision: Decision) -> None:
-        self._mark(decision.met, state=EdgeState.MET)
-        self._mark(decision.unmet, state=EdgeState.UNMET)
-        self._mark(decision.ending, is_end=True)
+        mark(self._using, decision.met, state=EdgeState.MET)
+        mark(self._using, decision.unmet, state=EdgeState.UNMET)
+        mark(self._using, decision.ending, is_end=True)
         # Most children are written the same: one UPDATE for each set of fields.
         groups: dict[tuple[tuple[str, Any], ...], list[UUID]] = {}
         for id, fields in decision.fields.items():
             groups.setdefault(tuple(fields.items()), []).append(id)
         for items, group in groups.items():
-            for part in _parts(group):
+            for part in parts(group):
                 messages(self._using).filter(pk__in=part, status=Status.BLOCKED).update(**dict(items))
         if decision.released or decision.cancelled:
             self._tell(decision.released, decision.cancelled)
 
-    def _mark(self, edges: Sequence[int], **fields: Any) -> None:
-        for start in range(0, len(edges), BATCH):
-            edges_of(self._using).filter(pk__in=edges[start : start + BATCH]).update(**fields)
-
     # Redrive
 
     def redriven(self, parents: Collection[UUID], now: datetime) -> None:
-        """These, whose rows this transaction has locked, are no longer dead: what was cancelled for it waits again.
-
-        What was released stays released: an edge that was met is met for good.
-        """
-        level = list(parents)
-        while level:
-            level = self._block_again(level, now)
-
-    def _block_again(self, parents: Collection[UUID], now: datetime) -> list[UUID]:
-        """Returns the children that wait again, who may have children in turn."""
-        unmet = edges_of(self._using).filter(parent_id__in=parents, state=EdgeState.UNMET)
-        ended = set(unmet.filter(is_end=True).values_list("child_id", flat=True))
-        for part in _parts(ended):
-            rows = messages(self._using).filter(pk__in=part).order_by("pk")
-            if connections[self._using].features.has_select_for_update:
-                list(rows.select_for_update().values_list("pk"))
-        unmet.update(state=EdgeState.OPEN, is_end=False)
-        back: list[UUID] = []
-        for part in _parts(ended):
-            others = edges_of(self._using).filter(child_id__in=part, state=EdgeState.UNMET)
-            still = {child: id for id, child in others.values_list("id", "child_id")}
-            self._mark(list(still.values()), is_end=True)
-            back += self._wait_again([id for id in part if id not in still], now)
-        return back
-
-    def _wait_again(self, ids: Collection[UUID], now: datetime) -> list[UUID]:
-        rows = messages(self._using).filter(pk__in=ids, status=Status.CANCELLED)
-        left = edges_of(self._using).filter(child_id__in=ids, state__in=UNDECIDED).values_list("child_id")
-        counts = dict(left.annotate(left=Count("id")).order_by())
-        groups: dict[int, list[UUID]] = {}
-        back: list[UUID] = []
-        for id, key in rows.order_by("pk").values_list("pk", "key"):
-            if key is None:
-                groups.setdefault(counts.get(id, 0), []).append(id)
-            elif self._takes_key_again(id, key, _waiting(counts.get(id, 0), now)):
-                back.append(id)
-        for count, group in groups.items():
-            messages(self._using).filter(pk__in=group).update(**_waiting(count, now))
-            back += group
-        return back
-
-    def _takes_key_again(self, id: UUID, key: str, fields: dict[str, Any]) -> bool:
-        """Behind a savepoint: another message may take the key at the same moment."""
-        if messages(self._using).filter(live_key=key).exists():
-            return False
-        try:
-            with transaction.atomic(using=self._using):
-                return bool(messages(self._using).filter(pk=id).update(live_key=key, **fields))
-        except IntegrityError:
-            return False
+        """These, whose rows this transaction has locked, are no longer dead: see `returning.Returning`."""
+        Returning(self._using, now).redriven(parents)
 
     # Late children, and what was left over
 
@@ -245,12 +177,15 @@ class Families:
 
     def join_children(self, children: Collection[UUID]) -> None:
         """These were stored, waiting for others, in a transaction that has committed."""
-        for part in _parts(children):
+        for part in parts(children):
             self.join(edges_of(self._using).filter(child_id__in=part), self._now())
 
     def sweep(self, now: datetime | None) -> None:
         """Late children whose commit was not followed by `join`, or met a parent that was locked; and a page of all
         edges, one after the other, for what a worker of an earlier release has ended without regard to children."""
+        self._sweeps += 1
+        if self._sweeps % ROUND == 1:
+            self._find_lost(now)
         if not self._swept and not self._has_edges():
             return
         now = now or self._now()
@@ -283,6 +218,17 @@ class Families:
         if ids := list(stuck.values_list("pk", flat=True)):
             self._release(ids, now)
 
+    def _find_lost(self, now: datetime | None) -> None:
+        """Release who is blocked without any edge, among some messages, one after the other, by the primary key."""
+        rows = messages(self._using).order_by("pk")
+        rows = rows if self._looked is None else rows.filter(pk__gt=self._looked)
+        self._looked = rows.values_list("pk", flat=True)[ROWS - 1 : ROWS].first()
+        page = rows if self._looked is None else rows.filter(pk__lte=self._looked)
+        own = edges_of(self._using).filter(child_id=OuterRef("pk"))  # sked_dependency_edge
+        lost = page.filter(~Exists(own), status=Status.BLOCKED, parents_left__gt=0)
+        if ids := list(lost.values_list("pk", flat=True)[:PAGE]):
+            self._release(ids, now or self._now())
+
     def _release(self, ids: Sequence[UUID], now: datetime) -> None:
         with transaction.atomic(using=self._using):
             take_write_lock(self._using)
@@ -297,33 +243,10 @@ class Families:
                 self._tell(freed, [])
 
 
-def _waiting(parents_left: int, now: datetime) -> dict[str, Any]:
-    """What makes a cancelled message wait again; an expiry that has passed is dropped."""
-    still_ahead = Case(When(expires_at__gt=now, then=F("expires_at")), default=None, output_field=DateTimeField())
-    return {
-        "status": Status.BLOCKED,
-        "parents_left": parents_left,
-        "finished_at": None,
-        "reason": "",
-        "cancel_requested": False,
-        "expires_at": still_ahead,
-    }
-
-
-def _uuid(value: Any) -> UUID:
-    """What a cursor returns of a UUID: itself, or its text, with or without hyphens."""
-    return value if isinstance(value, UUID) else UUID(value)
-
-
-def _parts(ids: Iterable[UUID]) -> Iterator[list[UUID]]:
-    ordered = sorted(ids)
-    return (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
-
-
 def unknown(using: str, ids: Collection[UUID]) -> set[UUID]:
     """Those of these ids that no message has."""
     known: set[UUID] = set()
-    for part in _parts(ids):
+    for part in parts(ids):
         known.update(messages(using).filter(pk__in=part).values_list("pk", flat=True))
     return set(ids) - known
 
@@ -361,14 +284,35 @@ def needed_no_more(
 
 
 def forget_edges(using: str, ids: Collection[UUID]) -> None:
-    """Delete the edges of messages that are deleted; a child that still waits for one is left to the sweep."""
-    for part in _parts(ids):
+    """Delete the edges of those that are not there any more; a child that still waits for one is left to the sweep."""
+    for part in parts(unknown(using, ids)):
         edges_of(using).filter(parent_id__in=part).exclude(state__in=UNDECIDED)._raw_delete(using)
         edges_of(using).filter(child_id__in=part)._raw_delete(using)
+
+
+class Empties:
+    """Workflows whose last message went without a prune: a page of all of them, one after the other."""
+
+    def __init__(self, using: str, alias: str) -> None:
+        self._using = using
+        self._alias = alias
+        self._looked: UUID | None = None
+
+    def forget(self, now: datetime) -> None:
+        rows: QuerySet[Workflow] = models.QuerySet(Workflow, using=self._using).order_by("pk")
+        rows = rows if self._looked is None else rows.filter(pk__gt=self._looked)
+        page = dict(rows[:PAGE].values_list("pk", "backend"))
+        self._looked = list(page)[-1] if len(page) == PAGE else None
+        own = [id for id, backend in page.items() if backend == self._alias]
+        old: QuerySet[Workflow] = models.QuerySet(Workflow, using=self._using).filter(
+            pk__in=own, created_at__lt=now - EMPTY
+        )
+        if ids := list(old.values_list("pk", flat=True)):
+            forget_workflows(self._using, ids)
 
 
 def forget_workflows(using: str, ids: Collection[UUID]) -> None:
     """Delete those workflows of which no message is left."""
     left = messages(using).filter(workflow_id=OuterRef("pk"))
-    for part in _parts(ids):
+    for part in parts(ids):
         models.QuerySet(Workflow, using=using).filter(~Exists(left), pk__in=part)._raw_delete(using)

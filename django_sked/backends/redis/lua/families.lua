@@ -3,7 +3,8 @@
 --   parents:C                 parent -> two letters, the condition of the edge (see CONDITIONS) and its state: o(pen),
 --                             m(et), u(nmet), or e(nd): unmet, and what has ended the child (a hash)
 --   children:P                everybody who waits for P, or has (a set)
---   undecided:P, unmet:P      of these, whose edge is open, and whose is unmet (sets)
+--   undecided:P, unmet:P      of these, whose edge is open, and whose is to be open again when P is redriven: it is unmet,
+--                             or was met before its child was released (sets)
 --   work                      what is still to follow, the first first (a list): 'e', the id of who has ended, and the
 --                             reason for those who are cancelled by that, unless it is the end of this very message; or
 --                             'r' and the id of who has been redriven
@@ -105,18 +106,32 @@ local function decide(parent, child, status, why, now)
     local is_met = status and (CONDITIONS[condition] or {})[status]
     local ends = not is_met and m.status == 'blocked'
     redis.call('HSET', edges, parent, condition .. (is_met and 'm' or ends and 'e' or 'u'))
-    if not is_met then
+    local left = (tonumber(redis.call('HGET', record(child), 'parents_left')) or 1) - 1
+    if not is_met or (m.status == 'blocked' and left > 0) or m.status == 'cancelled' then
         redis.call('SADD', P .. 'unmet:' .. parent, child)
     end
     if ends then
         cancel(child, m, why, now)
     elseif m.status == 'blocked' then
-        local left = (tonumber(redis.call('HGET', record(child), 'parents_left')) or 1) - 1
         if left > 0 then
             redis.call('HSET', record(child), 'parents_left', left, 'rev', new_rev())
         else
             release(child, m, now)
         end
+    end
+end
+
+-- A met edge is open again, too, unless its child has been released.
+local function reopen_met(parent, child, condition)
+    local m = redis.call('HMGET', record(child), 'status', 'parents_left')
+    local left = tonumber(m[2]) or 0
+    if left <= 0 or (m[1] ~= 'blocked' and m[1] ~= 'cancelled') then
+        return
+    end
+    redis.call('HSET', P .. 'parents:' .. child, parent, condition .. 'o')
+    redis.call('SADD', P .. 'undecided:' .. parent, child)
+    if m[1] == 'blocked' then
+        redis.call('HSET', record(child), 'parents_left', left + 1, 'rev', new_rev())
     end
 end
 
@@ -126,6 +141,10 @@ local function reopen(parent, child, now)
     local edges = P .. 'parents:' .. child
     local edge = redis.call('HGET', edges, parent)
     local state = edge and edge:sub(2)
+    if state == 'm' then
+        reopen_met(parent, child, edge:sub(1, 1))
+        return 1
+    end
     if state ~= 'u' and state ~= 'e' then
         return 1
     end

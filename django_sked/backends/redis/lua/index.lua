@@ -233,8 +233,9 @@ local function set_aside(id, now, reason, queue, priority)
 end
 
 -- Delete a message, with what it says of others and others of it. A child that is still to be decided finds that it is not
--- there any more.
+-- there any more. Returns for how many others it has waited.
 local function delete(id, m)
+    local edges = 0
     unindex(id, m)
     redis.call('UNLINK', record(id))
     if m.flow and redis.call('EXISTS', P .. 'workflow:' .. m.flow) == 0 then
@@ -248,10 +249,12 @@ local function delete(id, m)
     end
     if redis.call('EXISTS', P .. 'parents:' .. id) == 1 then
         for _, parent in ipairs(redis.call('HKEYS', P .. 'parents:' .. id)) do
+            edges = edges + 1
             redis.call('SREM', P .. 'children:' .. parent, id)
             redis.call('SREM', P .. 'undecided:' .. parent, id)
             redis.call('SREM', P .. 'unmet:' .. parent, id)
         end
         redis.call('UNLINK', P .. 'parents:' .. id)
     end
+    return edges
 end

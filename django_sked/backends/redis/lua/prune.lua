@@ -13,7 +13,7 @@ local most = tonumber(ARGV[5])
 local ended = P .. 'ended:' .. status
 local ids = redis.call('ZRANGEBYSCORE', ended, '-inf', '(' .. text(now - kept), 'LIMIT', 0, most)
 local deleted, retention, is_old, looks = 0, {}, {}, 0
--- When somebody is looked at again who was needed, and how many others one call looks at because of that.
+-- When somebody is looked at again who was needed, and at how many others and edges one call looks.
 local LATER, LOOKS = 600000000, 5000
 
 for position = 7, #ARGV, 2 do
@@ -73,7 +73,7 @@ for _, id in ipairs(ids) do
     if later then
         redis.call('ZADD', ended, text(later - kept), id)
     elseif m then
-        delete(id, m)
+        looks = looks + delete(id, m)
         deleted = deleted + 1
     else
         redis.call('ZREM', ended, id)

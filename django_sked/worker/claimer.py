@@ -40,6 +40,8 @@ class Claimer:
         self._term = term
         self._is_paused = is_paused
         self._left = options.max_messages
+        #: Had a pool no room at the last round, so that nobody has looked whether something is due for it?
+        self.passed_over = False
         self._looked_at = float("-inf")
         #: How often somebody wanted the queues to be looked up, and the last of these wishes that came true.
         self._wishes = self._granted = 0
@@ -53,10 +55,12 @@ class Claimer:
         """Claim once for every pool with room; returns how many, and whether more is likely to be due."""
         self._look_for_queues()
         claimed, more = 0, False
+        self.passed_over = False
         failure: Exception | None = None
         for pool in list(self.pools.values()):
             room = self._room(pool)
             if room.limit <= 0:
+                self.passed_over = self.passed_over or not self._is_paused(pool.queue)
                 continue
             try:
                 count = self._claim(pool, room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from datetime import UTC, datetime
 
 from django_sked.backends.base import BaseBackend
 from django_sked.worker import hygiene
@@ -16,6 +17,7 @@ from django_sked.worker.waker import Waker
 #: Seconds before the next look when something is due that could not be claimed, as when somebody else has it locked:
 #: doubled each time, from the first to the second.
 DUE_BUT_LOCKED = (0.005, 1.0)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Rounds:
@@ -77,7 +79,8 @@ class Rounds:
         # Asked before the claim: what is rescued in between is found by it.
         may_end = self._options.burst and look and was_idle and not self._backend.has_lapsed()
         claimed, more = self._claim(was_idle) if look else (0, False)
-        found_nothing = look and was_idle and not claimed
+        # A thread may be on its way out of a receiver although its message is settled: then nobody has looked for it.
+        found_nothing = look and was_idle and not claimed and not self._claimer.passed_over
         if self._claimer.is_spent or (found_nothing and may_end and not self._quarantine.look()):
             return False
         if not more and not (found_nothing and self._quarantine.nothing_else()):
@@ -86,7 +89,9 @@ class Rounds:
 
     def _claim(self, was_idle: bool) -> tuple[int, bool]:
         if self._options.burst and was_idle:
+            # It may be the last look, which must not overlook what a quick claim may.
             self._claimer.look_again()
+            self._backend.look_back(LONG_AGO)
         return self._claimer.round()
 
     def _wait(self, claimed: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import IntegrityError, connections, transaction
 
-from django_sked import civil
+from django_sked import civil, ticking
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.models import Recurrence
@@ -40,6 +40,7 @@ def sync(*, prune: bool = False, database: str | None = None) -> Report:
             for declaration in wanted:
                 _bring(backend, declaration, report)
             _leave(backend, {each.name for each in wanted}, report, prune=prune)
+            _follow_rules(backend, report)
             if database is None:
                 report.moved += move_wall_times(backend)
     return report
@@ -63,21 +64,42 @@ def _bring(backend: BaseBackend, declaration: Declaration, report: Report) -> No
             # Another deploy has just written it.
             stored = rows.get(name=declaration.name)
     came_back = stored.orphaned_at is not None
-    is_changed = stored.redefine(declaration.values, is_declared=True, orphaned_at=None)
-    if came_back and stored.status == Recurrence.Status.PAUSED:
+    is_changed = stored.redefine(_wanted(stored, declaration), is_declared=True, orphaned_at=None)
+    if came_back and stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
         stored.resume()
     if is_changed:
         report.changed.append(declaration.name)
 
 
+def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
+    """What is declared; but where a receiver has said what the next payload is, that is not taken back."""
+    values = dict(declaration.values)
+    if stored.stateful and values["stateful"] and stored.successes:
+        del values["payload"]
+    return values
+
+
 def _leave(backend: BaseBackend, names: Iterable[str], report: Report, *, prune: bool) -> None:
     for orphan in Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names):
         if prune:
-            orphan.cancel_ahead(reason="no longer declared")
+            orphan.cancel_ahead(reason=ticking.NOT_DECLARED)
             orphan.delete()
             report.pruned.append(orphan.name)
         elif orphan.orphaned_at is None and orphan.orphan():
             report.orphaned.append(orphan.name)
+
+
+def _follow_rules(backend: BaseBackend, report: Report) -> None:
+    """The next tick of a cron expression was an instant by the rules that its zone had then: find it again."""
+    now = backend.now()
+    ahead = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__gt=now + ticking.AHEAD)
+    for stored in ahead:
+        tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
+        if tick is None or tick == stored.next_tick_at:
+            continue
+        look_at = tick - ticking.AHEAD
+        if stored.write({"next_tick_at": tick, "look_at": min(look_at, stored.look_at or look_at)}):
+            report.changed.append(stored.name)
 
 
 def move_wall_times(backend: BaseBackend) -> int:

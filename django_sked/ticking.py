@@ -21,6 +21,15 @@ MOST_COUNTED = 100
 #: Messages of one recurrence that are made in one go.
 MOST_AT_ONCE = 1000
 
+#: Why a recurrence rests or has ended, where no person has said so.
+NOT_DECLARED = "no longer declared"
+NO_MORE_TICKS = "There are no more ticks."
+
+
+def enough(most: int | None) -> str:
+    """... because it has had its successes."""
+    return f"It has had its {most} successes."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:

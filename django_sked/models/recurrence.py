@@ -201,20 +201,27 @@ class Recurrence(models.Model):
 
         def change(stored: Self) -> dict[str, Any]:
             fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
+            goes_on = stored.status == self.Status.ACTIVE or stored.has_run_out
             if fresh.keys() & _RHYTHM:
                 for name, value in fresh.items():
                     setattr(stored, name, value)
                 stored.next_tick_at = None
-                fresh |= stored._going_on(self.store.now()) if stored.status != self.Status.PAUSED else {}
+                fresh |= stored._going_on(self.store.now()) if goes_on else {}
             return fresh
 
         return self._change(change)
+
+    @property
+    def has_run_out(self) -> bool:
+        """Has it ended by its own definition, and not because a person or a receiver has said so?"""
+        ran_out = self.reason in (ticking.NO_MORE_TICKS, ticking.enough(self.max_occurrences))
+        return self.status == self.Status.ENDED and ran_out
 
     def _going_on(self, now: datetime) -> dict[str, Any]:
         """The fields with which it is active from now on, or has ended for want of ticks."""
         tick = self.first_tick(now)
         if tick is None or (self.end_at is not None and tick > self.end_at):
-            return self.ending(now, "There are no more ticks.")
+            return self.ending(now, ticking.NO_MORE_TICKS)
         look_at = now if self.open else tick - ticking.AHEAD
         return {
             "status": self.Status.ACTIVE,
@@ -263,12 +270,12 @@ class Recurrence(models.Model):
             now = self.store.now()
             fields: dict[str, Any] = {"orphaned_at": now}
             if stored.status == self.Status.ACTIVE:
-                fields |= self._resting(now) | {"status": self.Status.PAUSED, "reason": "no longer declared"}
+                fields |= self._resting(now) | {"status": self.Status.PAUSED, "reason": ticking.NOT_DECLARED}
             return fields
 
         changed = self._change(change)
         if changed:
-            self.cancel_ahead(reason="no longer declared")
+            self.cancel_ahead(reason=ticking.NOT_DECLARED)
         return changed
 
     def resume(self) -> bool:
@@ -297,14 +304,14 @@ class Recurrence(models.Model):
         return changed
 
     def cancel_ahead(self, *, reason: str, now: datetime | None = None) -> None:
-        """Cancel the messages that were made a little ahead of ticks that have not come."""
+        """Cancel the messages that are not due yet: made a little ahead of their ticks, or late by jitter."""
         store, now = self.store, now or self.store.now()
         for id in self.open_ids():
             try:
                 message = store.find(id=id)
             except ScheduledMessage.DoesNotExist:
                 continue
-            if message.tick_at is not None and message.tick_at > now:
+            if message.tick_at is not None and message.due_at > now:
                 store.change_one(id, Cancel(reason=reason))
 
     def open_ids(self) -> list[uuid.UUID]:

@@ -184,7 +184,7 @@ def _why_it_ends(recurrence: Recurrence, account: Account, successes: int) -> st
     if "end" in account.verdict:
         return str(account.verdict["end"]) or "Its receiver has ended it."
     most = recurrence.max_occurrences
-    return None if most is None or successes < most else f"It has had its {most} successes."
+    return None if most is None or successes < most else ticking.enough(most)
 
 
 def _of_resting(recurrence: Recurrence, account: Account, at: datetime, reason: str = "") -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _moved_on(
     elif ticks.next_tick_at is not None:
         looks.append(ticks.next_tick_at - ticking.AHEAD)
     if not looks:
-        return fields | recurrence.ending(at, "There are no more ticks.") | {"look_at": None}
+        return fields | recurrence.ending(at, ticking.NO_MORE_TICKS) | {"look_at": None}
     return fields | {"look_at": min(looks)}
 
 

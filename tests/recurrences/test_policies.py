@@ -281,6 +281,17 @@ def test_what_a_message_without_a_recurrence_says_is_of_no_consequence(clockwork
 # Verbs
 
 
+def test_a_pause_cancels_also_what_jitter_keeps_waiting(clockwork: Clockwork) -> None:
+    recurrence = clockwork.create(every=3600, jitter=3000)
+    (message,) = clockwork.promote(at(seconds=3600))
+    assert message.due_at > at(seconds=3601)
+
+    with clock.pretend(at(seconds=3601)):
+        recurrence.pause()
+
+    assert [each.status for each in clockwork.messages()] == ["cancelled"]
+
+
 def test_a_paused_recurrence_brings_nothing_and_goes_on_in_its_rhythm(clockwork: Clockwork) -> None:
     recurrence = clockwork.create(every=60)
     (early,) = clockwork.promote(at(seconds=58))

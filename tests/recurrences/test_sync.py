@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.models.signals import post_migrate
 
-from django_sked import clock, recurring, syncing
+from django_sked import civil, clock, recurring, syncing, ticking
 from django_sked.apps import SkedConfig
 from django_sked.exceptions import Misconfigured
 from django_sked.models import Recurrence
@@ -120,6 +121,76 @@ def test_a_declaration_that_is_gone_is_paused_and_one_that_comes_back_goes_on(
     declare()
     sync(at(seconds=5))
     assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
+
+
+def test_a_pause_by_a_person_outlives_a_declaration_that_goes_and_comes_back(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare()
+    sync(T0)
+    with clock.pretend(T0):
+        clockwork.rows.get().pause(reason="holidays")
+    recurring._declared.clear()
+    sync(at(seconds=1))
+    declare()
+
+    sync(at(seconds=2))
+
+    stored = clockwork.rows.get()
+    assert (stored.status, stored.reason, stored.orphaned_at) == (Recurrence.Status.PAUSED, "holidays", None)
+
+
+def test_a_sync_takes_no_payload_back_that_a_receiver_has_left(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(every=5, payload={"cursor": 0}, stateful=True)
+    sync(T0)
+    clockwork.receive(count_on, "digest")
+    clockwork.run(T0, at(seconds=17))
+    reached = clockwork.rows.get().payload
+    assert reached["cursor"] > 1
+
+    report = sync(at(seconds=18))
+
+    assert (report.changed, clockwork.rows.get().payload) == ([], reached)
+
+
+def count_on(message: Any, **kwargs: Any) -> None:
+    message.next_payload = {"cursor": message.payload["cursor"] + 1}
+
+
+@pytest.mark.parametrize(("reason", "status"), [("over", "ended"), (ticking.NO_MORE_TICKS, "active")])
+def test_another_rhythm_goes_on_after_want_of_ticks_and_not_after_an_end_by_a_person(
+    clockwork: Clockwork, declare: Declare, sync: Sync, reason: str, status: str
+) -> None:
+    declare(every=60)
+    sync(T0)
+    with clock.pretend(T0):
+        clockwork.rows.get().end(reason=reason)
+    declare(every=90)
+
+    sync(at(seconds=1))
+
+    assert clockwork.rows.get().status == status
+
+
+def test_a_sync_finds_the_next_tick_again_when_the_rules_of_its_zone_have_changed(
+    clockwork: Clockwork, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summer = datetime(2030, 7, 1, 12, tzinfo=UTC)
+    clockwork.create(cron="0 9 * * *", timezone="Europe/Berlin", now=summer)
+    assert clockwork.rows.get().next_tick_at == datetime(2030, 7, 2, 7, tzinfo=UTC)
+    # No summer time any more.
+    monkeypatch.setattr(civil, "zone", lambda name: ZoneInfo("Etc/GMT-1"))
+
+    report = sync(summer)
+
+    assert report.changed == ["digest"]
+    assert clockwork.rows.get().next_tick_at == datetime(2030, 7, 2, 8, tzinfo=UTC)
+    assert sync(summer).changed == []
+    assert [each.due_at for each in clockwork.promote(datetime(2030, 7, 2, 8, 30, tzinfo=UTC))] == [
+        datetime(2030, 7, 2, 8, tzinfo=UTC)
+    ]
 
 
 def test_only_a_prune_deletes_and_only_what_code_has_declared(

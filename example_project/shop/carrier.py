@@ -17,6 +17,8 @@ class UnknownCountry(Exception):
     """The carrier does not go there."""
 
 
+#: Pages of what the carrier has to offer.
+CATALOGUE_PAGES = 3
 #: What was answered to each idempotency key: the carrier prints no second label for the same one.
 _printed: dict[str, str] = {}
 

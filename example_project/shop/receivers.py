@@ -11,7 +11,7 @@ from django.db.models import F
 from django.dispatch import receiver
 from django.utils import timezone
 
-from django_sked.exceptions import Bury, Reschedule, Retry
+from django_sked.exceptions import Bury, EndRecurrence, Reschedule, Retry
 from django_sked.models import ScheduledMessage
 from django_sked.recurring import recurring
 from django_sked.signals import message_due
@@ -149,6 +149,25 @@ def tell_of_gift_card(sender: type[ScheduledMessage], message: ScheduledMessage,
     mail.send(order.customer.email, subject, f"Dear {order.customer},")
 
 
+@receiver(message_due, event="stock.close")
+def close_warehouse(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    mail.send(STAFF, "The warehouse is closed", "We take stock.")
+
+
+@receiver(message_due, event="stock.count")
+def count_shelf(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> dict[str, int]:
+    """What a receiver returns is kept for those that wait for it."""
+    if message.payload["shelf"] == "top":
+        raise Bury("the ladder is broken")
+    return {"pieces": len(message.payload["shelf"])}
+
+
+@receiver(message_due, event="stock.open")
+def open_warehouse(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    pieces = sum(parent.result["pieces"] for parent in message.parents)
+    mail.send(STAFF, f"The warehouse is open: {pieces} pieces", "All shelves are counted.")
+
+
 @receiver(message_due, event="digest.daily")
 def write_digest(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
     placed = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=1)).count()
@@ -180,3 +199,14 @@ def write_weekly_report(message: ScheduledMessage, **kwargs: Any) -> None:
     """Declared in code: the row is written after `migrate`, and follows what is said here."""
     placed = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=7)).count()
     mail.send(STAFF, "The week in the shop", f"{placed} orders were placed.")
+
+
+@recurring(
+    "catalogue.import", every=timedelta(minutes=5), payload={"page": 1}, stateful=True, misfire="skip", jitter=10
+)
+def import_catalogue(message: ScheduledMessage, **kwargs: Any) -> None:
+    """Page by page, each after the one before it, and never more than one for the time that the shop was closed."""
+    page = message.payload["page"]
+    if page > carrier.CATALOGUE_PAGES:
+        raise EndRecurrence("the catalogue is read")
+    message.next_payload = {"page": page + 1}

@@ -115,6 +115,29 @@ def _plan_gift_card(flow: Flow, order: Order) -> None:
     flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
 
 
+def take_stock(shelves: list[str]) -> Workflow:
+    """Close the warehouse, count all shelves at the same time, and open it again when the last of them is counted."""
+    with workflow("stock-taking") as flow:
+        close = flow.schedule("stock.close")
+        counts = [flow.schedule("stock.count", {"shelf": shelf}) for shelf in shelves]
+        flow.chain(close, counts, flow.schedule("stock.open", queue="mail"))
+    assert flow.workflow is not None
+    return flow.workflow
+
+
+def interrupt_stock_taking(stock_taking: Workflow) -> int:
+    return stock_taking.hold(reason="a delivery has come")
+
+
+def go_on_with_stock_taking(stock_taking: Workflow) -> int:
+    """What was interrupted goes on, and what has failed is tried again."""
+    return stock_taking.resume() + stock_taking.redrive()
+
+
+def give_up_stock_taking(stock_taking: Workflow) -> int:
+    return stock_taking.cancel(reason="not today")
+
+
 def give_more_time(invoice: Invoice, more: timedelta = timedelta(days=7)) -> bool:
     """Move what is still to come; false when there is nothing left to move."""
     with transaction.atomic():
@@ -294,6 +317,24 @@ def repeat_offer(name: str, customer: Customer, *, every: timedelta, times: int)
     return Recurrence.objects.create(
         f"offer.{name}", payload={"customer": customer.pk}, every=every, max_occurrences=times, overlap="skip"
     )
+
+
+def rest_offer(name: str, reason: str) -> bool:
+    return Recurrence.objects.get(name=f"offer.{name}").pause(reason=reason)
+
+
+def go_on_with_offer(name: str) -> bool:
+    return Recurrence.objects.get(name=f"offer.{name}").resume()
+
+
+def offer_at_once(name: str) -> ScheduledMessage:
+    """Besides those that come by themselves."""
+    return Recurrence.objects.get(name=f"offer.{name}").run_now()
+
+
+def make_up_for_offers(name: str, start: datetime, end: datetime) -> list[ScheduledMessage]:
+    """What did not come between these times, two a second."""
+    return Recurrence.objects.get(name=f"offer.{name}").backfill(start, end, rate=2)
 
 
 def invite(customer: Customer, at_local: datetime, timezone: str) -> ScheduledMessage:

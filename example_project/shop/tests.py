@@ -139,6 +139,37 @@ class GiftCardTests(ShopTestCase):
         self.assertContains(page, "gift_card.refund: cancelled; on failure: gift_card.charge")
 
 
+class StockTakingTests(ShopTestCase):
+    """A chain with a part of several messages, and verbs on the whole of it."""
+
+    def test_the_warehouse_opens_when_every_shelf_is_counted(self) -> None:
+        stock_taking = services.take_stock(["left", "right"])
+        self.assertEqual(
+            self.after(0), ["stock.close delivered", *["stock.count delivered"] * 2, "stock.open delivered"]
+        )
+        self.assertEqual(self.subjects(), ["The warehouse is closed", "The warehouse is open: 9 pieces"])
+        self.assertEqual(stock_taking.counts, {Status.DELIVERED: 4})
+
+    def test_it_is_interrupted_and_goes_on(self) -> None:
+        stock_taking = services.take_stock(["left"])
+        self.assertEqual(services.interrupt_stock_taking(stock_taking), 3)
+        self.assertEqual(self.after(0), [])
+        self.assertEqual(services.go_on_with_stock_taking(stock_taking), 3)
+        self.assertEqual(self.after(0), ["stock.close delivered", "stock.count delivered", "stock.open delivered"])
+
+    def test_a_shelf_that_nobody_can_reach_is_counted_another_day(self) -> None:
+        stock_taking = services.take_stock(["top"])
+        self.assertEqual(self.after(0), ["stock.close delivered", "stock.count dead"])
+        self.assertEqual(stock_taking.counts[Status.CANCELLED], 1)
+        services.go_on_with_stock_taking(stock_taking)
+        self.assertEqual(stock_taking.counts, {Status.DELIVERED: 1, Status.SCHEDULED: 1, Status.BLOCKED: 1})
+
+    def test_it_is_given_up(self) -> None:
+        stock_taking = services.take_stock(["left", "right"])
+        self.assertEqual(services.give_up_stock_taking(stock_taking), 4)
+        self.assertEqual(self.after(0), [])
+
+
 class OperationsTests(ShopTestCase):
     """What people ask who look after the shop."""
 
@@ -401,6 +432,27 @@ class RecurrenceTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Our offer: coffee"] * 2)
         recurrence.refresh_from_db()
         self.assertEqual((recurrence.status, recurrence.successes), ("ended", 2))
+
+    def test_the_catalogue_is_read_page_by_page_to_its_end(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        start = timezone.now()
+        for minute in range(0, 60, 5):
+            deliver_due(now=start + timedelta(minutes=minute, seconds=20))
+        recurrence = Recurrence.objects.get(name="catalogue.import")
+        self.assertEqual((recurrence.status, recurrence.reason), ("ended", "the catalogue is read"))
+        self.assertEqual(recurrence.payload, {"page": 4})
+
+    def test_an_offer_rests_goes_on_and_is_made_up_for(self) -> None:
+        services.repeat_offer("tea", self.customer, every=timedelta(hours=1), times=100)
+        self.assertTrue(services.rest_offer("tea", "sold out"))
+        deliver_due(now=timezone.now() + timedelta(hours=5))
+        self.assertEqual(self.subjects(), [])
+        self.assertTrue(services.go_on_with_offer("tea"))
+        services.offer_at_once("tea")
+        deliver_due()
+        self.assertEqual(self.subjects(), ["Our offer: tea"])
+        now = timezone.now()
+        self.assertEqual(len(services.make_up_for_offers("tea", now - timedelta(hours=3), now)), 3)
 
     def test_an_invitation_comes_by_the_clocks_of_the_customer(self) -> None:
         message = services.invite(self.customer, datetime(2030, 7, 1, 9), "Asia/Tokyo")

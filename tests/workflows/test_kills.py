@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connections
 
 from django_sked.models import Dependency
+from django_sked.states import LIVE
 from tests.worker.programs import Project
 from tests.workflows.family import Family
 from tests.workflows.test_large import expected, graph
@@ -75,8 +76,12 @@ def test_every_node_of_a_graph_ends_as_its_conditions_say_whoever_is_killed(stor
     )
     try:
         doomed = [project.script(WORK.format(alias=alias, kill=kill)).end() for kill in kills]
-        whole = project.script(WORK.format(alias=alias, kill=""))
-        assert whole.end() == 0, whole.output
+        # A burst does not wait for what is held by a worker whose lease is still good, though it has just been killed.
+        for _burst in range(5):
+            whole = project.script(WORK.format(alias=alias, kill=""))
+            assert whole.end() == 0, whole.output
+            if not any(store.status(id) in LIVE for id in own):
+                break
     finally:
         project.close()
 

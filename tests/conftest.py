@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connections
 
 from django_sked import pytest_plugin, typed
+from django_sked.backends import message_backends
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +29,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     aliases = ", ".join(f"{alias}={connections[alias].vendor}" for alias in connections)
     stores = ", ".join(alias for alias in settings.SKED if alias not in settings.DATABASES)
     return [f"django: {django.get_version()}, databases: {aliases}, other stores: {stores}"]
+
+
+@pytest.fixture(autouse=True)
+def _empty_memory() -> Iterator[None]:
+    """What a test leaves in memory would be there for the next; databases are rolled back by themselves."""
+    yield
+    message_backends._backends.pop("memory", None)
 
 
 @pytest.fixture

@@ -54,6 +54,21 @@ def more_receivers(request: pytest.FixtureRequest) -> None:
         project.receivers.write_text(project.receivers.read_text() + MORE_RECEIVERS)
 
 
+def is_stopped_between_writes(project: Project, pid: int) -> bool:
+    """Stop a process; where it holds the write lock of the file, let it go on."""
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    connection = sqlite3.connect(project.database, timeout=0)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        os.kill(pid, signal.SIGCONT)
+        return False
+    finally:
+        connection.close()
+    return True
+
+
 def children(program: Program, count: int) -> list[int]:
     """The process ids of the next `count` children to start."""
     return [int(program.wait_for("child_started pid=").rpartition("=")[2]) for _ in range(count)]
@@ -146,7 +161,8 @@ def test_a_child_that_does_not_answer_is_killed_in_the_end(project: Project) -> 
     program = project.start("sked_worker", "--processes", "2")
     pids = children(program, 2)
     assert eventually(lambda: len(workers(project)) == 2)
-    os.kill(pids[0], signal.SIGSTOP)
+    # Not in the middle of a write: stopped there it would keep the file from the other as well.
+    assert eventually(lambda: is_stopped_between_writes(project, pids[0]))
 
     program.send(signal.SIGTERM)
     program.wait_for(f"child_ended pid={pids[1]} by=exit:0")

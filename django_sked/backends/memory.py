@@ -91,7 +91,9 @@ class MemoryBackend(BaseBackend):
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         with self._lock:
-            return self.add(self._ticks.new(messages), on_conflict="ignore")
+            fresh = {message.pk for message in self._ticks.new(messages)}
+            wanted = [message for message in messages if message.pk in fresh or message.pk in self._shelf]
+            return self.add(wanted, on_conflict="ignore")
 
     def _refuse_conflicts(self, messages: Sequence[ScheduledMessage], on_conflict: OnConflict) -> None:
         """All or nothing: whatever could be refused is refused before the first message is stored."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.db import DatabaseError
+
 from django_sked import ticking
 from django_sked.backends import message_backends
 from django_sked.exceptions import RecurrenceChanged
@@ -17,20 +19,28 @@ _COUNTS = ("occurrences", "missed", "skipped", "last_tick_at")
 _RHYTHM = ("trigger", "timezone", "start_at", "end_at")
 
 
+class Unreachable(Exception):
+    """A database cannot be asked whether this declaration has been there."""
+
+
 def former(name: str, using: str, is_ready: Callable[[str], bool]) -> Recurrence | None:
     """The row of this declaration in another database than `using`: one that is in use, else the one that was orphaned
     last. It makes no more ticks from now on; those that it has made are delivered where they are."""
     databases = {Recurrence.objects.database_of(backend) for backend in message_backends.all()} - {using}
-    rows = [
-        row
-        for database in sorted(databases)
-        if is_ready(database)
-        for row in Recurrence.objects.using(database).filter(name=name, is_declared=True)
-    ]
+    rows = [row for database in sorted(databases) for row in _rows(name, database, is_ready)]
     found = max(rows, key=lambda row: (row.orphaned_at is None, row.orphaned_at or row.created_at), default=None)
     if found is not None and found.backend in message_backends:
         found.orphan(cancels=False)
     return found
+
+
+def _rows(name: str, database: str, is_ready: Callable[[str], bool]) -> list[Recurrence]:
+    try:
+        found = Recurrence.objects.using(database).filter(name=name, is_declared=True)
+        return list(found) if is_ready(database) else []
+    except DatabaseError as error:
+        # To begin anew here would be to forget what it has come to there.
+        raise Unreachable(f"The database {database!r} does not say whether it has been there: {error}") from error
 
 
 def take_over(stored: Recurrence, before: Recurrence) -> None:

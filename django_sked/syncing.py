@@ -43,7 +43,7 @@ class Report:
         """What is refused of this recurrence is noted, and ends nothing."""
         try:
             yield
-        except SkedError as error:
+        except (SkedError, relocating.Unreachable) as error:
             logger.error("not_synchronised recurrence=%s reason=%s", name, error)
             self.unsynchronised[name] = str(error)
 

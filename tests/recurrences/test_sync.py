@@ -15,6 +15,7 @@ from django.db.models.signals import post_migrate
 
 from django_sked import civil, clock, recurring, syncing, ticking
 from django_sked.apps import SkedConfig
+from django_sked.backends import message_backends
 from django_sked.exceptions import Misconfigured
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.signals import message_due
@@ -58,8 +59,9 @@ received: list[Any] = []
 
 
 @pytest.fixture
-def sync(clockwork: Clockwork) -> Sync:
-    """Synchronise the database of this backend: a test may use no other."""
+def sync(clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch) -> Sync:
+    """Synchronise the database of this backend, which is the only one then: a test may use no other."""
+    monkeypatch.setattr(message_backends, "all", lambda: [clockwork.backend])
 
     def sync(now: datetime = T0, **options: Any) -> syncing.Report:
         with clock.pretend(now):
@@ -232,6 +234,7 @@ def test_nothing_is_synchronised_while_tests_make_their_databases(clockwork: Clo
     assert not clockwork.rows.exists()
 
 
+@pytest.mark.usefixtures("sync")
 def test_after_migrate_the_code_becomes_rows(
     clockwork: Clockwork, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.test import override_settings
 
 from django_sked import clock, recurring, syncing
@@ -165,6 +166,30 @@ def test_a_changed_rhythm_moves_too(other: str) -> None:
     sync(at(seconds=63))
     assert row_of(other).trigger["interval"] == 90
     assert [seconds(message) for message in run(other, 64, 152)] == [150.0]
+
+
+@pytest.mark.skipif(not ELSEWHERE, reason="a run with one database")
+def test_where_another_database_cannot_be_asked_nothing_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(ELSEWHERE[0], payload=0, stateful=True)
+    sync(T0)
+    declare("default", payload=0, stateful=True)
+    is_ready = syncing.is_ready
+
+    def ask(database: str) -> bool:
+        if database == ELSEWHERE[0]:
+            raise OperationalError("the server is away")
+        return is_ready(database)
+
+    with monkeypatch.context() as context:
+        context.setattr(syncing, "is_ready", ask)
+        report = sync(at(seconds=1), database="default")
+
+    assert "the server is away" in report.unsynchronised["digest"]
+    assert "not_synchronised recurrence=digest" in caplog.text
+    assert not Recurrence.objects.exists()
+    assert sync(at(seconds=2)).changed == ["digest"]
 
 
 def test_a_row_moves_to_an_alias_of_its_database_by_hand_and_to_no_other() -> None:

@@ -50,6 +50,8 @@ def fill(messages: int) -> None:
     ada = Customer.objects.get(email="ada@example.com")
     if not Recurrence.objects.filter(name="offer.coffee").exists():
         services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)
+    if not Recurrence.objects.filter(name=f"offer.advent-{now.year + 1}").exists():
+        services.offer_in_advent(ada, now.year + 1)
     if apps.is_installed("django_sked.contrib.tasks"):
         import_module("shop.tasks").request_statement(ada)
     services.invite(ada, datetime(now.year + 1, 3, 28, 9), "Europe/Berlin")

@@ -20,6 +20,7 @@ from django_sked.typed import TypedMessage
 from shop import carrier, hooks, mail, services
 from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
+from shop.triggers import WorkingMorning
 
 STAFF = "staff@example.com"
 
@@ -210,3 +211,10 @@ def import_catalogue(message: ScheduledMessage, **kwargs: Any) -> None:
     if page > carrier.CATALOGUE_PAGES:
         raise EndRecurrence("the catalogue is read")
     message.next_payload = {"page": page + 1}
+
+
+@recurring("warehouse.pick_list", trigger=WorkingMorning(7), timezone="Europe/Berlin")
+def print_pick_list(message: ScheduledMessage, **kwargs: Any) -> None:
+    """By a trigger of our own, which knows on which days the warehouse works."""
+    open_orders = Order.objects.filter(status=Order.Status.PAID, packed_at=None).count()
+    mail.send(STAFF, "To be packed today", f"{open_orders} orders.")

@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
 from unittest import skipUnless
+from zoneinfo import ZoneInfo
 
 from asgiref.sync import async_to_sync
 from config.settings import sinks
@@ -422,7 +423,7 @@ class RecurrenceTests(ShopTestCase):
         (tick,) = Recurrence.objects.get(name="report.weekly").next_ticks(1)
         self.assertEqual((tick.weekday(), tick.hour), (0, 9))
         deliver_due(now=tick)
-        self.assertEqual(self.subjects(), ["The week in the shop"])
+        self.assertEqual(self.subjects().count("The week in the shop"), 1)
 
     def test_an_offer_is_repeated_so_many_times(self) -> None:
         recurrence = services.repeat_offer("coffee", self.customer, every=DAY, times=2)
@@ -432,6 +433,32 @@ class RecurrenceTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Our offer: coffee"] * 2)
         recurrence.refresh_from_db()
         self.assertEqual((recurrence.status, recurrence.successes), ("ended", 2))
+
+    def test_offers_come_on_the_four_sundays_of_advent_and_on_no_other(self) -> None:
+        berlin = ZoneInfo("Europe/Berlin")
+        with freeze(datetime(2030, 11, 1, tzinfo=UTC)) as time:
+            recurrence = services.offer_in_advent(self.customer, 2030)
+            sundays = [datetime(2030, 12, day, 16, tzinfo=berlin) for day in (1, 8, 15, 22)]
+            self.assertEqual(recurrence.next_ticks(5), sundays)
+            for day in range(90):
+                time.move_to(datetime(2030, 11, 1, 18, tzinfo=UTC) + day * DAY)
+                deliver_due()
+        self.assertEqual(self.subjects(), ["Our offer: advent"] * 4)
+        recurrence.refresh_from_db()
+        self.assertEqual((recurrence.status, recurrence.successes), ("ended", 4))
+
+    def test_the_pick_list_comes_on_working_mornings_only(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        recurrence = Recurrence.objects.get(name="warehouse.pick_list")
+        self.assertEqual(recurrence.trigger, {"kind": "shop.working-morning", "hour": 7})
+        self.assertEqual(recurrence.explain(), "At 07:00 on each working day, Europe/Berlin")
+        # From the Friday before Christmas: a week end, two days, the holidays.
+        friday = datetime(2030, 12, 20, 7, tzinfo=ZoneInfo("Europe/Berlin"))
+        days = [tick.day for tick in recurrence.next_ticks(4, after=friday)]
+        self.assertEqual(days, [23, 24, 27, 30])
+        with freeze(recurrence.next_ticks(1)[0]):
+            deliver_due()
+        self.assertEqual(self.subjects().count("To be packed today"), 1)
 
     def test_the_catalogue_is_read_page_by_page_to_its_end(self) -> None:
         call_command("sked_sync", stdout=StringIO())

@@ -267,7 +267,10 @@ def _is_like(item: dict[Any, Any], last: dict[str, Any]) -> bool:
     if len(item) != len(last):
         return False
     for name, value in item.items():
-        if value is not last.get(name, _MISSING) and (name != "payload" or name not in last):
+        if name == "payload":
+            if name not in last:
+                return False
+        elif value is not last.get(name, _MISSING):
             return False
     return True
 

@@ -6,7 +6,8 @@ In the binary format, as the server takes a sixth longer to read rows as text, a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from operator import attrgetter
@@ -14,9 +15,10 @@ from typing import Any
 
 from django.db import DataError, connections
 
-from django_sked import payloads
+from django_sked import garbage, payloads
 from django_sked.backends.database.columns import AnyField, Columns, Prepare, are_same, needed
 from django_sked.models import ScheduledMessage
+from django_sked.series import VARYING, Series
 
 #: Rows that are made ready while the server takes in those before them.
 CHUNK = 200
@@ -40,47 +42,64 @@ def copy(using: str, messages: Sequence[ScheduledMessage]) -> int:
     To be called in a transaction or savepoint of its own: raises IntegrityError when a key or id is taken, DataError
     when a number is out of the range of its column, and NotSupportedError where rows are subject to row-level security.
     """
-    connection = connections[using]
-    connection.validate_no_broken_transaction()
     columns = needed(messages)
-    names = ", ".join(f'"{field.column}"' for field in [*columns.fields, *columns.constants])
-    sql = f'COPY "{_TABLE}" ({names}) FROM STDIN (FORMAT binary)'
-    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(sql) as rows:
-        for chunk in _chunks(columns, messages):
-            rows.write(chunk)
+    with _copying(using, columns) as write:
+        for start in range(0, len(messages), CHUNK):
+            write(_rows(columns, messages[start : start + CHUNK]))
     return len(messages)
 
 
-def _chunks(columns: Columns, messages: Sequence[ScheduledMessage]) -> Iterator[bytes]:
-    head = struct.pack(">h", len(columns.fields) + len(columns.constants))
-    tail = _constants(columns.constants)
-    yield _BEGIN
-    try:
-        for start in range(0, len(messages), CHUNK):
-            yield _rows(head, columns.fields, tail, messages[start : start + CHUNK])
-    except struct.error as error:
-        raise DataError(str(error)) from error
-    yield _END
+def copy_series(using: str, series: Series) -> list[ScheduledMessage]:
+    """The same for messages that are built meanwhile; returns them. Raises what `Series.chunks` does as well."""
+    chunks = series.chunks(CHUNK)
+    first = next(chunks)
+    columns = needed(first[:1])
+    stored: list[ScheduledMessage] = []
+    # Not before the server has begun, which may wait for a lock.
+    with _copying(using, columns) as write, garbage.left_alone():
+        for chunk in chain([first], chunks):
+            write(_rows(columns, chunk, VARYING))
+            stored += chunk
+    return stored
 
 
-def _rows(head: bytes, fields: Iterable[AnyField], tail: bytes, messages: Sequence[ScheduledMessage]) -> bytes:
-    """Most columns have the same value in all rows: these are made ready once, together with their neighbours."""
+@contextmanager
+def _copying(using: str, columns: Columns) -> Iterator[Callable[[bytes], None]]:
+    connection = connections[using]
+    connection.validate_no_broken_transaction()
+    names = ", ".join(f'"{field.column}"' for field in [*columns.fields, *columns.constants])
+    sql = f'COPY "{_TABLE}" ({names}) FROM STDIN (FORMAT binary)'
+    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(sql) as rows:
+        rows.write(_BEGIN)
+        try:
+            yield rows.write
+        except struct.error as error:
+            raise DataError(str(error)) from error
+        rows.write(_END)
+
+
+def _rows(columns: Columns, messages: Sequence[ScheduledMessage], varying: Collection[str] | None = None) -> bytes:
+    """Most columns have the same value in all rows: these are made ready once, together with their neighbours.
+
+    Where it is known which do not, the others are not looked at.
+    """
     parts: list[Iterable[bytes]] = []
-    same = head
-    for field in fields:
+    same = struct.pack(">h", len(columns.fields) + len(columns.constants))
+    for field in columns.fields:
         pack = _packed(field)
-        column = list(map(attrgetter(field.attname), messages))
-        if are_same(column, field):
+        is_known = varying is not None and field.attname not in varying
+        column = list(map(attrgetter(field.attname), messages[:1] if is_known else messages))
+        if is_known or (varying is None and are_same(column, field)):
             same += _NULL if column[0] is None else pack(column[0])
         else:
             parts += [repeat(same), [_NULL if value is None else pack(value) for value in column]]
             same = b""
-    parts.append(repeat(same + tail, len(messages)))
+    parts.append(repeat(same + _constants(columns), len(messages)))
     return b"".join(chain.from_iterable(zip(*parts, strict=False)))
 
 
-def _constants(constants: Mapping[AnyField, Any]) -> bytes:
-    return b"".join(_packed(field)(value) for field, value in constants.items())
+def _constants(columns: Columns) -> bytes:
+    return b"".join(_packed(field)(value) for field, value in columns.constants.items())
 
 
 def _packed(field: AnyField) -> Prepare:

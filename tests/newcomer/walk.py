@@ -41,8 +41,9 @@ class Newcomer:
         for step in steps(PAGE):
             if step.heading in DATABASES.values() and step.heading != self._heading:
                 continue
-            self._mark(step.heading)
             self._read(step)
+            self._look()
+            self._mark(step.heading)
             self._do(step)
             self._look()
 

@@ -81,7 +81,7 @@ class Details(Relations, Columns):
     def created(self, message: ScheduledMessage) -> str:
         return times.shown(message.created_at, message.backend.now())
 
-    @admin.display(description=gettext_lazy("finished"))
+    @admin.display(description=gettext_lazy("finished"), ordering="finished_at")
     def finished(self, message: ScheduledMessage) -> str:
         return times.shown(message.finished_at, message.backend.now())
 

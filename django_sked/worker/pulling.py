@@ -65,12 +65,19 @@ class Delivery:
 
     def wait(self) -> Any:
         """Returns what a receiver would have returned."""
-        try:
-            while not self._silence.acquire(timeout=REACHABLE):
-                pass
-        except AttemptTimedOut as late:
-            if self._say(late):
-                raise
+        while not self._silence.acquire(timeout=REACHABLE):
+            pass
+        return self._answered()
+
+    def time_is_up(self, late: AttemptTimedOut) -> Any:
+        """Wherever that was raised in the thread that waits: what the loop was told has been taken counts.
+
+        Returns what a receiver would have returned; raises `late` when nothing was said in time.
+        """
+        self._say(late)
+        return self._answered()
+
+    def _answered(self) -> Any:
         error, result = self._said[0]
         if error is not None:
             raise error

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.db import connections, models, router, transaction
+from django.db import connections, router, transaction
 
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
@@ -23,6 +23,7 @@ from django_sked.backends.database import (
     checking,
     copying,
     errors,
+    kinds,
     settling,
     sweeping,
     threads,
@@ -164,22 +165,7 @@ class DatabaseBackend(BaseBackend):
         return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
 
     def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
-        """See `BaseBackend.kinds`. With `most` only scheduled messages, by the index of claims: none of the others has
-        one that leads to the first of them."""
-        if most is None:
-            pending = rows_of(self.database).filter(status__in=PENDING)
-            counted = pending.order_by().values_list("event", "schema_version").annotate(number=models.Count("pk"))
-            return Counter({(event, version): number for event, version, number in counted}), True
-        found: Counter[tuple[str, int]] = Counter()
-        parts = [(queue, band) for queue in self.queues() for band in self._claiming.bands(queue)]
-        is_all = True
-        for queue, band in parts:
-            share = max(1, most // len(parts))
-            rows = self._claiming.scheduled.filter(queue=queue, priority=band).order_by("next_at", "id")
-            kinds = list(rows.values_list("event", "schema_version")[: share + 1])
-            found.update(kinds[:share])
-            is_all = is_all and len(kinds) <= share
-        return found, is_all
+        return kinds.kinds(self.database, self._claiming, most)
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -75,8 +75,8 @@ class Dispatcher:
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
         self.hooks = hooks.of(backend.options.around_delivery)
         self._results = Results(backend.options.max_result_bytes)
-        #: What the receivers running now were given, by id and token.
-        self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
+        #: What the receivers running now were given, beside what was claimed; by the identity of the former.
+        self._shown: dict[int, tuple[ScheduledMessage, ScheduledMessage]] = {}
 
     def dispatch(self, message: ScheduledMessage) -> Outcome | None:
         """Call every receiver that has not been satisfied yet; the outcome says what is to be written.
@@ -100,8 +100,8 @@ class Dispatcher:
 
     def request_cancel(self, tokens: Mapping[UUID, int]) -> None:
         """Let receivers that run now, under these tokens, see that their message shall be cancelled."""
-        for claim in tokens.items():
-            if (shown := self._shown.get(claim)) is not None:
+        for message, shown in list(self._shown.values()) if tokens else ():
+            if tokens.get(message.id) == message.token:
                 shown.cancel_requested = True
 
     def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
@@ -109,7 +109,9 @@ class Dispatcher:
         attempt.satisfied = dict(message.delivered_to)
         if len(receivers) > 1 or attempt.satisfied:
             attempt.is_for_several = True
-        wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
+        wanted: Sequence[Receiver] = receivers
+        if attempt.satisfied:
+            wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         if typed.known and (refused := self._decode(attempt, wanted)) is not None:
             return refused
         for receiver in wanted:
@@ -142,7 +144,7 @@ class Dispatcher:
                     attempt.was_interrupted = False
         return self._answers.conclude(attempt)
 
-    def _decode(self, attempt: Attempt, wanted: list[Receiver]) -> Outcome | None:
+    def _decode(self, attempt: Attempt, wanted: Sequence[Receiver]) -> Outcome | None:
         """Make the instance that the first receiver gets; what is to be written when the payload fits no type."""
         message = attempt.message
         if not any(message.event in receiver.typed_events for receiver in wanted):
@@ -223,8 +225,7 @@ class Dispatcher:
             function = partial(self.hooks.call, shown, function)
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
         context = signals._current.set(shown)
-        claim = (attempt.message.id, attempt.message.token)
-        self._shown[claim] = shown
+        self._shown[id(shown)] = attempt.message, shown
         try:
             failpoints.hit("dispatch.during")
             if receiver.is_async:
@@ -247,7 +248,7 @@ class Dispatcher:
                 error.args = (_had(timeout),)
             raise
         finally:
-            self._shown.pop(claim, None)
+            self._shown.pop(id(shown), None)
             signals._current.reset(context)
 
     def _call_async(
@@ -331,8 +332,7 @@ def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMes
     """
     message = attempt.message
     shown = ScheduledMessage.__new__(ScheduledMessage)
-    values = shown.__dict__
-    values.update(message.__dict__)
+    values = shown.__dict__ = message.__dict__.copy()
     values["_state"] = state = ModelState()
     state.adding, state.db = message._state.adding, message._state.db
     values["attempt"] = message.attempt + 1

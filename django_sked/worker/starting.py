@@ -78,8 +78,12 @@ class Starter:
         leases = self._leases
         if not leases.may_start() or message._term != leases.term:
             return False
-        # A claim that was under way when a stop was asked for still brings messages.
-        return has_begun or not (self._is_stopping() or leases.cancel_requested.get(message.id) == message.token)
+        if has_begun:
+            return True
+        # Mostly empty, and the hash of a UUID takes longer than to see that. A claim that was under way when a stop was
+        # asked for still brings messages.
+        cancelled = leases.cancel_requested
+        return not (self._is_stopping() or (cancelled and cancelled.get(message.id) == message.token))
 
     def forget(self, message: ScheduledMessage) -> None:
         # What was lost may have been claimed here again, which is to be kept. And what is still to be settled is not

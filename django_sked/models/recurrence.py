@@ -131,6 +131,7 @@ class Recurrence(models.Model):
 
     @property
     def zone(self) -> ZoneInfo:
+        """The time zone of its ticks; raises InvalidMessage when this machine does not know it."""
         return civil.zone(self.timezone)
 
     @property
@@ -315,6 +316,7 @@ class Recurrence(models.Model):
                 store.change_one(id, Cancel(reason=reason))
 
     def open_ids(self) -> list[uuid.UUID]:
+        """The messages of it that have not finished, as far as it has looked."""
         return [uuid.UUID(text) for text in self.open]
 
     def _change(self, change: Callable[[Self], dict[str, Any]]) -> bool:

@@ -28,6 +28,7 @@ from django_sked.criteria import Criteria
 from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
+from django_sked.series import Series
 from django_sked.states import PENDING, Answer
 from django_sked.verbs import Verb
 
@@ -112,6 +113,18 @@ class BaseBackend(ABC):
         Returns, in the same order, each message as stored, or in its place the one that holds its key or id already
         (`ignore`); sets `was_created` on each. Raises IdInUse or KeyInUse (`error`), and BackendFull.
         """
+
+    @property
+    def takes_series(self) -> bool:
+        """Is `add_series` quicker than `add`?"""
+        return False
+
+    def add_series(self, series: Series) -> list[ScheduledMessage] | None:
+        """Store all messages of a series or none, while they are built; None when they have to be added by `add`.
+
+        Raises InvalidMessage for the first one that is wrong; then nothing was stored.
+        """
+        return None
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         """Store the messages of ticks of a recurrence, each at most once: their ids are made of recurrence and tick.

@@ -90,7 +90,9 @@ class MemoryBackend(BaseBackend):
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         with self._lock:
-            return self.add(self._ticks.new(messages), on_conflict="ignore")
+            fresh = {message.pk for message in self._ticks.new(messages)}
+            wanted = [message for message in messages if message.pk in fresh or message.pk in self._shelf]
+            return self.add(wanted, on_conflict="ignore")
 
     def _add_one(
         self, message: ScheduledMessage, on_conflict: OnConflict, replaced: list[ScheduledMessage]

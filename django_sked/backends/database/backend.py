@@ -21,6 +21,7 @@ from django_sked.backends.database import (
     backlog,
     changing,
     checking,
+    copying,
     errors,
     kinds,
     settling,
@@ -43,6 +44,7 @@ from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.scheduling import OnConflict
+from django_sked.series import Series
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
@@ -108,6 +110,17 @@ class DatabaseBackend(BaseBackend):
         if on_conflict == "replace":
             keys = [message.key for message in stored if message.key is not None]
             self.tell(message_cancelled, rows_of(self.database).filter(key__in=keys, **_cancelled_at(now)))
+        return stored
+
+    @property
+    def takes_series(self) -> bool:
+        return copying.can_copy(self.database)
+
+    def add_series(self, series: Series) -> list[ScheduledMessage] | None:
+        stored = adding.add_series(self.database, series)
+        if stored is not None:
+            self._wakeups.added(stored[:1], self.now())  # all have the same queue and time
+            self.tell(message_scheduled, stored)
         return stored
 
     # Read

@@ -56,6 +56,7 @@ class Receiver:
         return self._reference()
 
     def takes(self, event: str) -> bool:
+        """Is it one of its events, or does one of its globs match?"""
         return any(pattern == event or fnmatchcase(event, pattern) for pattern in self.events)
 
 

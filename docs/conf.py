@@ -20,6 +20,9 @@ nitpicky = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
+# The development server of the tutorial.
+linkcheck_ignore = [r"http://127\.0\.0\.1"]
+
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False

@@ -130,6 +130,7 @@ class Recurrence(models.Model):
 
     @property
     def zone(self) -> ZoneInfo:
+        """The time zone of its ticks; raises InvalidMessage when this machine does not know it."""
         return civil.zone(self.timezone)
 
     @property

@@ -18,6 +18,7 @@ from django_sked.signals import message_due
 from django_sked.states import Status
 from django_sked.typed import TypedMessage
 from shop import carrier, hooks, mail, services
+from shop.calendars import BankDays
 from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
 from shop.triggers import WorkingMorning
@@ -200,6 +201,13 @@ def write_weekly_report(message: ScheduledMessage, **kwargs: Any) -> None:
     """Declared in code: the row is written after `migrate`, and follows what is said here."""
     placed = Order.objects.filter(placed_at__gte=timezone.now() - timedelta(days=7)).count()
     mail.send(STAFF, "The week in the shop", f"{placed} orders were placed.")
+
+
+@recurring("invoices.balance", trigger=BankDays(18), timezone="Europe/Berlin", queue="reports")
+def write_balance(message: ScheduledMessage, **kwargs: Any) -> None:
+    """At the end of each day on which money may have come."""
+    unpaid = Invoice.objects.filter(paid_at=None).count()
+    mail.send(STAFF, "Unpaid invoices", f"{unpaid} invoices are unpaid.")
 
 
 @recurring(

@@ -28,6 +28,7 @@ from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
 from shop import carrier, services
+from shop.calendars import BankDays
 from shop.models import Customer, Email, Invoice, Order
 
 DAY = timedelta(days=1)
@@ -424,6 +425,17 @@ class RecurrenceTests(ShopTestCase):
         self.assertEqual((tick.weekday(), tick.hour), (0, 9))
         deliver_due(now=tick)
         self.assertEqual(self.subjects().count("The week in the shop"), 1)
+
+    def test_the_balance_is_written_on_bank_days(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        recurrence = Recurrence.objects.get(name="invoices.balance")
+        self.assertEqual(recurrence.explain(), "At 18:00 on bank days, Europe/Berlin")
+        (tick,) = recurrence.next_ticks(1)
+        self.assertLess(tick.weekday(), 5)
+        christmas_eve = datetime(2026, 12, 24, 18, tzinfo=UTC)
+        self.assertEqual(BankDays(18).next_after(christmas_eve), datetime(2026, 12, 28, 18, tzinfo=UTC))
+        deliver_due(now=tick)
+        self.assertIn("Unpaid invoices", self.subjects())
 
     def test_an_offer_is_repeated_so_many_times(self) -> None:
         recurrence = services.repeat_offer("coffee", self.customer, every=DAY, times=2)

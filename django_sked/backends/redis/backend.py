@@ -85,6 +85,7 @@ class RedisBackend(BaseBackend):
         return instant(self.scripts.call("read")[0])
 
     def is_postponing(self) -> bool:
+        """Is this thread inside a transaction, so that writes wait for its commit?"""
         return committing.is_open(self.redis_options.transaction_database)
 
     def postpone(self, step: str, action: Callable[[], object]) -> bool:

@@ -174,16 +174,20 @@ class Settler(Part):
             self._stopping = True
             self._condition.notify_all()
 
-    def finish(self, seconds: Callable[[], float]) -> None:
-        """Write what is there, then end; waits for that, as long as `seconds` says by then."""
+    def finish(self, seconds: Callable[[], float]) -> int:
+        """Write what is there, then end; waits for that, as long as `seconds` says by then.
+
+        Returns how many outcomes were not written: their messages stay claimed, and are rescued once the lease has
+        run out.
+        """
         self.close()
         begun = clock.monotonic()
         while self.is_alive():
             if clock.monotonic() - begun >= seconds():
-                # They stay claimed, and are rescued once the lease has run out.
-                logger.error("unsettled messages=%s", self.unsettled)
-                return
+                logger.error("unsettled messages=%s", unsettled := self.unsettled)
+                return unsettled
             self.join(0.1)
+        return 0
 
     def work(self) -> None:
         is_prepared = False

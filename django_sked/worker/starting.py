@@ -46,13 +46,21 @@ class Starter:
         #: Where a loop of your own takes the messages, one at a time.
         self.handover: Handover | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Is there a loop that takes no message for the time being?"""
+        return self.handover is not None and self.handover.is_behind
+
     def deliver(self, message: ScheduledMessage) -> None:
         try:
             if self.handover is None:
                 self._start_or_release(message)
             else:
-                with self.handover.turn():
-                    self._start_or_release(message)
+                with self.handover.turn() as has_come:
+                    if has_come:
+                        self._start_or_release(message)
+                    else:
+                        self._release([message])
         except BaseException:
             # Ours to mend, as when memory has run out: forget it, and it is released as a claim we do not know of.
             self.forget(message)

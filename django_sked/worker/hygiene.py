@@ -127,6 +127,10 @@ def _is_in_transaction(connection: Any) -> bool:
 def _drop(connection: Any) -> None:
     """Close it and forget its wrapper: one that was closed inside `atomic()` could never be used again."""
     try:
+        raw = connection.connection
+        if getattr(raw, "_pool", None) is not None:
+            # psycopg's pool would hand it on, session and all, to whoever comes next; one that is closed it replaces.
+            raw.pgconn.finish()
         connection.close()
     except Exception as error:
         logger.warning("connection_not_closed database=%s error=%s", connection.alias, type(error).__name__)

@@ -110,9 +110,6 @@ def deliver(store: Store, **options: Any) -> None:
 def test_the_next_message_on_the_thread_finds_a_good_connection(
     memory: Store, receive: Callable[..., Any], alias: str, misdeed: Callable[[str], None]
 ) -> None:
-    if misdeed is begins_by_hand and connections[alias].vendor == "mysql":
-        pytest.skip("this driver does not say whether a transaction is open")
-
     def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
         if message.payload == 0:
             misdeed(alias)
@@ -152,6 +149,33 @@ def test_the_next_message_on_the_thread_finds_a_good_connection(
 )
 def test_which_statements_are_taken_to_change_a_session(statement: str, changes: bool) -> None:
     assert hygiene.changes_session(statement) is changes
+
+
+@pytest.mark.parametrize(
+    ("statement", "opens"),
+    [
+        ("BEGIN", True),
+        ("\n  Start  Transaction READ ONLY", True),
+        ("/* by hand */ -- really\n# and truly\nstart transaction", True),
+        ("begin;", True),
+        ("SET autocommit = 0", True),
+        ("/* a remark */ SET SESSION autocommit = 0", True),
+        ("XA START 'x'", True),
+        ("beginning", False),
+        ("SELECT 'start transaction'", False),
+        ("/* start transaction", False),
+        ("", False),
+    ],
+)
+def test_which_statements_are_taken_to_open_a_transaction_of_which_a_driver_for_mysql_does_not_tell(
+    statement: str, opens: bool
+) -> None:
+    assert hygiene.changes_session(statement, "mysql") is opens
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "START TRANSACTION"])
+def test_those_of_other_databases_tell_and_their_transactions_may_end_by_hand(statement: str) -> None:
+    assert not hygiene.changes_session(statement, "postgresql")
 
 
 @pytest.mark.parametrize("alias", [alias for alias in SQL_DATABASES if connections[alias].vendor == "postgresql"])

@@ -313,6 +313,11 @@ class BaseBackend(ABC):
         """
         raise NotImplementedError
 
+    def read_back(self, id: UUID) -> ScheduledMessage:
+        """The message as a `receiver_transaction` has left it that was cut off: it may still be about to commit, and is
+        waited for. Raises DoesNotExist."""
+        return self.find(id=id)
+
     def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
         """Note how far claimed messages are: id -> (token, percent), each only while its token is the message's.
 

@@ -252,6 +252,13 @@ class BaseBackend(ABC):
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         """Do it to each of these messages that allows it; returns how many changed."""
 
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        """Encrypt anew, by the first key, what these pending messages carry; returns of how many.
+
+        Nothing that somebody changes at the same moment is lost. What no key here opens stays as it is.
+        """
+        return 0
+
     # The worker's lease
 
     @abstractmethod

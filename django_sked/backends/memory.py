@@ -28,6 +28,7 @@ from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
+from django_sked.sealing import SEALED, is_unopened
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
@@ -46,7 +47,7 @@ class MemoryBackend(BaseBackend):
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
         self._lock = threading.RLock()
-        self._shelf = Shelf()
+        self._shelf = Shelf(self.options.payload_cipher)
         self._leases: dict[UUID, datetime] = {}
         # Where the workers with a lease are, or were.
         self._places: dict[UUID | None, tuple[str, int]] = {}
@@ -228,6 +229,16 @@ class MemoryBackend(BaseBackend):
             self._wake()
         if isinstance(verb, Cancel | Reschedule):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
+
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        with self._lock:
+            pending = [message for message in self._shelf.copies(ids) if message.status in PENDING]
+            carrying = [
+                m for m in pending if not is_unopened(m) and any(getattr(m, name) is not None for name in SEALED)
+            ]
+            for message in carrying:
+                self._shelf.write(self._shelf[message.pk], {name: getattr(message, name) for name in SEALED})
+            return len(carrying)
 
     # The worker's lease
 

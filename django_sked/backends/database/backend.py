@@ -209,6 +209,9 @@ class DatabaseBackend(BaseBackend):
             self._tell_changed(ids, verb, now)
         return changed
 
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        return changing.seal_anew(self.database, ids)
+
     def _tell_changed(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> None:
         """Cancelled and rescheduled messages are read again for their listeners, if there are any."""
         rows = rows_of(self.database).filter(pk__in=ids)

@@ -11,8 +11,11 @@ from typing import Any
 from django.db import connections
 
 from django_sked import payloads
+from django_sked.backends import message_backends
 from django_sked.backends.database.columns import AnyField, Prepare, needed, prepared
 from django_sked.models import ScheduledMessage
+from django_sked.models.sealed import SealedField
+from django_sked.sealing import Seal
 
 #: Rows that are made ready while the server takes in those before them.
 CHUNK = 200
@@ -39,7 +42,8 @@ def copy(using: str, messages: Sequence[ScheduledMessage]) -> int:
     columns = needed(messages)
     names = ", ".join(f'"{field.column}"' for field in [*columns.fields, *columns.constants])
     end = "".join(f"\t{_copied(field)(value)}" for field, value in columns.constants.items()) + "\n"
-    copied = [(field, _copied(field)) for field in columns.fields]
+    seal = message_backends.seal_of(using)
+    copied = [(field, sealing(field, _copied(field), seal)) for field in columns.fields]
     sql = f'COPY "{_TABLE}" ({names}) FROM STDIN'
     with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(sql) as lines:
         for start in range(0, len(messages), CHUNK):
@@ -52,6 +56,11 @@ def copy(using: str, messages: Sequence[ScheduledMessage]) -> int:
 def text_of(field: AnyField) -> Prepare:
     """How a value of this field is written for PostgreSQL to read."""
     return _TEXTS[field.get_internal_type()]
+
+
+def sealing(field: AnyField, prepare: Prepare, seal: Seal | None) -> Prepare:
+    """The same, of what is stored encrypted."""
+    return prepare if seal is None or not isinstance(field, SealedField) else lambda value: prepare(seal(value))
 
 
 def _copied(field: AnyField) -> Prepare:

@@ -12,8 +12,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
 from django_sked import payloads
+from django_sked.backends import message_backends
 from django_sked.backends.database.columns import ALL, LEAST, USUAL, Columns, Prepare, needed, prepared
-from django_sked.backends.database.copying import text_of
+from django_sked.backends.database.copying import sealing, text_of
 from django_sked.models import ScheduledMessage
 
 _TEXTS = {columns: [text_of(field) for field in columns.fields] for columns in (ALL, USUAL, LEAST)}
@@ -57,7 +58,10 @@ def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: list[Any]) -
 
 def _prepares(connection: BaseDatabaseWrapper, columns: Columns) -> list[Prepare]:
     if connection.vendor == "postgresql":
-        return _TEXTS[columns]
+        seal = message_backends.seal_of(connection.alias)
+        if seal is None:
+            return _TEXTS[columns]
+        return [sealing(*pair, seal) for pair in zip(columns.fields, _TEXTS[columns], strict=True)]
     return [partial(field.get_db_prep_save, connection=connection) for field in columns.fields]
 
 

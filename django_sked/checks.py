@@ -6,7 +6,7 @@ W001 SQLite settings · W002 (--deploy) messages in memory · W003 the default b
 W004 a store that does not answer · W005 the isolation level of MySQL and MariaDB · E009 a Redis that is too old ·
 E010, W007 one that may evict messages · W008 one that may lose them ·
 E011 a declared recurrence that cannot be stored · W009 no time zones ·
-E040 a hook around deliveries that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
+E040 a hook around deliveries that is none · E042 a cipher that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
 W010, W011 (--database) stored recurrences that come to nothing here.
 """
 
@@ -46,7 +46,7 @@ def check_backends(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     for alias in aliases:
         try:
             backend = message_backends[alias]
-            found += backend.check() + _hooks(backend)
+            found += backend.check() + _hooks(backend) + _cipher(backend)
             backends.append(backend)
         except Misconfigured as error:
             found.append(Error(str(error), id="django_sked.E002"))
@@ -58,6 +58,17 @@ def _hooks(backend: BaseBackend) -> list[CheckMessage]:
         Hooks(backend.options.around_delivery)
     except InvalidBackend as error:
         return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}", id="django_sked.E040")]
+    return []
+
+
+def _cipher(backend: BaseBackend) -> list[CheckMessage]:
+    """Keys have been looked at with the setting."""
+    seal = backend.options.payload_cipher
+    try:
+        if seal is not None:
+            seal.cipher  # noqa: B018
+    except InvalidBackend as error:
+        return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}.", id="django_sked.E042")]
     return []
 
 

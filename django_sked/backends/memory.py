@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import router
 
 from django_sked import arguments
+from django_sked.backends import message_backends
 from django_sked.backends.base import STORED, BaseBackend, Settled
 from django_sked.backends.changes import assignments
 from django_sked.backends.query import MessageQuery
@@ -231,14 +232,14 @@ class MemoryBackend(BaseBackend):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
 
     def seal_anew(self, ids: Sequence[UUID]) -> int:
+        done = 0
         with self._lock:
-            pending = [message for message in self._shelf.copies(ids) if message.status in PENDING]
-            carrying = [
-                m for m in pending if not is_unopened(m) and any(getattr(m, name) is not None for name in SEALED)
-            ]
-            for message in carrying:
-                self._shelf.write(self._shelf[message.pk], {name: getattr(message, name) for name in SEALED})
-            return len(carrying)
+            for message in self._shelf.copies(ids):
+                values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
+                if message.status in PENDING and values and not is_unopened(message):
+                    self._shelf.write(self._shelf[message.pk], values)
+                    done += 1
+        return done
 
     # The worker's lease
 
@@ -311,7 +312,7 @@ class MemoryBackend(BaseBackend):
                 if message.status != Status.CLAIMED:
                     settled.repeated[outcome.id] = {name: getattr(message, name) for name in STORED}
                     continue
-                row = Row(**{name: getattr(message, name) for name in Row.__slots__})
+                row = Row(**{name: message_backends.opened(getattr(message, name)) for name in Row.__slots__})
                 settled.written[outcome.id] = fields = written(outcome, row, at)
                 others += self._end(message, fields, at)
                 self._delete_at_once([message])

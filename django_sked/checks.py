@@ -6,7 +6,8 @@ W001 SQLite settings · W002 (--deploy) messages in memory · W003 the default b
 W004 a store that does not answer · W005 the isolation level of MySQL and MariaDB · E009 a Redis that is too old ·
 E010, W007 one that may evict messages · W008 one that may lose them ·
 E011 a declared recurrence that cannot be stored · W009 no time zones ·
-E040 a hook around deliveries that is none · E042 a cipher that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
+E040 a hook around deliveries that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
+E042 a cipher that is none ·
 W010, W011 (--database) stored recurrences that come to nothing here.
 """
 

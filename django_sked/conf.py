@@ -23,6 +23,7 @@ from django.conf import settings
 
 from django_sked import arguments
 from django_sked.exceptions import InvalidBackend, SkedError
+from django_sked.redaction import Redaction
 from django_sked.retry import Exponential, RetryPolicy
 from django_sked.sealing import Seal
 from django_sked.states import FINISHED, Status
@@ -78,6 +79,13 @@ def _paths(value: object) -> tuple[str, ...]:
 
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def _patterns(value: object) -> Redaction:
+    good = isinstance(value, list | tuple) and all(isinstance(each, str) and each.strip(". ") for each in value)
+    if not good:
+        raise InvalidBackend(f"must be a list of patterns such as '*password*' and 'card.*', not {value!r}")
+    return Redaction(tuple(value))  # type: ignore[arg-type]
 
 
 def _seal(value: object) -> Seal | None:
@@ -152,6 +160,8 @@ class Options:
     #: Dotted paths of context managers around each call of a receiver, the outermost first.
     around_delivery: tuple[str, ...] = _option(_paths, default=())
     retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
+    #: Patterns of keys and dotted paths whose values are shown to nobody but receivers.
+    redact: Redaction = _option(_patterns, default=Redaction())
     #: Fernet keys, of which the first encrypts and all decrypt, or a dotted path of a cipher.
     payload_cipher: Seal | None = _option(_seal, default=None, repr=False)
 

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin.actions import ACTIONS, Action
+from django_sked.admin.actions import ACTIONS, Action, may_edit
 from django_sked.admin.applying import Messages, apply
 from django_sked.admin.forms import EditForm, VerbForm
 from django_sked.admin.lists import CAP, capped_count
@@ -117,7 +117,8 @@ class Verbs(Places):
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
         asks = action.asks or _is_across(request)
-        options: dict[str, Any] = {"backend": backend, "with_payload": self.has_payload_permission(request)}
+        options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
+        options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
         if options["with_payload"] and issubclass(action.form, EditForm):
             options["message"] = _only(queryset)
         if asks and ANSWERED not in request.POST:

@@ -123,6 +123,7 @@ class ScheduledMessage(models.Model):
         permissions = [
             ("cancel_scheduledmessage", _("Can cancel scheduled messages")),
             ("reschedule_scheduledmessage", _("Can reschedule scheduled messages")),
+            ("edit_scheduledmessage", _("Can change the payload of scheduled messages")),
             ("make_due_scheduledmessage", _("Can make scheduled messages due")),
             ("hold_scheduledmessage", _("Can hold scheduled messages")),
             ("resume_scheduledmessage", _("Can resume held messages")),
@@ -202,6 +203,10 @@ class ScheduledMessage(models.Model):
         if self.backend_alias is not None:
             return message_backends[self.backend_alias]
         return message_backends.of_database(self._state.db)
+
+    def without_secrets(self) -> Self:
+        """A copy to be shown, without what the setting `redact` hides; itself where there is nothing to hide."""
+        return self.backend.options.redact.without_secrets(self)  # type: ignore[return-value]
 
     @property
     def is_live(self) -> bool:

@@ -60,9 +60,9 @@ class _Inside(KeyTransform):
 @cache
 def _refused_where_sealed(lookup: Any) -> Any:
     class Refused(lookup):  # type: ignore[misc]
-        def process_lhs(self, compiler: Any, connection: BaseDatabaseWrapper, lhs: Any = None) -> Any:
+        def process_lhs(self, compiler: Any, connection: BaseDatabaseWrapper, *lhs: Any) -> Any:
             _refuse(connection)
-            return super().process_lhs(compiler, connection, lhs)
+            return super().process_lhs(compiler, connection, *lhs)
 
     return Refused
 

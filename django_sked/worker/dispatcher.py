@@ -71,7 +71,8 @@ class Dispatcher:
         self._guard = guard
         self.receivers_of = receivers_of
         self._tell_progress = tell_progress or partial(progress.write_now, backend)
-        self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
+        options = backend.options
+        self._answers = Answers(clock=clock, default_retry=options.retry, worker=worker, redact=options.redact)
         self._warned: set[str] = set()
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
         self.hooks = hooks.of(backend.options.around_delivery)
@@ -280,7 +281,8 @@ class Dispatcher:
                     "version_unknown event=%s id=%s version=%s", message.event, message.id, message.schema_version
                 )
             return _released(message)
-        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, str(error))
+        why = self._answers.scrubbed(str(error), message)
+        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, why)
         return self._answers.undecodable(attempt, error)
 
     def _unopened(self, message: ScheduledMessage) -> Outcome:

@@ -81,11 +81,13 @@ def test_a_child_reads_the_results_of_its_parents(store: Store, alias: str) -> N
     seen: list[Any] = []
     with workflow("w", backend=alias) as flow:
         first = flow.schedule("first", CARRIED)
-        flow.schedule("second", after=first)
+        flow.schedule("second", on_success=first)
     worker = TickedWorker(alias)
     with (
         connected(lambda message, **kwargs: [SECRET], event="first", weak=False),
-        connected(lambda message, **kwargs: seen.extend(message.parents), event="second", weak=False),
+        connected(
+            lambda message, **kwargs: seen.extend(message.parents), event="second", weak=False, dispatch_uid="second"
+        ),
     ):
         worker.tick()
         worker.tick()

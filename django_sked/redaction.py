@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Stands in the place of a value.
 MARK = "[redacted]"
+#: ... also as a form shows it, where it stands for one value of many.
+MARKS = re.compile(r"\[redacted(?: [0-9a-f]{12})?\]")
 #: Of a message: what patterns look into ...
 _CARRIED = ("payload", "metadata", "result", "verdict")
 #: ... and what may repeat some of it.
@@ -71,6 +73,14 @@ class Redaction:
         found: list[tuple[Path, Any]] = []
         self.shown(value, lambda path, item: (found.append((path, item)), "")[1])
         return found
+
+    def has_mark(self, value: Any) -> bool:
+        """Is anything in a new value that stands for a hidden one?"""
+        if isinstance(value, Mapping):
+            return any(map(self.has_mark, value.values()))
+        if isinstance(value, list):
+            return any(map(self.has_mark, value))
+        return bool(self.patterns) and isinstance(value, str) and MARKS.fullmatch(value) is not None
 
     def scrub(self, text: str, *values: Any) -> str:
         """A text without the values that are hidden in these, as far as they are in it as they are."""

@@ -7,16 +7,14 @@ SECRET_KEY, so that nothing can be guessed by it, and a value that somebody has 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
-from django_sked.redaction import MARK, Path, Redaction
+from django_sked.redaction import MARK, MARKS, Path, Redaction
 
-_MARKS = re.compile(r"\[redacted(?: [0-9a-f]{12})?\]")
 #: What a diff shows for a value that was typed where a hidden one was, or may be.
 REPLACED = "[redacted, another one]"
 
@@ -66,7 +64,7 @@ class Hiding:
                 self._refuse_marks(item, (*path, str(index)))
         elif (
             isinstance(value, str)
-            and _MARKS.fullmatch(value)
+            and MARKS.fullmatch(value)
             and not (self._is_known(value) and self._redaction.hides(path))
         ):
             text = _(

@@ -19,7 +19,7 @@ CARRIED = {"name": SECRET, "numbers": [1, 2.5, None, True], "ä": {"世": "\U000
 
 def test_no_store_has_a_byte_of_what_was_scheduled(store: Store) -> None:
     one = store.schedule(payload=CARRIED)
-    many = store.schedule_many({"event": "e", "payload": {"n": n, "text": SECRET}, "at": T0} for n in range(300))
+    many = store.schedule_many({"event": "e", "payload": {"n": n, "text": SECRET}, "at": T0} for n in range(600))
     keyed = store.schedule(payload=[SECRET], key="k", queue="mail", expires_in=60)
     named = store.schedule_many([{"event": "e", "payload": SECRET, "key": f"k{n}", "at": T0} for n in range(3)])
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.contrib.admin.helpers import ActionForm
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -87,6 +88,12 @@ class VerbForm(forms.Form):
     def arguments(self) -> dict[str, Any]:
         """The arguments of the verb."""
         return {}
+
+
+class ReasonActionForm(ActionForm):
+    """Beside the choice of an action: why, for those that ask nothing else."""
+
+    reason = forms.CharField(label=_("Reason:"), required=False, max_length=255)
 
 
 class ReasonForm(VerbForm):

@@ -23,7 +23,6 @@ from django.conf import settings
 
 from django_sked import arguments
 from django_sked.exceptions import InvalidBackend, SkedError
-from django_sked.redaction import Redaction
 from django_sked.retry import Exponential, RetryPolicy
 from django_sked.sealing import Seal
 from django_sked.states import FINISHED, Status
@@ -81,11 +80,10 @@ def _paths(value: object) -> tuple[str, ...]:
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
-def _patterns(value: object) -> Redaction:
-    good = isinstance(value, list | tuple) and all(isinstance(each, str) and each.strip(". ") for each in value)
-    if not good:
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each.strip(". ") for each in value):
         raise InvalidBackend(f"must be a list of patterns such as '*password*' and 'card.*', not {value!r}")
-    return Redaction(tuple(value))  # type: ignore[arg-type]
+    return tuple(value)
 
 
 def _seal(value: object) -> Seal | None:
@@ -161,7 +159,7 @@ class Options:
     around_delivery: tuple[str, ...] = _option(_paths, default=())
     retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
     #: Patterns of keys and dotted paths whose values are shown to nobody but receivers.
-    redact: Redaction = _option(_patterns, default=Redaction())
+    redact: tuple[str, ...] = _option(_patterns, default=())
     #: Fernet keys, of which the first encrypts and all decrypt, or a dotted path of a cipher.
     payload_cipher: Seal | None = _option(_seal, default=None, repr=False)
 

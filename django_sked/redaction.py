@@ -71,7 +71,12 @@ class Redaction:
     def hidden(self, value: Any) -> list[tuple[Path, Any]]:
         """What `shown` would not show."""
         found: list[tuple[Path, Any]] = []
-        self.shown(value, lambda path, item: (found.append((path, item)), "")[1])
+
+        def note(path: Path, item: Any) -> str:
+            found.append((path, item))
+            return MARK
+
+        self.shown(value, note)
         return found
 
     def has_mark(self, value: Any) -> bool:

@@ -75,7 +75,7 @@ class VerbForm(forms.Form):
         self.backend = backend
         self.message = message
         super().__init__(*args, **kwargs)
-        redact = backend.options.redact
+        redact = backend.redaction
         self.hiding = Hiding(redact) if message is None else Hiding(redact, str(message.pk), message.payload)
         if not with_time:
             for name in TIMES:

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from django_sked import ids, times
 from django_sked.admin import walks
 from django_sked.admin.stored import backend_of, is_stored
-from django_sked.conf import Options
+from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
@@ -85,7 +85,7 @@ def parse(text: str, now: datetime, *, with_payload: bool) -> Wanted:
 
 def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], str]:
     """What meets all of it, and, where a word was not taken as a beginning, a sentence that says so."""
-    _refuse_hidden(backend_of(rows).options, wanted)  # type: ignore[arg-type]
+    _refuse_hidden(backend_of(rows), wanted)  # type: ignore[arg-type]
     if is_stored(rows):
         return _narrowed(rows, wanted), ""
     for condition in wanted.indexed:
@@ -109,12 +109,12 @@ def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[S
     return rows, said
 
 
-def _refuse_hidden(options: Options, wanted: Wanted) -> None:
+def _refuse_hidden(backend: BaseBackend, wanted: Wanted) -> None:
     """Whether something is found would tell what nobody is shown; of what is encrypted nothing would be."""
     for name, path, _values in wanted.inside:
-        if options.redact.hides(tuple(path)):
+        if backend.redaction.hides(tuple(path)):
             raise Unclear(_("%(path)s is hidden (redact): nobody can search for it.") % {"path": ".".join(path)})
-        if name == "payload" and options.payload_cipher is not None:
+        if name == "payload" and backend.options.payload_cipher is not None:
             raise Unclear(_("Payloads are encrypted here (payload_cipher): they cannot be searched."))
 
 

@@ -88,7 +88,7 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def redaction_of(recurrence: Recurrence) -> Redaction:
-    return recurrence.store.options.redact if recurrence.backend in message_backends else Redaction()
+    return recurrence.store.redaction if recurrence.backend in message_backends else Redaction()
 
 
 class RecurrenceAdminMixin(Backfilling):

@@ -27,6 +27,7 @@ from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
+from django_sked.redaction import Redaction
 from django_sked.scheduling import OnConflict
 from django_sked.series import Series
 from django_sked.states import PENDING, Answer
@@ -67,6 +68,8 @@ class BaseBackend(ABC):
         self.settings = settings
         self.alias = settings.alias
         self.options = settings.options
+        #: What is shown to nobody but receivers.
+        self.redaction = Redaction(self.options.redact)
 
     @property
     def database(self) -> str | None:

@@ -84,7 +84,7 @@ def from_json(text: str) -> Json:
 
 def new_payload(given: Json, backend: BaseBackend) -> Any:
     """Raises CommandError where it was copied from a message that is shown without what `redact` hides."""
-    if backend.options.redact.has_mark(given.value):
+    if backend.redaction.has_mark(given.value):
         raise CommandError(f"--payload: {MARK} stands for a hidden value, and would take its place. Write the value.")
     return given.value
 

@@ -206,7 +206,7 @@ class ScheduledMessage(models.Model):
 
     def without_secrets(self) -> Self:
         """A copy to be shown, without what the setting `redact` hides; itself where there is nothing to hide."""
-        return self.backend.options.redact.without_secrets(self)  # type: ignore[return-value]
+        return self.backend.redaction.without_secrets(self)  # type: ignore[return-value]
 
     @property
     def is_live(self) -> bool:

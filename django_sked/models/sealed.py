@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,7 +14,7 @@ from django_sked.exceptions import NotSupported
 from django_sked.sealing import sealed
 
 
-class SealedField(models.JSONField):  # type: ignore[type-arg]
+class SealedField(models.JSONField):
     """To whoever reads or writes it, a JSONField. To migrations, too: its column is the same.
 
     What is encrypted cannot be searched: a look-up would find nothing, and its opposite everything. So both are
@@ -40,7 +40,7 @@ class SealedField(models.JSONField):  # type: ignore[type-arg]
 
     def get_lookup(self, lookup_name: str) -> Any:
         found = super().get_lookup(lookup_name)
-        return found if found is None or lookup_name == "isnull" else _refused_where_sealed(found)
+        return found if found is None or lookup_name == "isnull" else _refusing(cast(Any, found))
 
     def get_transform(self, lookup_name: str) -> Any:
         registered = models.Field.get_transform(self, lookup_name)
@@ -50,7 +50,7 @@ class SealedField(models.JSONField):  # type: ignore[type-arg]
 class _Inside(KeyTransform):
     def get_lookup(self, lookup_name: str) -> Any:
         found = super().get_lookup(lookup_name)
-        return found if found is None else _refused_where_sealed(found)
+        return found if found is None else _refusing(cast(Any, found))
 
     def preprocess_lhs(self, compiler: Any, connection: BaseDatabaseWrapper) -> Any:
         _refuse(connection)
@@ -58,7 +58,7 @@ class _Inside(KeyTransform):
 
 
 @cache
-def _refused_where_sealed(lookup: Any) -> Any:
+def _refusing(lookup: Any) -> Any:
     class Refused(lookup):  # type: ignore[misc]
         def process_lhs(self, compiler: Any, connection: BaseDatabaseWrapper, *lhs: Any) -> Any:
             _refuse(connection)

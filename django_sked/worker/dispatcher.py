@@ -72,7 +72,7 @@ class Dispatcher:
         self.receivers_of = receivers_of
         self._tell_progress = tell_progress or partial(progress.write_now, backend)
         options = backend.options
-        self._answers = Answers(clock=clock, default_retry=options.retry, worker=worker, redact=options.redact)
+        self._answers = Answers(clock=clock, default_retry=options.retry, worker=worker, redact=backend.redaction)
         self._warned: set[str] = set()
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
         self.hooks = hooks.of(backend.options.around_delivery)

@@ -102,7 +102,7 @@ def test_items_with_hidden_values_may_be_moved_and_taken_away(boss: Client) -> N
     one, two = form["cards"]
 
     write(boss, message, form | {"cards": [two, one | {"id": 9}]})
-    assert message.payload["cards"] == [CARRIED["cards"][1], CARRIED["cards"][0] | {"id": 9}]  # type: ignore[index,operator]
+    assert message.payload["cards"] == [CARRIED["cards"][1], CARRIED["cards"][0] | {"id": 9}]  # type: ignore[index]
 
     write(boss, message, entered(boss, message) | {"cards": [entered(boss, message)["cards"][1]]})
     assert message.payload["cards"] == [{"id": 9, "number": f"{SECRET}-1"}]

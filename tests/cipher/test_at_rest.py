@@ -56,7 +56,7 @@ def test_results_and_what_a_receiver_says_of_its_recurrence_are_encrypted_too(st
     said: dict[str, Any] = {"result": {"r": SECRET}, "verdict": {"next_payload": SECRET}}
     for message in store.claim():
         more = {"result": {"r": [SECRET]}} if message == other else {}
-        store.settle(message, step, **{**said, **more}, **({"delay": 5.0} if step == "retry" else {}))
+        store.settle(message, step, **said | more | {"delay": 5.0})
 
     found = store.find(other)
     assert (found.payload, found.result, found.verdict) == (CARRIED, {"r": [SECRET]}, said["verdict"])

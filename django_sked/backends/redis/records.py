@@ -51,7 +51,7 @@ class Write:
     lapsed: str = ""
     delete: bool = False
 
-    def arguments(self, seal: Seal | None) -> list[Any]:
+    def arguments(self, seal: Seal | None = None) -> list[Any]:
         fields = self.record.fields
         sets, dels = changed(fields, self.changes, seal)
         found: list[Any] = [self.step, self.record.id.hex, fields.get("rev", ""), fields["token"], fields["status"]]

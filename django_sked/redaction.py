@@ -10,6 +10,8 @@ from fnmatch import translate
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from django_sked.sealing import Sealed
+
 if TYPE_CHECKING:
     from django_sked.models import ScheduledMessage
 
@@ -62,7 +64,7 @@ class Redaction:
         """A copy with the mark in the place of each value that is not to be shown."""
         if path and self.hides(path):
             return mark(path, value)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not isinstance(value, Sealed):
             return {key: self.shown(item, mark, (*path, str(key))) for key, item in value.items()}
         if isinstance(value, list):
             return [self.shown(item, mark, (*path, str(index))) for index, item in enumerate(value)]

@@ -30,6 +30,7 @@ class MessageBackends:
 
     def __init__(self) -> None:
         self._backends: dict[str, BaseBackend] = {}
+        self._seals: dict[str | None, Seal | None] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(conf.aliases())
@@ -70,9 +71,10 @@ class MessageBackends:
 
     def seal_of(self, using: str | None) -> Seal | None:
         """What encrypts the payloads in this database, if anything does."""
-        found = (backend for backend in self.all() if backend.database == using)
-        backend = next(found, None)
-        return None if backend is None else backend.options.payload_cipher
+        if using not in self._seals:
+            found = (backend.options.payload_cipher for backend in self.all() if backend.database == using)
+            self._seals[using] = next(found, None)
+        return self._seals[using]
 
     def opened(self, value: Any) -> Any:
         """A stored JSON value: out of its envelope, by whatever backend has the key, or as it is. See `sealing`."""
@@ -83,7 +85,7 @@ class MessageBackends:
 
     def reset(self) -> None:
         """Forget every backend, as when the setting has changed."""
-        self._backends = {}
+        self._backends, self._seals = {}, {}
 
 
 message_backends = MessageBackends()

@@ -56,6 +56,8 @@ class BaseBackend(ABC):
     supports_workflows: ClassVar[bool] = False
     #: Can the messages about an object be searched for?
     supports_subjects: ClassVar[bool] = False
+    #: Does it store encrypted what `payload_cipher` is for?
+    supports_cipher: ClassVar[bool] = False
     #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
 

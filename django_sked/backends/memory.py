@@ -43,6 +43,7 @@ class MemoryBackend(BaseBackend):
     supports_wakeup: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
     supports_subjects: ClassVar[bool] = True
+    supports_cipher: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)

@@ -224,3 +224,16 @@ def test_the_page_of_a_workflow_shows_no_hidden_metadata(boss: Client) -> None:
     html = boss.get(reverse("admin:django_sked_workflow_change", args=[flow.workflow.pk])).content.decode()  # type: ignore[union-attr]
 
     assert SECRET not in html and "acme" in html
+
+
+def test_the_page_of_a_message_that_no_key_opens_says_so(boss: Client) -> None:
+    default = settings.SKED["default"]
+    options = default.get("OPTIONS", {}) | {"payload_cipher": ["0" * 43 + "="]}
+    with override_settings(SKED=settings.SKED | {"default": default | {"OPTIONS": options}}):
+        message = make(payload={"a": SECRET})
+        assert "payloads are encrypted" in boss.get(reverse(LIST), {"q": "payload.a:1"}).content.decode().lower()
+
+    html = boss.get(change_url(message)).content.decode()
+
+    assert "none of the keys that are known here opens it" in html
+    assert "gAAAAA" not in html

@@ -121,3 +121,16 @@ def test_a_message_that_no_key_opens_is_given_back_and_holds_up_no_other(
         TickedWorker(alias).tick(after(seconds=5))
 
     assert seen == [[1], CARRIED]
+
+
+def test_a_recurrence_that_no_key_opens_waits_for_one(configure: Configure, alias: str) -> None:
+    configure([OLD])
+    Recurrence.objects.create("r", every=60, payload=CARRIED, start=T0, backend=alias)
+
+    store = configure([OTHER])
+    assert TickedWorker(alias).promote(T0) == []
+    assert store.search(event="r").count() == 0
+
+    store = configure([OLD])
+    (message,) = TickedWorker(alias).promote(T0)
+    assert store.find(message).payload == CARRIED

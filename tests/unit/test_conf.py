@@ -171,3 +171,16 @@ def test_keys_of_a_cipher_are_checked_and_never_repeated() -> None:
 def test_a_path_that_leads_to_no_cipher_is_found_by_the_system_check(path: str) -> None:
     assert findings({"default": MEMORY | {"OPTIONS": {"payload_cipher": path}}}) == ["django_sked.E042"]
     assert findings({"default": MEMORY | {"OPTIONS": {"payload_cipher": "tests.cipher.conftest.Reversed"}}}) == []
+
+
+class Forgetful(MemoryBackend):
+    """A backend of others, from before there were ciphers."""
+
+    supports_cipher = False
+
+
+def test_a_cipher_that_a_backend_does_not_use_is_found_by_the_system_check() -> None:
+    cipher = {"OPTIONS": {"payload_cipher": ["0" * 43 + "="]}}
+
+    assert findings({"default": cipher | {"BACKEND": "tests.unit.test_conf.Forgetful"}}) == ["django_sked.E042"]
+    assert findings({"default": MEMORY | cipher}) == []

@@ -63,6 +63,7 @@ class DatabaseBackend(BaseBackend):
     supports_atomic_receivers = True
     supports_workflows = True
     supports_subjects = True
+    supports_cipher = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)

@@ -47,6 +47,7 @@ class RedisBackend(BaseBackend):
 
     options_class = RedisOptions
     supports_wakeup: ClassVar[bool] = True
+    supports_cipher: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:

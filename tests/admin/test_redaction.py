@@ -32,6 +32,7 @@ FAILED = {"attempt": 1, "receiver": "r", "type": "E", "text": f"no {SECRET}", "t
 @pytest.fixture(autouse=True)
 def redacting() -> Iterator[None]:
     options = settings.SKED["default"].get("OPTIONS", {}) | {"redact": ["*password*", "cards.number", "token"]}
+    options["payload_cipher"] = None
     with override_settings(SKED=settings.SKED | {"default": settings.SKED["default"] | {"OPTIONS": options}}):
         yield
 

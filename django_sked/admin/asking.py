@@ -17,9 +17,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin.actions import ACTIONS, Action
+from django_sked.admin.actions import ACTIONS, Action, may_edit
 from django_sked.admin.applying import Messages, apply
-from django_sked.admin.forms import EditForm, VerbForm
+from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import CAP, capped_count
 from django_sked.admin.places import Places
 from django_sked.admin.stored import backend_of
@@ -39,6 +39,7 @@ class Verbs(Places):
 
     verb_template = "admin/django_sked/verb.html"
     actions = list(ACTIONS)
+    action_form = ReasonActionForm
 
     def has_payload_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_sked.view_payload")
@@ -117,11 +118,13 @@ class Verbs(Places):
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
         asks = action.asks or _is_across(request)
-        options: dict[str, Any] = {"backend": backend, "with_payload": self.has_payload_permission(request)}
+        options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
+        options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
         if options["with_payload"] and issubclass(action.form, EditForm):
             options["message"] = _only(queryset)
         if asks and ANSWERED not in request.POST:
-            return self._ask(request, queryset, action, action.form(**options))
+            known = {"reason": request.POST.get("reason", "")}
+            return self._ask(request, queryset, action, action.form(initial=known, **options))
         form = action.form(request.POST, **options)
         if not form.is_valid() or _wants_preview(request, form):
             return self._ask(request, queryset, action, form)

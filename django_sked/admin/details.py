@@ -19,6 +19,7 @@ from django_sked.admin.places import address
 from django_sked.admin.relations import Relations
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.sealing import Sealed
 from django_sked.states import Status
 
 SUMMARY = ("event", "queue", "state", "key", "priority", "version")
@@ -108,6 +109,8 @@ class Details(Relations, Columns):
 
     @admin.display(description=gettext_lazy("payload"))
     def payload_text(self, message: ScheduledMessage) -> str:
+        if isinstance(message.payload, Sealed):
+            return _("It is encrypted, and none of the keys that are known here opens it.")
         return as_text(message.payload)
 
     @admin.display(description=gettext_lazy("metadata"))

@@ -33,12 +33,17 @@ from django_sked.models import Overview, QueueControl, WorkerProcess
 SLIDER = 50
 
 
-class PauseForm(forms.Form):
-    until = forms.DateTimeField(required=False, widget=moment_input(), label=gettext_lazy("Until"))
+class ReasonForm(forms.Form):
     reason = forms.CharField(required=False, max_length=255, label=gettext_lazy("Reason"))
 
 
-class ScaleForm(forms.Form):
+class PauseForm(ReasonForm):
+    field_order = ("until", "reason")
+    until = forms.DateTimeField(required=False, widget=moment_input(), label=gettext_lazy("Until"))
+
+
+class ScaleForm(ReasonForm):
+    field_order = ("concurrency", "reason")
     concurrency = forms.IntegerField(
         required=False,
         min_value=1,
@@ -112,7 +117,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             "oldest": times.shown(of_queue.backlog.oldest, board.now),
             "until": times.shown(control.paused_until, board.now),
             "pause": PauseForm(auto_id=auto_id) if self.has_queue_permission(request, "pause") else None,
-            "scale": ScaleForm(auto_id=auto_id, initial={"concurrency": control.concurrency})
+            "resume": ReasonForm(auto_id=f"id_{number}_resume_%s"),
+            "scale": ScaleForm(auto_id=f"id_{number}_scale_%s", initial={"concurrency": control.concurrency})
             if self.has_queue_permission(request, "scale")
             else None,
             "slider": widget_attributes,
@@ -179,7 +185,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             return QueueControl.objects.pause(queue, until=until, reason=reason, by=by, backend=backend.alias)
 
         shown = _(" until %(time)s") % {"time": times.absolute(until)} if until else ""
-        self._write(request, backend, write, f"paused{shown}{f': {reason}' if reason else ''}")
+        self._write(request, backend, write, f"paused{shown}", reason)
         return _("The queue %(queue)s is paused%(until)s.") % {"queue": queue, "until": shown}
 
     def _resume(self, request: HttpRequest, backend: BaseBackend, queue: str) -> str:
@@ -187,27 +193,35 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             was_paused = QueueControl.objects.resume(queue, by=request.user.get_username(), backend=backend.alias)
             return QueueControl.objects.of(backend).get(queue=queue) if was_paused else None
 
-        if self._write(request, backend, write, "resumed"):
+        if self._write(request, backend, write, "resumed", _cleaned(ReasonForm(request.POST))["reason"]):
             return _("The queue %(queue)s goes on.") % {"queue": queue}
         return _("The queue %(queue)s was not paused.") % {"queue": queue}
 
     def _scale(self, request: HttpRequest, backend: BaseBackend, queue: str) -> str:
-        concurrency = _cleaned(ScaleForm(request.POST))["concurrency"]
+        asked = _cleaned(ScaleForm(request.POST))
+        concurrency = asked["concurrency"]
         by = request.user.get_username()
 
         def write() -> QueueControl:
             return QueueControl.objects.scale(queue, concurrency=concurrency, by=by, backend=backend.alias)
 
-        self._write(request, backend, write, f"concurrency {concurrency}" if concurrency else "concurrency as started")
+        said = f"concurrency {concurrency}" if concurrency else "concurrency as started"
+        self._write(request, backend, write, said, asked["reason"])
         if concurrency is None:
             return _("The queue %(queue)s has as many threads as each worker was started with.") % {"queue": queue}
         text = _("The queue %(queue)s has %(count)d threads in each worker.")
         return text % {"queue": queue, "count": concurrency}
 
     def _write(
-        self, request: HttpRequest, backend: BaseBackend, write: Callable[[], QueueControl | None], said: str
+        self,
+        request: HttpRequest,
+        backend: BaseBackend,
+        write: Callable[[], QueueControl | None],
+        said: str,
+        reason: str,
     ) -> bool:
-        """No change without its entry in the log."""
+        """No change without its entry in the log, with the reason that was given."""
+        said = f"{said}: {reason}" if reason else said
         with transaction.atomic(using=QueueControl.objects.database_of(backend)):
             row = write()
             if row is not None:

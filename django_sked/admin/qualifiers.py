@@ -23,7 +23,8 @@ from django.utils.translation import gettext as _
 
 from django_sked import ids, times
 from django_sked.admin import walks
-from django_sked.admin.stored import is_stored
+from django_sked.admin.stored import backend_of, is_stored
+from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
@@ -84,6 +85,7 @@ def parse(text: str, now: datetime, *, with_payload: bool) -> Wanted:
 
 def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], str]:
     """What meets all of it, and, where a word was not taken as a beginning, a sentence that says so."""
+    _refuse_hidden(backend_of(rows), wanted)  # type: ignore[arg-type]
     if is_stored(rows):
         return _narrowed(rows, wanted), ""
     for condition in wanted.indexed:
@@ -105,6 +107,15 @@ def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[S
             any_of |= Q(**{alias: value})
         rows = rows.alias(**{alias: inside}).filter(any_of)
     return rows, said
+
+
+def _refuse_hidden(backend: BaseBackend, wanted: Wanted) -> None:
+    """Whether something is found would tell what nobody is shown; of what is encrypted nothing would be."""
+    for name, path, _values in wanted.inside:
+        if backend.redaction.hides(tuple(path)):
+            raise Unclear(_("%(path)s is hidden (redact): nobody can search for it.") % {"path": ".".join(path)})
+        if name == "payload" and backend.options.payload_cipher is not None:
+            raise Unclear(_("Payloads are encrypted here (payload_cipher): they cannot be searched."))
 
 
 def _narrowed(rows: Any, wanted: Wanted) -> Any:

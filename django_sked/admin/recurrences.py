@@ -20,10 +20,12 @@ from django_sked import definitions, ticking, triggers
 from django_sked.admin import times
 from django_sked.admin.backfilling import Backfilling, moment_input
 from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.hiding import Hiding
 from django_sked.admin.places import PARAMETER, address, chosen
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.redaction import Redaction
 
 #: What a recurrence carries.
 CONFIDENTIAL = {"payload", "metadata"}
@@ -48,11 +50,17 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.hiding = Hiding(redaction_of(self.instance), str(self.instance.pk), self.instance.payload)
+        if "payload" in self.initial:
+            self.initial["payload"] = self.hiding.shown(self.instance.payload)
         stored = self.instance.trigger or {}
         if stored.get("kind") == "cron":
             self.initial["cron"] = stored["expression"]
         elif stored.get("kind") == "every":
             self.initial["every"] = triggers.Every(stored["interval"]).interval
+
+    def clean_payload(self) -> Any:
+        return self.hiding.restored(self.cleaned_data["payload"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -77,6 +85,10 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
         rows = Recurrence.objects.using(Recurrence.objects.database_of(self.instance.store))
         if rows.filter(name=self.instance.name).exclude(pk=self.instance.pk).exists():
             self.add_error("name", self.instance.unique_error_message(Recurrence, ("name",)))
+
+
+def redaction_of(recurrence: Recurrence) -> Redaction:
+    return recurrence.store.redaction if recurrence.backend in message_backends else Redaction()
 
 
 class RecurrenceAdminMixin(Backfilling):
@@ -111,6 +123,14 @@ class RecurrenceAdminMixin(Backfilling):
         """What is stored in one database does not go to another by a form."""
         return self.readonly_fields if obj is None else [*self.readonly_fields, "backend"]
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Recurrence | None:
+        """To be looked at only, it is without what `redact` hides; the form of who may change it has marks for that."""
+        found = super().get_object(request, object_id, from_field)
+        if found is not None and not self.has_change_permission(request, found):
+            redact = redaction_of(found)
+            found.payload, found.metadata = redact.shown(found.payload), redact.shown(found.metadata)
+        return found
+
     def get_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[Any]:
         """What is carried is for those who may see it; what has happened, of what is there."""
         fields: list[Any] = list(RecurrenceForm.Meta.fields)
@@ -140,6 +160,9 @@ class RecurrenceAdminMixin(Backfilling):
         """Whether there is one whose payload begins with some letter is for those who may see payloads."""
         name = lookup.split("__")[0]
         if name in CONFIDENTIAL and not request.user.has_perm("django_sked.view_payload"):
+            return False
+        options = [backend.options for backend in message_backends.all()]
+        if name in CONFIDENTIAL and any(each.redact or each.payload_cipher for each in options):
             return False
         return super().lookup_allowed(lookup, value, request)
 

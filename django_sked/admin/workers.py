@@ -21,6 +21,7 @@ from django.views.decorators.http import require_POST
 from django_sked.admin import times
 from django_sked.admin.board import sizes
 from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.forms import ReasonActionForm
 from django_sked.admin.places import PARAMETER, Addresses, address, chosen
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
@@ -49,6 +50,7 @@ class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProc
         "drains",
     )
     actions = ("drain",)
+    action_form = ReasonActionForm
     change_form_template = "admin/django_sked/worker.html"
     list_filter: ClassVar[tuple[Any, ...]] = (WorkerBackendFilter,)
     ordering: ClassVar[tuple[str, ...]] = ("host", "pid", "id")
@@ -99,10 +101,12 @@ class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProc
     def _drain(self, request: HttpRequest, workers: Sequence[WorkerProcess]) -> None:
         """Each one, with an entry in the log of who asked it."""
         asked = []
+        reason = request.POST.get("reason", "").strip()[:255]
+        said = f"drain: {reason}" if reason else "drain"
         for worker in workers:
             with transaction.atomic(using=worker._state.db):
                 if worker.drain():
-                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message="drain")  # type: ignore[arg-type]
+                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message=said)  # type: ignore[arg-type]
                     asked.append(worker)
         text = ngettext(
             "%(count)d worker finishes what runs and stops.",

@@ -18,6 +18,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
+from django_sked.sealing import is_unopened
 from django_sked.signals import Receiver, message_due, message_started
 from django_sked.worker import failures, hooks, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
@@ -70,7 +71,8 @@ class Dispatcher:
         self._guard = guard
         self.receivers_of = receivers_of
         self._tell_progress = tell_progress or partial(progress.write_now, backend)
-        self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
+        options = backend.options
+        self._answers = Answers(clock=clock, default_retry=options.retry, worker=worker, redact=backend.redaction)
         self._warned: set[str] = set()
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
         self.hooks = hooks.of(backend.options.around_delivery)
@@ -86,6 +88,8 @@ class Dispatcher:
         attempt = Attempt(message, {}, verdict=message.verdict, tell_progress=self._tell_progress)
         try:
             receivers = self.receivers_of(message.event)
+            if is_unopened(message):
+                return self._unopened(message)
             return self._dispatch(attempt, receivers) if receivers else self._unroutable(message)
         except (Abandoned, transactions.Lost):
             logger.warning("lease_lost id=%s token=%s", message.id, message.token)
@@ -286,8 +290,14 @@ class Dispatcher:
                     "version_unknown event=%s id=%s version=%s", message.event, message.id, message.schema_version
                 )
             return _released(message)
-        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, str(error))
+        why = self._answers.scrubbed(str(error), message)
+        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, why)
         return self._answers.undecodable(attempt, error)
+
+    def _unopened(self, message: ScheduledMessage) -> Outcome:
+        """Given back: another worker may have the key, or this one after its next start."""
+        logger.error("payload_not_opened event=%s id=%s", message.event, message.id)
+        return _released(message)
 
     def _unroutable(self, message: ScheduledMessage) -> Outcome:
         if message.event not in self._warned and len(self._warned) < MOST_WARNED:

@@ -148,7 +148,8 @@ def tell_of_gift_card(sender: type[ScheduledMessage], message: ScheduledMessage,
     became = {parent.event: parent.status for parent in message.parents}
     is_shipped = became["gift_card.ship"] == Status.DELIVERED
     subject = "Your gift card" if is_shipped else "Your card was refused"
-    mail.send(order.customer.email, subject, f"Dear {order.customer},")
+    text = f"its code is {message.payload['code']}." if is_shipped else ""
+    mail.send(order.customer.email, subject, f"Dear {order.customer}, {text}".strip())
 
 
 @receiver(message_due, event="stock.close")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from secrets import token_hex
 from typing import Any, Literal
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
@@ -113,7 +114,8 @@ def _plan_gift_card(flow: Flow, order: Order) -> None:
     charge = flow.schedule("gift_card.charge", payload, max_attempts=3, retry=Fixed([1, 5]))
     ship = flow.schedule("gift_card.ship", payload, on_success=charge)
     refund = flow.schedule("gift_card.refund", payload, on_failure=charge)
-    flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
+    secret = payload | {"code": token_hex(8)}
+    flow.schedule("gift_card.notify", secret, on_finish=[ship, refund], queue="mail")
 
 
 def take_stock(shelves: list[str]) -> Workflow:

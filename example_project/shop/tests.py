@@ -15,19 +15,22 @@ from zoneinfo import ZoneInfo
 from asgiref.sync import async_to_sync
 from config.settings import sinks
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import connection
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.backends import message_backends
 from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
-from shop import carrier, services
+from shop import carrier, demo, services
 from shop.calendars import BankDays
 from shop.models import Customer, Email, Invoice, Order
 
@@ -106,6 +109,46 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Your gift card"])
         self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
         self.assertEqual(sold.state, "finished")
+
+    def test_its_code_is_for_the_customer_and_for_nobody_in_the_admin(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        notify = next(message for message in sold.messages if message.event == "gift_card.notify")
+        code = notify.payload["code"]
+        demo.create_superuser()
+        self.client.force_login(User.objects.get(username=demo.LOGIN[0]))
+        page = self.client.get(reverse("admin:django_sked_scheduledmessage_change", args=[notify.pk]))
+        self.assertContains(page, "[redacted]")
+        self.assertNotContains(page, code)
+        deliver_due()
+        self.assertIn(f"its code is {code}.", Email.objects.get(subject="Your gift card").text)
+
+    def test_support_may_correct_what_a_message_says_but_neither_move_nor_cancel_it(self) -> None:
+        message = services.send_voucher(self.customer, at=timezone.now() + DAY, valid_until=timezone.now() + 2 * DAY)
+        demo.create_support()
+        self.client.force_login(User.objects.get(username=demo.SUPPORT[0]))
+        due_at = message.due_at
+        for verb, data in (("cancel", {}), ("reschedule", {"shift": "2h"})):
+            url = reverse("admin:django_sked_scheduledmessage_verb", args=[message.pk, verb])
+            self.client.post(url, {"_answered": "1", **data})
+        data = {"_answered": "1", "payload": '{"customer": 0}'}
+        seen = self.client.post(url, data)
+        self.client.post(url, data | {"_previewed": seen.context["preview"].preview, "reason": "the wrong one"})
+        message.refresh_from_db()
+        self.assertEqual((message.status, message.due_at, message.payload), ("scheduled", due_at, {"customer": 0}))
+
+    @skipUnless(find_spec("cryptography"), "needs the extra cipher")
+    def test_with_keys_the_database_has_no_code(self) -> None:
+        default = settings.SKED["default"]
+        options = default["OPTIONS"] | {"payload_cipher": ["0" * 43 + "="]}
+        with override_settings(SKED=settings.SKED | {"default": default | {"OPTIONS": options}}):
+            sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+            code = next(m.payload["code"] for m in sold.messages if m.event == "gift_card.notify")
+            if connection.vendor == "sqlite" and message_backends["default"].database is not None:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT payload FROM django_sked_scheduledmessage")
+                    self.assertNotIn(code, repr(cursor.fetchall()))
+            deliver_due()
+            self.assertIn(code, Email.objects.get(subject="Your gift card").text)
 
     def test_a_gift_card_has_no_invoice_and_the_first_page_shows_it_all_the_same(self) -> None:
         services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))

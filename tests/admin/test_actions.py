@@ -236,3 +236,32 @@ def test_a_message_that_has_gone_meanwhile_is_no_error(boss: Client) -> None:
     message.delete()
 
     assert boss.post(url, follow=True).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["page", "list", "whole filter"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_history_says_why_whatever_was_done(verb: str, way: str, boss: Client) -> None:
+    message = make(**VERBS[verb][1])
+    data: dict[str, Any] = {"reason": "as the customer asked", "shift": "2h" if verb == "reschedule" else ""}
+    if verb in ASKED or way == "whole filter":
+        data["_answered"] = "1"
+
+    if way == "page":
+        boss.post(verb_url(message, verb), data)
+    else:
+        across = "1" if way == "whole filter" else "0"
+        boss.post(reverse(LIST), data | {"action": verb, "_selected_action": str(message.pk), "select_across": across})
+
+    entry = LogEntry.objects.get(object_id=str(message.pk))
+    assert entry.change_message.endswith("Reason: as the customer asked")
+
+
+def test_the_page_and_the_list_ask_for_a_reason_and_the_page_that_asks_more_knows_it(boss: Client) -> None:
+    message = make()
+    for page in (change_url(message), reverse(LIST)):
+        assert 'name="reason"' in boss.get(page).content.decode()
+
+    asked = boss.post(verb_url(message, "cancel"), {"reason": "as the customer asked"})
+
+    assert asked.context["form"]["reason"].value() == "as the customer asked"
+    assert not LogEntry.objects.exists()

@@ -17,7 +17,9 @@ from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
 from django_sked import garbage
+from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
+from django_sked.sealing import ENVELOPE
 from django_sked.states import Status
 
 _BINARY = 1
@@ -88,7 +90,10 @@ def _json(text: str | None) -> Any:
         return {}
     if text == "[]":
         return []
-    return None if text is None else _decode(text, 0)[0]
+    if text is None:
+        return None
+    value = _decode(text, 0)[0]
+    return message_backends.opened(value) if text.startswith(ENVELOPE) else value
 
 
 def _message(names: Sequence[str], own: Sequence[Any], known: dict[str, Any], using: str) -> ScheduledMessage:

@@ -34,7 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="as one JSON object")
 
     def handle(self, **options: Any) -> None:
-        message = self._find(options)
+        message = self._find(options).without_secrets()
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(message, full=options["full"]), cls=DjangoJSONEncoder, indent=2))
             return

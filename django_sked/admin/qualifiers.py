@@ -19,6 +19,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from django_sked import ids, times
@@ -147,7 +148,8 @@ def _capped(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[
         "Only the %(count)s messages that are due last were looked through, back to %(edge)s: add a qualifier with an "
         "index (a whole key, due, subject, workflow, or the status of finished messages) to look further."
     )
-    return rows.filter(due_at__gte=edge), words, text % {"count": f"{SCANNED:,}", "edge": times.absolute(edge)}
+    count = number_format(SCANNED, force_grouping=True)
+    return rows.filter(due_at__gte=edge), words, text % {"count": count, "edge": times.absolute(edge)}
 
 
 def _parts(text: str) -> list[str]:
@@ -275,8 +277,8 @@ def _id(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], Non
     def add(wanted: Wanted, value: str, now: datetime) -> None:
         try:
             id = ids.parse(value)
-        except InvalidMessage as error:
-            raise Unclear(str(error)) from None
+        except InvalidMessage:
+            raise Unclear(_("%(value)s is no UUID.") % {"value": value}) from None
         (wanted.indexed if is_indexed else wanted.others).append(Q(**{name: id}))
 
     return add

@@ -88,11 +88,8 @@ def assert_german(response: Any) -> str:
 
 
 @pytest.fixture
-def german(settings: Any) -> Iterator[Client]:
-    """A browser that asks for German, on a site that asks the browser."""
-    middleware = list(settings.MIDDLEWARE)
-    middleware.insert(2, "django.middleware.locale.LocaleMiddleware")
-    settings.MIDDLEWARE = middleware
+def german() -> Iterator[Client]:
+    """A browser that asks for German."""
     client = Client(headers={"accept-language": "de"})
     client.force_login(User.objects.create_superuser("boss"))
     # The middleware leaves its language to whatever runs in this thread next.

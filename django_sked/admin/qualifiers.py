@@ -1,7 +1,7 @@
 """What is typed into the search: `event:invoice.* status:dead metadata.tenant:acme due:<2h`.
 
-What has no index, the beginning of a key as well as a status that is no final one, is looked for among a capped number
-of messages only: those that are due last, of what the qualifiers with an index leave.
+What has no index, the beginning of a key as well as a status that is no final one, is looked for by the list, in a part
+of the messages at a time: see `walks.py`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from django_sked import ids, times
+from django_sked.admin import walks
 from django_sked.admin.stored import is_stored
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
 
-#: Messages that are looked through for a qualifier without an index.
-SCANNED = 10_000
 #: Field of JSON -> may be followed by a path, and needs the permission to see payloads.
 CONFIDENTIAL = ("payload", "metadata")
 _QUALIFIER = re.compile(r"(?P<name>[a-z_]+)(?P<path>(?:\.[^:\s.]+)*):(?P<value>.*)", re.S)
@@ -50,10 +48,6 @@ class Wanted:
     #: Paths into JSON, and the values that each may have.
     inside: list[tuple[str, list[str], list[Any]]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
-
-    @property
-    def scans(self) -> bool:
-        return bool(self.others or self.inside or self.words)
 
 
 def has_qualifier(text: str) -> bool:
@@ -89,14 +83,16 @@ def parse(text: str, now: datetime, *, with_payload: bool) -> Wanted:
 
 
 def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], str]:
-    """What meets all of it, and, where only a part was looked through, a sentence that says so."""
+    """What meets all of it, and, where a word was not taken as a beginning, a sentence that says so."""
     if is_stored(rows):
         return _narrowed(rows, wanted), ""
     for condition in wanted.indexed:
         rows = rows.filter(condition)
     words, said = wanted.words, ""
-    if wanted.scans and _is_many(rows):
-        rows, words, said = _capped(rows, wanted)
+    if words and _is_many(rows):
+        rows, words = _whole(rows, words)
+        if not (words or wanted.others or wanted.inside):
+            said = _("Only what has this whole id or key is listed, not what begins so.")
     for condition in (*wanted.others, *_beginnings(words)):
         rows = rows.filter(condition)
     for number, (name, path, values) in enumerate(wanted.inside):
@@ -126,30 +122,21 @@ def _narrowed(rows: Any, wanted: Wanted) -> Any:
 
 
 def _is_many(rows: QuerySet[ScheduledMessage]) -> bool:
-    return rows.order_by()[: SCANNED + 1].count() > SCANNED
+    """Is it worth while to look for a whole id or key first, as these have an index, and beginnings have none?"""
+    everything = ScheduledMessage.objects.using(rows.db).order_by()
+    return not walks.walk(rows, descending=True).few and everything[: walks.FEW + 1].count() > walks.FEW
 
 
-def _capped(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], list[str], str]:
-    """What is to be looked through, the words that are still to be looked for there, and a sentence that says so.
-
-    Whole ids and keys have an index. Of what these leave it is the `SCANNED` messages that are due last.
-    """
-    words = []
-    for word in wanted.words:
+def _whole(rows: QuerySet[ScheduledMessage], words: list[str]) -> tuple[QuerySet[ScheduledMessage], list[str]]:
+    """What has a word as its id or its key, and the words that none has."""
+    rest = []
+    for word in words:
         whole = next((found for each in _wholes(word) if (found := rows.filter(each)).exists()), None)
         if whole is None:
-            words.append(word)
+            rest.append(word)
         else:
             rows = whole
-    if not (words or wanted.others or wanted.inside) or not _is_many(rows):
-        return rows, words, _("Only what has this whole id or key is listed, not what begins so.")
-    edge = rows.order_by("-due_at", "-id").values_list("due_at", flat=True)[SCANNED - 1]
-    text = _(
-        "Only the %(count)s messages that are due last were looked through, back to %(edge)s: add a qualifier with an "
-        "index (a whole key, due, subject, workflow, or the status of finished messages) to look further."
-    )
-    count = number_format(SCANNED, force_grouping=True)
-    return rows.filter(due_at__gte=edge), words, text % {"count": count, "edge": times.absolute(edge)}
+    return rows, rest
 
 
 def _parts(text: str) -> list[str]:

@@ -29,6 +29,7 @@ _DUE_AT = (
     "WHEN kind < 500 THEN t + interval '1 day' + later ELSE t - interval '1 day' - later / 5 END"
 )
 _COLUMNS = {
+    "event": "(ARRAY['invoice.due', 'invoice.paid', 'order.sent', 'mail.welcome'])[1 + n / 1000 % 4]",
     "id": "CAST('0190000000007000' || lpad(to_hex(n), 16, '0') AS uuid)",
     "status": "CASE WHEN kind IN (2, 3) THEN 'claimed' WHEN kind < 500 THEN 'scheduled' WHEN kind < 960 "
     "THEN 'delivered' WHEN kind < 980 THEN 'cancelled' WHEN kind < 990 THEN 'expired' ELSE 'dead' END",
@@ -49,26 +50,26 @@ def id_of(n: int) -> UUID:
     return UUID(f"0190000000007000{n:016x}")
 
 
-def load(using: str) -> None:
+def load(using: str, rows: int = ROWS, now: datetime = NOW) -> None:
     """Fill the empty table; the planner has last heard of it when it was small, and everything in it delivered."""
-    insert(using, [ScheduledMessage(id=id_of(0), event="e", token=1, due_at=NOW, next_at=NOW, created_at=NOW)])
+    insert(using, [ScheduledMessage(id=id_of(0), event="e", token=1, due_at=now, next_at=now, created_at=now)])
     # Nothing looks at the table, or analyses it, unless we say so.
     _run(using, f"ALTER TABLE {TABLE} SET (autovacuum_enabled = false)")
-    _copy(using, "n * 1000 + 500", 10_000)
+    _copy(using, "n * 1000 + 500", 10_000, now)
     _run(using, f"ANALYZE {TABLE}")
     _run(using, f"DELETE FROM {TABLE} WHERE id <> '{id_of(0)}'")
-    _copy(using, "n", ROWS)
+    _copy(using, "n", rows, now)
     for id, lease in ((WORKER, timedelta(seconds=30)), (LAPSED_WORKER, timedelta(seconds=-30))):
-        worker = WorkerProcess(id=id, backend=using, host="h", pid=1, started_at=NOW, beat_at=NOW)
-        worker.lease_until = NOW + lease
+        worker = WorkerProcess(id=id, backend=using, host="h", pid=1, started_at=now, beat_at=now)
+        worker.lease_until = now + lease
         worker.save(using=using)
 
 
-def _copy(using: str, n: str, count: int) -> None:
+def _copy(using: str, n: str, count: int, now: datetime) -> None:
     columns = [str(field.column) for field in ScheduledMessage._meta.concrete_fields]
     select = ", ".join(_COLUMNS.get(column, column) for column in columns)
     numbers = (
-        f"SELECT timestamptz '{NOW}' AS t, {n} AS n, ({n}) % 1000 AS kind, "
+        f"SELECT timestamptz '{now}' AS t, {n} AS n, ({n}) % 1000 AS kind, "
         f"interval '1 day' * (({n}) * 7919 % 1000003) / 33333 AS later FROM generate_series(1, {count}::bigint) AS n"
     )
     _run(

@@ -27,6 +27,7 @@ WORKLOADS = {
     "fleet": "--processes workers, idle and busy",
     "queues": "many queues and one, with 1, 2 and 4 workers",
     "flat": "cancel, find, prune and admin pages with --future messages in the store",
+    "admin": "the admin's pages with --rows messages of all kinds in the store (PostgreSQL)",
     "gate": "exit 1 when a ratio is far below what is usual (PostgreSQL)",
 }
 
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.workload in ROWS_ONLY and options.backend in ("redis", "valkey"):
         parser.error(f"{options.workload} is about a database")
-    module = "settings_admin" if options.workload == "flat" else "settings"
+    if options.workload == "admin" and options.backend != "postgresql":
+        parser.error("admin fills PostgreSQL only")
+    module = "settings_admin" if options.workload in ("flat", "admin") else "settings"
     os.environ["DJANGO_SETTINGS_MODULE"] = f"tests.performance.{module}"
     from tests.performance import priority, servers
 
@@ -85,7 +88,7 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _workload(options: argparse.Namespace) -> Callable[[], dict[str, Any]]:
-    from tests.performance import fleets, standing, workloads
+    from tests.performance import admin, fleets, standing, workloads
 
     n, future, processes = options.messages, options.future, options.processes
     return {
@@ -102,6 +105,7 @@ def _workload(options: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         "fleet": lambda: fleets.fleet(processes or 20, options.seconds, 200, future or 100_000),
         "queues": lambda: fleets.queues(n or 50_000, 50),
         "flat": lambda: standing.flat(future or 1_000_000),
+        "admin": lambda: admin.pages(options.rows),
     }[options.workload]
 
 
@@ -145,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", default="postgresql", choices=BACKENDS)
     parser.add_argument("--messages", type=int, help="how many (each workload has its own default)")
     parser.add_argument("--future", type=int, help="messages due tomorrow and later that are in the store as well")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="admin: messages of all kinds in the store")
     parser.add_argument("--tomorrow", action="store_true", help="enqueue: due tomorrow instead of now")
     parser.add_argument("--processes", type=int, help="workers")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long, or over how much time, it goes on")

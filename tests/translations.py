@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import DEFAULT_KEYWORDS, extract
@@ -81,8 +82,13 @@ def untranslated(language: str) -> list[str]:
 def _is_translated(message: Message | None, plurals: int) -> bool:
     if message is None or message.fuzzy:
         return False
-    texts = message.string if message.pluralizable else (message.string,)
-    return len(texts) == (plurals if message.pluralizable else 1) and all(texts)
+    found = texts(message.string)
+    return len(found) == (plurals if message.pluralizable else 1) and all(found)
+
+
+def texts(value: Any) -> list[str]:
+    """Of an id or a translation: one, or one for each plural form."""
+    return [value] if isinstance(value, str) else [text or "" for text in value or ()]
 
 
 def refresh(language: str) -> None:

@@ -47,10 +47,13 @@ def english() -> set[str]:
     ours, theirs = set(), set()
     for message in translations.read("de"):
         if message.id:
-            texts = message.string if message.pluralizable else [message.string]
-            ours |= words(re.sub(r"%\(\w+\)[sd]", " ", " ".join(message.id if message.pluralizable else [message.id])))
-            theirs |= words(re.sub(r"%\(\w+\)[sd]", " ", " ".join(map(str, texts))))
+            ours |= _words(message.id)
+            theirs |= _words(message.string)
     return ours - theirs - {"so", "am", "an", "war", "was", "in"}
+
+
+def _words(value: Any) -> set[str]:
+    return words(re.sub(r"%\(\w+\)[sd]", " ", " ".join(translations.texts(value))))
 
 
 def left_english() -> re.Pattern[str]:
@@ -66,7 +69,7 @@ def left_english() -> re.Pattern[str]:
 def _ids(path: Path, *, only_translated: bool) -> set[str]:
     with path.open("rb") as file:
         found = [message for message in read_po(file) if message.id and (message.string or not only_translated)]
-    return {text for message in found for text in ([*message.id] if message.pluralizable else [str(message.id)])}
+    return {text for message in found for text in translations.texts(message.id)}
 
 
 class Reader(HTMLParser):
@@ -144,12 +147,12 @@ def of_every_kind() -> list[ScheduledMessage]:
 
 def serve() -> WorkerProcess:
     now = timezone.now()
-    worker: WorkerProcess = baker.make(
-        WorkerProcess,
+    fields: dict[str, Any] = {
         **{"backend": "default", "host": "w.example", "queues": {"post": 4}, "threads": {"post": 2}, "beat_at": now},
         **{"lease_until": now + timedelta(minutes=1), "busy_since": now, "busy_event": "rechnung.neu"},
         **{"started_at": now, "version": "0.1", "drain_requested_at": None},
-    )
+    }
+    worker: WorkerProcess = baker.make(WorkerProcess, **fields)
     baker.make(
         WorkerProcess, backend="default", host="v.example", queues={}, lease_until=now - timedelta(hours=1), beat_at=now
     )

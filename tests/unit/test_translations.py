@@ -55,8 +55,8 @@ def test_a_translation_has_the_same_places_to_fill_in(language: str) -> None:
     for message in translations.read(language):
         if not message.id:
             continue
-        wanted = _places(message.id[-1] if message.pluralizable else str(message.id))
-        for text in message.string if message.pluralizable else [str(message.string)]:
+        wanted = _places(translations.texts(message.id)[-1])
+        for text in translations.texts(message.string):
             assert _places(text) == wanted, message.id
 
 

@@ -76,6 +76,8 @@ TASKS = {"default": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QU
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    # In the language of the browser, which is English for who does not say.
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

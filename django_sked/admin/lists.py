@@ -15,6 +15,7 @@ from django.db import DataError
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from django_sked.admin import times, walks
@@ -197,7 +198,10 @@ class MessageList(ChangeList):
             self.next = self.get_query_string({PAGE_VAR: str(turned.next)})
         if turned.edge is not None:
             text = _("%(count)s messages were looked through, as far as %(time)s.")
-            self.note = text % {"count": f"{walks.LOOKED:,}", "time": times.absolute(turned.edge.at)}
+            self.note = text % {
+                "count": number_format(walks.LOOKED, force_grouping=True),
+                "time": times.absolute(turned.edge.at),
+            }
 
     def _cursor(self, request: HttpRequest, walk: Walk) -> Cursor | None:
         text = request.GET.get(PAGE_VAR, "")

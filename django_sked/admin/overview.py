@@ -14,6 +14,7 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
@@ -24,6 +25,7 @@ from django_sked.admin import times
 from django_sked.admin.backfilling import moment_input
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.backends.backlog import KINDS
 from django_sked.backends.base import BaseBackend
 from django_sked.controls import MOST_CONCURRENCY
 from django_sked.exceptions import SkedError
@@ -113,6 +115,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         return {
             "number": number,
             "figures": of_queue,
+            "counts": {kind: boards.number(getattr(of_queue.backlog, kind)) for kind in KINDS},
             "lateness": [(name, length(late)) for name, late in zip(names, of_queue.lateness, strict=True)],
             "oldest": times.shown(of_queue.backlog.oldest, board.now),
             "until": times.shown(control.paused_until, board.now),
@@ -185,7 +188,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             return QueueControl.objects.pause(queue, until=until, reason=reason, by=by, backend=backend.alias)
 
         shown = _(" until %(time)s") % {"time": times.absolute(until)} if until else ""
-        self._write(request, backend, write, f"paused{shown}", reason)
+        noted = _("paused%(until)s") % {"until": shown}
+        self._write(request, backend, write, noted, reason)
         return _("The queue %(queue)s is paused%(until)s.") % {"queue": queue, "until": shown}
 
     def _resume(self, request: HttpRequest, backend: BaseBackend, queue: str) -> str:
@@ -193,7 +197,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             was_paused = QueueControl.objects.resume(queue, by=request.user.get_username(), backend=backend.alias)
             return QueueControl.objects.of(backend).get(queue=queue) if was_paused else None
 
-        if self._write(request, backend, write, "resumed", _cleaned(ReasonForm(request.POST))["reason"]):
+        if self._write(request, backend, write, _("resumed"), _cleaned(ReasonForm(request.POST))["reason"]):
             return _("The queue %(queue)s goes on.") % {"queue": queue}
         return _("The queue %(queue)s was not paused.") % {"queue": queue}
 
@@ -205,8 +209,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         def write() -> QueueControl:
             return QueueControl.objects.scale(queue, concurrency=concurrency, by=by, backend=backend.alias)
 
-        said = f"concurrency {concurrency}" if concurrency else "concurrency as started"
-        self._write(request, backend, write, said, asked["reason"])
+        noted = _("concurrency %(count)d") % {"count": concurrency} if concurrency else _("concurrency as started")
+        self._write(request, backend, write, noted, asked["reason"])
         if concurrency is None:
             return _("The queue %(queue)s has as many threads as each worker was started with.") % {"queue": queue}
         text = _("The queue %(queue)s has %(count)d threads in each worker.")
@@ -236,10 +240,10 @@ def length(seconds: float | None) -> str:
     if seconds > histogram.BOUNDS[-1]:
         return f"> {length(histogram.BOUNDS[-1])}"
     if seconds < 1:
-        return _("%(number)s ms") % {"number": f"{1000 * seconds:.3g}"}
+        return _("%(number)s ms") % {"number": number_format(f"{1000 * seconds:.3g}")}
     if seconds < 120:
-        return _("%(number)s s") % {"number": f"{seconds:.3g}"}
-    return _("%(number)s min") % {"number": f"{seconds / 60:.3g}"}
+        return _("%(number)s s") % {"number": number_format(f"{seconds:.3g}")}
+    return _("%(number)s min") % {"number": number_format(f"{seconds / 60:.3g}")}
 
 
 def _backend(alias: str | None) -> BaseBackend:

@@ -275,8 +275,8 @@ def _id(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], Non
     def add(wanted: Wanted, value: str, now: datetime) -> None:
         try:
             id = ids.parse(value)
-        except InvalidMessage as error:
-            raise Unclear(str(error)) from None
+        except InvalidMessage:
+            raise Unclear(_("%(value)s is no UUID.") % {"value": value}) from None
         (wanted.indexed if is_indexed else wanted.others).append(Q(**{name: id}))
 
     return add

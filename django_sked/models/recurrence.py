@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from django_sked import arguments, civil, definitions, ids, payloads, sealing, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
@@ -33,7 +34,7 @@ class Recurrence(models.Model):
     """
 
     class Status(models.TextChoices):
-        ACTIVE = "active", _("active")
+        ACTIVE = "active", pgettext_lazy("recurrence", "active")
         PAUSED = "paused", _("paused")
         ENDED = "ended", _("ended")
 

@@ -28,7 +28,7 @@ def test_a_worker_is_asked_to_drain_from_its_page_once(boss: Client) -> None:
     assert worker.drain_requested_at is not None
     assert other.drain_requested_at is None
     assert drain not in boss.get(page).content.decode()
-    assert [entry.change_message for entry in LogEntry.objects.all()] == ["drain"]
+    assert [entry.change_message for entry in LogEntry.objects.all()] == ["asked to drain"]
 
 
 def test_the_history_says_why_a_worker_was_asked_to_drain(boss: Client) -> None:

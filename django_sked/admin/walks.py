@@ -32,10 +32,11 @@ Rows = QuerySet[ScheduledMessage]
 
 
 class Place(NamedTuple):
-    """Where a message is on a walk."""
+    """Where a message is on a walk; and does what is beyond begin with that very one?"""
 
     at: datetime
     id: UUID
+    is_included: bool = False
 
 
 class Edge(NamedTuple):
@@ -125,13 +126,13 @@ def _only(rows: Rows, leaves: list[Any]) -> Rows:
 
 
 def _parts(field: str, start: Place | None, edge: Edge | None, down: bool) -> Iterator[Q]:
-    """From `start`, without it, to `edge`, with it: each part is one range of the index.
+    """From `start` to `edge`, with that: each part is one range of the index.
 
     As one condition it would be none: "earlier, or as early and with a lower id" reads all that are as early.
     """
     beyond, before = ("lt", "gt") if down else ("gt", "lt")
     if start is not None:
-        same = Q(**{field: start.at, f"pk__{beyond}": start.id})
+        same = Q(**{field: start.at, f"pk__{beyond}{'e' * start.is_included}": start.id})
         if edge is not None and edge.at == start.at:
             yield same & Q(**{f"pk__{before}e": edge.id})
             return
@@ -150,7 +151,7 @@ def _beyond(field: str, start: Place | None, down: bool) -> Q:
     if start is None:
         return Q()
     beyond = "lt" if down else "gt"
-    rest = Q(**{f"{field}__{beyond}": start.at}) | Q(**{f"pk__{beyond}": start.id})
+    rest = Q(**{f"{field}__{beyond}": start.at}) | Q(**{f"pk__{beyond}{'e' * start.is_included}": start.id})
     return Q(**{f"{field}__{beyond}e": start.at}) & rest
 
 

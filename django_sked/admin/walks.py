@@ -85,7 +85,8 @@ class Walk:
 
     def count(self, most: int, edge: Edge | None) -> int:
         """How many there are up to this edge, seen from the beginning; `most` + 1 for more than that."""
-        rows = self.rows.order_by()
+        # In the order of the walk, so that its index is read: a scan of the table may begin with all that was pruned.
+        rows = self.rows.order_by() if self.few else self.rows.order_by(*self._order(self.descending))
         if edge is not None:
             rows = rows.filter(_up_to(self.field, edge, self.descending))
         return rows[: most + 1].count()

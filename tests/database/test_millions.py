@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.contrib.admin import site
 from django.contrib.auth.models import User
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.db import connections
 from django.test import RequestFactory
 
@@ -89,6 +90,7 @@ def listed(backend: BaseBackend, **query: str) -> object:
     """A page of the admin's list, by whoever may see everything."""
     request = RequestFactory().get("/", {"backend": backend.alias, **query})
     request.user = User(is_staff=True, is_superuser=True, is_active=True)
+    request._messages = CookieStorage(request)  # type: ignore[attr-defined]
     return list(site.get_model_admin(ScheduledMessage).get_changelist_instance(request).result_list)
 
 
@@ -177,11 +179,14 @@ def test_of_two_million_messages_only_those_are_read_that_are_wanted(
 ) -> None:
     if statistics != "fresh" and name in SORTING:
         pytest.skip("may sort until autovacuum comes by")
+    if binding == "generic plan" and name.startswith("admin"):
+        pytest.skip("uses partial indexes, which need the values: Django prepares no statements unless it is told to")
     act, most = ACTIONS[name]
 
     found = millions.explained(str(full.database), lambda: act(full), generic=binding == "generic plan")
 
     assert found
-    assert [fault for each in found for fault in each.faults()] == []
+    sorted_at_most = walks.FEW if name.startswith("admin") else 3000
+    assert [fault for each in found for fault in each.faults(sorted_at_most)] == []
     pages = sum(each.pages for each in found)
     assert pages <= most, [(each.pages, each.sql) for each in found]

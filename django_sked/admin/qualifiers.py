@@ -125,7 +125,7 @@ def _narrowed(rows: Any, wanted: Wanted) -> Any:
 def _is_many(rows: QuerySet[ScheduledMessage]) -> bool:
     """Are there too many to look for beginnings, which have no index, among them?"""
     everything = ScheduledMessage.objects.using(rows.db).order_by("pk")
-    return not walks.walk(rows, descending=True).few and everything[: walks.FEW + 1].count() > walks.FEW
+    return not walks.walk(rows, descending=True).few and everything[: walks.LOOKED + 1].count() > walks.LOOKED
 
 
 def _whole(rows: QuerySet[ScheduledMessage], words: list[str]) -> tuple[QuerySet[ScheduledMessage], list[str]]:

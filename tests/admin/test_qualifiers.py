@@ -185,7 +185,7 @@ def test_without_an_index_a_part_is_looked_through_at_a_time_and_that_is_said(
 def test_a_word_that_is_a_whole_id_or_key_is_found_however_many_there_are(
     boss: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walks, "FEW", 10)
+    monkeypatch.setattr(walks, "LOOKED", 10)
     many()
     id = ScheduledMessage.objects.get(key="k1").pk
 

@@ -147,7 +147,7 @@ ACTIONS: dict[str, tuple[Callable[[BaseBackend], object], int]] = {
 #: A page of the admin: its rows and a count up to a cap, along an index ...
 PAGE = 2 * lists.CAP
 #: ... or, for what has no index, of the messages that are looked through.
-LOOK = 3 * walks.LOOKED
+LOOK = 4 * walks.LOOKED
 ACTIONS |= {
     "admin, first page": (lambda store: listed(store), PAGE),
     "admin, first page, ascending": (lambda store: listed(store, o="4"), PAGE),
@@ -177,11 +177,11 @@ SORTING = ("expire 100", "prune 1000")
 def test_of_two_million_messages_only_those_are_read_that_are_wanted(
     name: str, full: BaseBackend, statistics: str, binding: str
 ) -> None:
-    if statistics != "fresh" and name in SORTING:
+    act, most = ACTIONS[name]
+    if statistics != "fresh" and (name in SORTING or most == LOOK):
         pytest.skip("may sort until autovacuum comes by")
     if binding == "generic plan" and name.startswith("admin"):
         pytest.skip("uses partial indexes, which need the values: Django prepares no statements unless it is told to")
-    act, most = ACTIONS[name]
 
     found = millions.explained(str(full.database), lambda: act(full), generic=binding == "generic plan")
 

@@ -138,9 +138,8 @@ class Verbs(Places):
 
     def _run(self, request: HttpRequest, queryset: Any, action: Action, form: VerbForm) -> HttpResponse | None:
         """On all that the filter leaves: a few with an entry each, more of them in steps with one for all."""
-        begun = runs.of(request)
-        few = [] if begun else glimpse(queryset, MOST_ENTRIES + 1)
-        if few and not few.is_capped and len(few.found) <= MOST_ENTRIES:
+        few = None if runs.of(request) else glimpse(queryset, MOST_ENTRIES + 1)
+        if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
             applied = apply(request, queryset.filter(pk__in=[message.pk for message in few.found]), action, form)
         else:
             run = runs.go_on(request, queryset, action, form)

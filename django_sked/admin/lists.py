@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -165,7 +165,7 @@ class MessageList(ChangeList):
         is_asked = self._field in super().get_ordering(request, queryset.order_by())
         return [self._field, "id"] if is_asked else [f"-{self._field}", "-id"]
 
-    def get_ordering_field_columns(self) -> dict[int, str]:
+    def get_ordering_field_columns(self) -> dict[int, Literal["asc", "desc"]]:
         """The column with the arrow, and its direction."""
         for number, name in enumerate(self.list_display):
             if self.get_ordering_field(name) == self._field:

@@ -53,7 +53,7 @@ class Run:
     seen: int = 0
     after: UUID = UUID(int=0)
     is_done: bool = False
-    entry: int | None = None
+    entry: int = 0
 
     @classmethod
     def read(cls, entry: LogEntry) -> Self | None:
@@ -100,7 +100,7 @@ def go_on(request: HttpRequest, rows: Rows, action: Action, form: VerbForm) -> R
 def _begun(request: HttpRequest, action: Action, form: VerbForm) -> Run:
     with transaction.atomic(using=_log()):
         # The same page sent twice at once begins one run.
-        get_user_model()._default_manager.using(_log()).select_for_update().filter(pk=request.user.pk).first()
+        get_user_model()._default_manager.using(_log()).select_for_update().filter(pk__in=[request.user.pk]).first()
         run = of(request)
         if run is not None:
             return run

@@ -84,7 +84,8 @@ class Walk:
         if len(last) < 2:
             return None
         # Of what ended at the same time, all: the index has no order among these, and they are few.
-        return Edge(*last[0], is_amidst=last[0][0] == last[1][0] and self.field == "due_at")
+        at, id = last[0]
+        return Edge(at, id, is_amidst=at == last[1][0] and self.field == "due_at")
 
     def count(self, most: int, edge: Edge | None) -> int:
         """How many there are up to this edge, seen from the beginning; `most` + 1 for more than that."""

@@ -8,36 +8,20 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 from uuid import UUID
 
-from django.utils.dateparse import parse_duration
-
-from django_sked import payloads
+from django_sked import decoders, payloads
 from django_sked.arguments import shown
-from django_sked.exceptions import InvalidMessageType, InvalidPayload, SkedError
+from django_sked.decoders import MISSING, Decode, Mismatch
+from django_sked.exceptions import InvalidMessageType
 
-Decode = Callable[[Any], Any]
-
-_MISSING = object()
 #: What encodes to itself, or is left to `payloads.normalise`.
 _PLAIN = frozenset({str, int, float, bool, type(None), datetime, date, time, timedelta, Decimal, UUID})
-
-
-class Mismatch(SkedError):
-    """This JSON is not of that type."""
-
-    def __init__(self, wanted: str, found: object) -> None:
-        super().__init__(f"must be {wanted}" + ("" if found is _MISSING else f", not {shown(found)}"))
-        self.way: list[str | int] = []
-
-    def __str__(self) -> str:
-        steps = (f".{step}" if isinstance(step, str) else f"[{step}]" for step in reversed(self.way))
-        return f"payload{''.join(steps)} {self.args[0]}."
 
 
 class Codec(Protocol):
@@ -105,7 +89,7 @@ class _Struct:
 
 
 def _foreign(cls: type, error: Exception) -> Mismatch:
-    found = Mismatch(f"a {cls.__qualname__}", _MISSING)
+    found = Mismatch(f"a {cls.__qualname__}", MISSING)
     found.args = (f"{found.args[0]}: {' '.join(str(error).split())}",)
     return found
 
@@ -132,11 +116,11 @@ class _Dataclass:
         name = ""
         try:
             for name, decode, is_needed in fields:
-                item = value.get(name, _MISSING)
-                if item is not _MISSING:
+                item = value.get(name, MISSING)
+                if item is not MISSING:
                     arguments[name] = decode(item)
                 elif is_needed:
-                    raise Mismatch("there", _MISSING)
+                    raise Mismatch("there", MISSING)
         except Mismatch as error:
             error.way.append(name)
             raise
@@ -193,24 +177,24 @@ def decoder(hint: Any, place: str) -> Decode:
     """What turns JSON into a value of this annotation. Raises InvalidMessageType, with the place, where nothing can."""
     if isinstance(hint, typing.NewType):
         return decoder(hint.__supertype__, place)
-    hint = _BARE.get(hint, hint) if isinstance(hint, Hashable) else hint
+    hint = decoders.BARE.get(hint, hint) if isinstance(hint, Hashable) else hint
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return decoder(inner[0], place)
     if origin in (Union, types.UnionType):
-        return _union([(each, decoder(each, place)) for each in inner])
+        return decoders.union([(each, decoder(each, place)) for each in inner])
     if origin is Literal:
-        return _literal(inner)
-    if hint in _SIMPLE:
-        return _SIMPLE[hint]
+        return decoders.literal(inner)
+    if hint in decoders.SIMPLE:
+        return decoders.SIMPLE[hint]
     if origin in (list, set, frozenset):
-        return _sequence(origin, decoder(inner[0], place))
+        return decoders.sequence(origin, decoder(inner[0], place))
     if origin is tuple:
         return _tuple(inner, place)
     if origin is dict and inner[0] is str:
-        return _mapping(decoder(inner[1], place))
+        return decoders.mapping(decoder(inner[1], place))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _enum(hint, place)
+        return decoders.enum(hint, place)
     if is_known(hint):
         return lambda value: of(hint).decode(value)
     raise InvalidMessageType(
@@ -220,183 +204,16 @@ def decoder(hint: Any, place: str) -> Decode:
     )
 
 
-def _exactly(wanted: str, *kinds: type) -> Decode:
-    def decode(value: Any) -> Any:
-        if type(value) not in kinds:
-            raise Mismatch(wanted, value)
-        return value
-
-    return decode
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise Mismatch("a number", value)
-    try:
-        return float(value)
-    except OverflowError:
-        raise Mismatch("a number below 1.8e308", value) from None
-
-
-def _from_text(wanted: str, parse: Callable[[str], Any]) -> Decode:
-    def decode(value: Any) -> Any:
-        if type(value) is str:
-            try:
-                found = parse(value)
-            except (ValueError, OverflowError, InvalidOperation):
-                found = None
-            if found is not None:
-                return found
-        raise Mismatch(wanted, value)
-
-    return decode
-
-
-def _decimal(value: Any) -> Decimal:
-    if type(value) is int:
-        return Decimal(value)
-    found: Decimal = _decimal_text(value)
-    return found
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-#: Of no type in particular. (`dict` and `list` are in `_SIMPLE`.)
-_BARE: dict[Any, Any] = {
-    typing.List: list,  # noqa: UP006
-    typing.Dict: dict,  # noqa: UP006
-    typing.Tuple: tuple[Any, ...],  # noqa: UP006
-    typing.Set: set[Any],  # noqa: UP006
-    typing.FrozenSet: frozenset[Any],  # noqa: UP006
-    tuple: tuple[Any, ...],
-    set: set[Any],
-    frozenset: frozenset[Any],
-}
-_decimal_text = _from_text("a decimal as text", Decimal)
-_SIMPLE: dict[Any, Decode] = {
-    Any: _as_it_is,
-    object: _as_it_is,
-    str: _exactly("text", str),
-    int: _exactly("a whole number", int),
-    bool: _exactly("true or false", bool),
-    type(None): _exactly("null", type(None)),
-    float: _number,
-    dict: _exactly("an object", dict),
-    list: _exactly("a list", list),
-    datetime: _from_text("a date and time as ISO 8601 text", datetime.fromisoformat),
-    date: _from_text("a date as ISO 8601 text", date.fromisoformat),
-    time: _from_text("a time as ISO 8601 text", time.fromisoformat),
-    timedelta: _from_text("a duration as ISO 8601 text", parse_duration),
-    Decimal: _decimal,
-    UUID: _from_text("a UUID as text", UUID),
-}
-
-
-def _union(members: list[tuple[Any, Decode]]) -> Decode:
-    """The first member that takes it; None, which says so at once, before all others."""
-    is_optional = any(hint is type(None) for hint, _ in members)
-    decoders = [decode for hint, decode in members if hint is not type(None)]
-
-    def decode(value: Any) -> Any:
-        if value is None and is_optional:
-            return None
-        if len(decoders) == 1:
-            return decoders[0](value)
-        refusals = []
-        for each in decoders:
-            try:
-                return each(value)
-            except Mismatch as error:
-                refusals.append(str(error.args[0]).partition(", not ")[0].removeprefix("must be "))
-        raise Mismatch(" or ".join(dict.fromkeys(refusals)), value)
-
-    return decode
-
-
-def _literal(allowed: tuple[Any, ...]) -> Decode:
-    by_value = {(type(each), each): each for each in allowed}
-    wanted = "one of " + ", ".join(map(repr, allowed))
-
-    def decode(value: Any) -> Any:
-        try:
-            return by_value[type(value), value]
-        except (KeyError, TypeError):
-            raise Mismatch(wanted, value) from None
-
-    return decode
-
-
-def _enum(cls: type[Enum], place: str) -> Decode:
-    try:
-        members = [(payloads.normalise(member, what=str(member)), member) for member in cls]
-    except InvalidPayload as error:
-        raise InvalidMessageType(f"{place}: JSON cannot be decoded to {shown(cls)}: {error}") from None
-    wanted = f"the value of a {cls.__qualname__}"
-
-    def decode(value: Any) -> Any:
-        for encoded, member in members:
-            if encoded == value and type(encoded) is type(value):
-                return member
-        raise Mismatch(wanted, value)
-
-    return decode
-
-
-def _items(value: Any, decode: Decode) -> list[Any]:
-    if type(value) is not list:
-        raise Mismatch("a list", value)
-    found: list[Any] = []
-    try:
-        for item in value:
-            found.append(decode(item))
-    except Mismatch as error:
-        error.way.append(len(found))
-        raise
-    return found
-
-
-def _sequence(kind: type, decode: Decode) -> Decode:
-    if kind is list:
-        return lambda value: _items(value, decode)
-
-    def decode_all(value: Any) -> Any:
-        found = _items(value, decode)
-        try:
-            return kind(found)
-        except TypeError:  # instances, lists or objects among them
-            raise Mismatch(f"a list of what a {kind.__name__} can hold", value) from None
-
-    return decode_all
-
-
 def _tuple(inner: tuple[Any, ...], place: str) -> Decode:
     if len(inner) == 2 and inner[1] is Ellipsis:
         decode_all = decoder(inner[0], place)
-        return lambda value: tuple(_items(value, decode_all))
-    decoders = [decoder(each, place) for each in inner]
+        return lambda value: tuple(decoders.items(value, decode_all))
+    each_of = [decoder(each, place) for each in inner]
 
     def decode(value: Any) -> Any:
-        if type(value) is not list or len(value) != len(decoders):
-            raise Mismatch(f"a list of {len(decoders)}", value)
-        rest = iter(decoders)
-        return tuple(_items(value, lambda item: next(rest)(item)))
+        if type(value) is not list or len(value) != len(each_of):
+            raise Mismatch(f"a list of {len(each_of)}", value)
+        rest = iter(each_of)
+        return tuple(decoders.items(value, lambda item: next(rest)(item)))
 
     return decode
-
-
-def _mapping(decode: Decode) -> Decode:
-    def decode_all(value: Any) -> Any:
-        if type(value) is not dict:
-            raise Mismatch("an object", value)
-        found, key = {}, ""
-        try:
-            for key, item in value.items():
-                found[key] = decode(item)
-        except Mismatch as error:
-            error.way.append(key)
-            raise
-        return found
-
-    return decode_all

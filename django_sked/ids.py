@@ -15,10 +15,11 @@ from django_sked.arguments import shown
 from django_sked.exceptions import InvalidMessage
 
 _TEXT = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{12}")
-_VERSION = 0x7 << 76
+_VERSION = 0x7 << 12
 _VARIANT = 0b10 << 62
 
-_set = object.__setattr__
+_new, _set = object.__new__, object.__setattr__
+_UNKNOWN = SafeUUID.unknown
 
 _lock = threading.Lock()
 _last = 0
@@ -46,10 +47,10 @@ def many(count: int) -> Iterator[UUID]:
 
 
 def _uuid7(tick: int, random: int) -> UUID:
-    made = object.__new__(UUID)
+    made = _new(UUID)
     # What UUID(int=...) does after half a microsecond of checks.
-    _set(made, "int", (tick >> 12) << 80 | _VERSION | (tick & 0xFFF) << 64 | _VARIANT | random >> 2)
-    _set(made, "is_safe", SafeUUID.unknown)
+    _set(made, "int", ((tick >> 12) << 16 | _VERSION | tick & 0xFFF) << 64 | _VARIANT | random >> 2)
+    _set(made, "is_safe", _UNKNOWN)
     return made
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import models
 
-from django_sked import arguments, criteria, revising, scheduling, subjects, verbs
+from django_sked import arguments, criteria, revising, scheduling, series, subjects, verbs
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import NotSupported
 from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
@@ -133,11 +133,15 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
         (default: as many as suits the database).
         """
         store = self._backend(backend)
-        built = scheduling.build_many(self.model, store.settings, store.now(), messages)
+        now, items = store.now(), scheduling.listed(messages)
+        conflict, size = scheduling.on_conflict(on_conflict), arguments.batch_size(batch_size)
+        if store.takes_series and size is None:
+            alike = series.of(self.model, store.settings, now, items)
+            if alike is not None and (stored := store.add_series(alike)) is not None:
+                return stored
+        built = scheduling.build_many(self.model, store.settings, now, items)
         _refuse_unsupported(store, built)
-        return store.add(
-            built, on_conflict=scheduling.on_conflict(on_conflict), batch_size=arguments.batch_size(batch_size)
-        )
+        return store.add(built, on_conflict=conflict, batch_size=size)
 
     # Read
 

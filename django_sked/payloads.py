@@ -65,8 +65,8 @@ def normalise(value: object, *, what: str = "payload", max_bytes: int | None = 2
     Raises InvalidPayload, naming the place, for anything else, and for nesting deeper than 64, more than 10,000
     values, NaN, NUL or lone surrogates; PayloadTooLarge for more than `max_bytes` of UTF-8 when encoded.
     """
-    if (flat := _flat(value)) is not None:
-        result, most = flat
+    if (known := flat(value)) is not None:
+        result, most = known
         if max_bytes is None or most <= max_bytes:
             return result
     else:
@@ -123,7 +123,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _flat(value: Any) -> tuple[JSON, int] | None:
+def flat(value: Any) -> tuple[JSON, int] | None:
     """A copy of a small dict of plain texts and numbers, which need no conversion; None for anything else.
 
     And how many bytes its JSON has at most: 4 for each character of a text, less than 30 for a number, and what is
@@ -150,6 +150,28 @@ def _flat(value: Any) -> tuple[JSON, int] | None:
         elif kind is not bool and item is not None:
             return None
     return value.copy(), 40 * len(value) + 4 * letters + 2
+
+
+def is_plain(value: object) -> bool:
+    """Is it made of nothing but the very types that have a JSON text, so that normalise() calls no code of others?"""
+    left, values = MOST_VALUES, [value]
+    while values:
+        value = values.pop()
+        if type(value) is dict:
+            if any(type(key) is not str for key in value):
+                return False
+            inner = list(value.values())
+        elif type(value) is list or type(value) is tuple:
+            inner = list(value)
+        elif type(value) in _SCALARS:
+            continue
+        else:
+            return False
+        left -= len(inner)
+        if left < 0:
+            return False
+        values += inner
+    return True
 
 
 def _convert(value: Any, depth: int, left: list[int]) -> JSON:

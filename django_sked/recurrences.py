@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db import models, router
 
@@ -106,9 +107,16 @@ class RecurrenceManager(models.Manager["Recurrence"]):
 
 
 def new_message(
-    recurrence: Recurrence, model: type[ScheduledMessage], tick: datetime | None, *, due_at: datetime
+    recurrence: Recurrence,
+    model: type[ScheduledMessage],
+    tick: datetime | None,
+    *,
+    due_at: datetime,
+    id: UUID | None = None,
 ) -> ScheduledMessage:
-    """An unsaved message of a recurrence: that of a tick, or one besides its ticks."""
+    """An unsaved message of a recurrence: that of a tick, under the id made of both, or one besides its ticks."""
+    if id is None and tick is not None:
+        id = ids.of_tick(recurrence.pk, tick)
     store = recurrence.store
     message = scheduling.build(
         model,
@@ -124,7 +132,7 @@ def new_message(
         retry=None if recurrence.retry_policy is None else from_json(recurrence.retry_policy),
         timeout=recurrence.timeout,
         expires_in=recurrence.expires_in,
-        id=None if tick is None else ids.of_tick(recurrence.pk, tick),
+        id=id,
         checks_type=False,  # a tick comes in any case; who cannot be delivered dies with the reason
     )
     if recurrence.event in typed.known:

@@ -179,7 +179,7 @@ def wall_time(at_local: object, timezone: object, *, at: object, delay: object) 
 
 def _new(model: type[ScheduledMessage], values: dict[str, Any]) -> ScheduledMessage:
     """An unsaved instance; without the work that `Model.__init__` does for models whose fields it has to look up."""
-    if _is_listened_to(model):
+    if is_listened_to(model):
         return model(**values)
     message = model.__new__(model)
     message.__dict__ = _blank(model) | values
@@ -187,7 +187,8 @@ def _new(model: type[ScheduledMessage], values: dict[str, Any]) -> ScheduledMess
     return message
 
 
-def _is_listened_to(model: type[ScheduledMessage]) -> bool:
+def is_listened_to(model: type[ScheduledMessage]) -> bool:
+    """Does anybody want to know of each new instance?"""
     # Looked at first, as the search among them takes longer than all of this: mostly there are none, of any model.
     return bool(
         (pre_init.receivers and pre_init.has_listeners(model))
@@ -229,62 +230,70 @@ def on_conflict(value: object) -> OnConflict:
     return value
 
 
+def listed(items: object) -> list[object]:
+    """What `schedule_many()` was given; raises InvalidMessage for what is not several."""
+    if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
+        raise InvalidMessage(f"schedule_many takes dictionaries or unsaved messages, not {shown(items)}.")
+    return list(items)
+
+
 def build_many(
     model: type[ScheduledMessage], settings: BackendSettings, now: datetime, items: Iterable[object]
 ) -> list[ScheduledMessage]:
     """Unsaved messages from dictionaries of the arguments of `schedule()`, from unsaved instances, or from instances
     of a message type."""
-    if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
-        raise InvalidMessage(f"schedule_many takes dictionaries or unsaved messages, not {shown(items)}.")
-    items = list(items)
+    items = listed(items)
     new_id = ids.many(len(items)).__next__
     messages: list[ScheduledMessage] = []
     last: dict[str, Any] | None = None
-    shared: frozenset[str] = frozenset() if _is_listened_to(model) else _SHARED
+    shared: frozenset[str] = frozenset() if is_listened_to(model) else SHARED
     with garbage.left_alone():
         for position, item in enumerate(items):
             try:
-                if last is not None and type(item) is dict and _is_like(item, last):
-                    messages.append(_another(messages[-1], settings, item.get("payload"), new_id()))
+                if last is not None and type(item) is dict and is_like(item, last):
+                    payload = payloads.normalise(item.get("payload"), max_bytes=settings.options.max_payload_bytes)
+                    messages.append(another(messages[-1], payload, new_id()))
                 elif isinstance(item, model):
                     last = None
                     messages.append(complete(item, settings, now))
                 else:
                     known = _arguments(item)
                     messages.append(build(model, settings, now, **known, new_id=new_id))
-                    last = dict(known) if shared.issuperset(known) and not _is_typed(known["event"]) else None
+                    last = dict(known) if shared.issuperset(known) and not is_typed(known["event"]) else None
             except InvalidMessage as error:
                 raise type(error)(f"Message {position}: {error}") from None
     return messages
 
 
 #: Arguments of which messages have either the very same, or, of the payload, each its own.
-_SHARED = frozenset({"event", "payload", "at", "delay", "queue", "priority", "max_attempts", "timeout", "expires_in"})
+SHARED = frozenset({"event", "payload", "at", "delay", "queue", "priority", "max_attempts", "timeout", "expires_in"})
 
 
-def _is_like(item: dict[Any, Any], last: dict[str, Any]) -> bool:
+def is_like(item: dict[Any, Any], last: dict[str, Any]) -> bool:
     """Are the arguments, but for the payload, the very ones of the last message, which have been checked?"""
     if len(item) != len(last):
         return False
     for name, value in item.items():
-        if value is not last.get(name, _MISSING) and (name != "payload" or name not in last):
+        if name == "payload":
+            if name not in last:
+                return False
+        elif value is not last.get(name, _MISSING):
             return False
     return True
 
 
-def _is_typed(event: Any) -> bool:
+def is_typed(event: Any) -> bool:
     return type(event) is not str or event in typed.known
 
 
 _MISSING = object()
 
 
-def _another(like: ScheduledMessage, settings: BackendSettings, payload: object, id: UUID) -> ScheduledMessage:
-    """A message with another id and payload."""
-    checked = payloads.normalise(payload, max_bytes=settings.options.max_payload_bytes)
-    own = {"id": id, "payload": checked, "metadata": {}, "delivered_to": {}, "errors": [], "_state": ModelState()}
-    message = type(like).__new__(type(like))
-    message.__dict__ = vars(like) | own
+def another(like: ScheduledMessage, payload: payloads.JSON, id: UUID) -> ScheduledMessage:
+    """An unsaved message with another id, and a payload that has been normalised."""
+    own = {"id": id, "payload": payload, "metadata": {}, "delivered_to": {}, "errors": [], "_state": ModelState()}
+    message = like.__class__.__new__(like.__class__)
+    message.__dict__ = like.__dict__ | own
     return message
 
 

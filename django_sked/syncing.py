@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
+from django.db.models import QuerySet
 
-from django_sked import civil, ticking
+from django_sked import civil, relocating, ticking
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
+from django_sked.exceptions import InvalidMessage, SkedError
 from django_sked.models import Recurrence
 from django_sked.recurring import Declaration, declarations
 from django_sked.verbs import Reschedule
 
+logger = logging.getLogger("django_sked")
+
 
 @dataclass(slots=True)
 class Report:
-    """The names of recurrences by what was done to them, and the number of messages that were moved."""
+    """The names of recurrences by what was done to them, and the number of messages that were moved.
+
+    What cannot be read keeps nothing else waiting: recurrences and messages that were left as they are, and why.
+    """
 
     created: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     orphaned: list[str] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
     moved: int = 0
+    unsynchronised: dict[str, str] = field(default_factory=dict)
+    unmoved: dict[UUID, str] = field(default_factory=dict)
+
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """What is refused of this recurrence is noted, and ends nothing."""
+        try:
+            yield
+        except (SkedError, relocating.Unreachable) as error:
+            logger.error("not_synchronised recurrence=%s reason=%s", name, error)
+            self.unsynchronised[name] = str(error)
 
 
 def sync(*, prune: bool = False, database: str | None = None) -> Report:
     """Bring the stored recurrences to what the code declares, in all databases or one.
 
     A declaration that is gone leaves its row paused, and marked orphaned; with `prune` it is deleted. One that comes
-    back goes on. What people have paused stays paused. Recurrences that no code has declared are left alone.
+    back goes on, and one that has another backend now goes on there. What people have paused stays paused. Recurrences
+    that no code has declared are left alone.
     """
     report = Report()
-    for backend in message_backends.all():
-        if database is None or Recurrence.objects.database_of(backend) == database:
-            wanted = [each for each in declarations() if each.values["backend"] == backend.alias]
-            for declaration in wanted:
+    backends = [
+        backend
+        for backend in message_backends.all()
+        if database is None or Recurrence.objects.database_of(backend) == database
+    ]
+    # First all that is there, under whatever alias; then what is left of each alias is gone from the code.
+    for backend in backends:
+        for declaration in _declared(backend):
+            with report.noting(declaration.name):
                 _bring(backend, declaration, report)
-            _leave(backend, {each.name for each in wanted}, report, prune=prune)
-            _follow_rules(backend, report)
-            if database is None:
-                report.moved += move_wall_times(backend)
+    for backend in backends:
+        _leave(backend, report, prune=prune)
+        _follow_rules(backend, report)
+        if database is None:
+            moved, unmoved = move_wall_times(backend)
+            report.moved += moved
+            report.unmoved |= unmoved
     return report
 
 
@@ -51,15 +81,36 @@ def is_ready(database: str) -> bool:
     return Recurrence._meta.db_table in connections[database].introspection.table_names()
 
 
+def _declared(backend: BaseBackend) -> list[Declaration]:
+    return [each for each in declarations() if each.values["backend"] == backend.alias]
+
+
 def _bring(backend: BaseBackend, declaration: Declaration, report: Report) -> None:
     rows = Recurrence.objects.using(Recurrence.objects.database_of(backend))
     stored = rows.filter(name=declaration.name).first()
+    if stored is None or stored.orphaned_at is not None:
+        before = relocating.former(declaration.name, rows.db, is_ready)
+        if before is not None:
+            # As one change: no worker sees it without what it had come to.
+            with transaction.atomic(using=rows.db):
+                relocating.take_over(_write(rows, stored, declaration)[0], before)
+            report.changed.append(declaration.name)
+            return
+    _row, is_changed = _write(rows, stored, declaration)
     if stored is None:
+        report.created.append(declaration.name)
+    elif is_changed:
+        report.changed.append(declaration.name)
+
+
+def _write(rows: QuerySet[Recurrence], stored: Recurrence | None, declaration: Declaration) -> tuple[Recurrence, bool]:
+    """The row as it is declared; is anything of it new?"""
+    if stored is None:
+        made = Recurrence(**declaration.values, is_declared=True)
         try:
             with transaction.atomic(using=rows.db):
-                Recurrence(**declaration.values, is_declared=True).save(using=rows.db, force_insert=True)
-            report.created.append(declaration.name)
-            return
+                made.save(using=rows.db, force_insert=True)
+            return made, True
         except IntegrityError:
             # Another deploy has just written it.
             stored = rows.get(name=declaration.name)
@@ -67,8 +118,7 @@ def _bring(backend: BaseBackend, declaration: Declaration, report: Report) -> No
     is_changed = stored.redefine(_wanted(stored, declaration), is_declared=True, orphaned_at=None)
     if came_back and stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
         stored.resume()
-    if is_changed:
-        report.changed.append(declaration.name)
+    return stored, is_changed
 
 
 def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
@@ -79,14 +129,20 @@ def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
     return values
 
 
-def _leave(backend: BaseBackend, names: Iterable[str], report: Report, *, prune: bool) -> None:
+def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:
+    names = {each.name for each in _declared(backend)}
+    elsewhere = {each.name for each in declarations()} - names
     for orphan in Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names):
-        if prune:
-            orphan.cancel_ahead(reason=ticking.NOT_DECLARED)
-            orphan.delete()
-            report.pruned.append(orphan.name)
-        elif orphan.orphaned_at is None and orphan.orphan():
-            report.orphaned.append(orphan.name)
+        with report.noting(orphan.name):
+            # What it has made ahead is delivered, if the declaration has only got another backend.
+            is_gone = orphan.name not in elsewhere
+            if prune and orphan.name not in report.unsynchronised:
+                if is_gone:
+                    orphan.cancel_ahead(reason=ticking.NOT_DECLARED)
+                orphan.delete()
+                report.pruned.append(orphan.name)
+            elif orphan.orphaned_at is None and orphan.orphan(cancels=is_gone):
+                report.orphaned.append(orphan.name)
 
 
 def _follow_rules(backend: BaseBackend, report: Report) -> None:
@@ -94,21 +150,31 @@ def _follow_rules(backend: BaseBackend, report: Report) -> None:
     now = backend.now()
     ahead = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__gt=now + ticking.AHEAD)
     for stored in ahead:
-        tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
-        if tick is None or tick == stored.next_tick_at:
-            continue
-        look_at = tick - ticking.AHEAD
-        if stored.write({"next_tick_at": tick, "look_at": min(look_at, stored.look_at or look_at)}):
-            report.changed.append(stored.name)
+        with report.noting(stored.name):
+            tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
+            if tick is None or tick == stored.next_tick_at:
+                continue
+            look_at = tick - ticking.AHEAD
+            if stored.write({"next_tick_at": tick, "look_at": min(look_at, stored.look_at or look_at)}):
+                report.changed.append(stored.name)
 
 
-def move_wall_times(backend: BaseBackend) -> int:
-    """Reschedule the pending messages whose wall time is another instant by now; returns how many were."""
-    moved = 0
+def move_wall_times(backend: BaseBackend) -> tuple[int, dict[UUID, str]]:
+    """Reschedule the pending messages whose wall time is another instant by now.
+
+    Returns how many were moved, and those whose wall time or zone cannot be read, with the reason: they stay where they
+    are.
+    """
+    moved, unmoved = 0, {}
     for message in backend.by_wall_time():
-        assert message.local_time is not None
-        due_at = civil.instant_of(*civil.from_text(message.local_time))
+        text = message.local_time
+        assert text is not None
+        try:
+            due_at = civil.instant_of(*civil.from_text(text))
+        except InvalidMessage as error:
+            logger.error("not_moved event=%s id=%s reason=%s", message.event, message.pk, error)
+            unmoved[message.pk] = str(error)
+            continue
         if due_at != message.due_at:
-            fields: dict[str, Any] = {"local_time": message.local_time}
-            moved += bool(backend.change_one(message.pk, Reschedule(due_at=due_at, fields=fields)))
-    return moved
+            moved += bool(backend.change_one(message.pk, Reschedule(due_at=due_at, fields={"local_time": text})))
+    return moved, unmoved

@@ -24,6 +24,13 @@ MOST_AT_ONCE = 1000
 #: Why a recurrence rests or has ended, where no person has said so.
 NOT_DECLARED = "no longer declared"
 NO_MORE_TICKS = "There are no more ticks."
+#: Why messages that were made ahead of their ticks are taken back; or since they are of no tick any more.
+PAUSED, ENDED, OF_NO_TICK = "paused", "ended", "of no tick any more"
+
+
+def is_rest(reason: str) -> bool:
+    """Was a message with this reason cancelled because its recurrence rested, and by nobody for its own sake?"""
+    return reason.startswith((PAUSED, ENDED, OF_NO_TICK, NOT_DECLARED))
 
 
 def enough(most: int | None) -> str:

@@ -22,7 +22,7 @@ from datetime import timedelta
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from django_sked import arguments, codecs, payloads
+from django_sked import arguments, codecs, decoders, payloads
 from django_sked.exceptions import (
     InvalidMessage,
     InvalidMessageType,
@@ -98,7 +98,7 @@ class MessageType:
         """Raises InvalidPayload where this JSON could not be delivered as this type."""
         try:
             self.codec.decode(payload)
-        except codecs.Mismatch as error:
+        except decoders.Mismatch as error:
             raise InvalidPayload(f"This is no {self.cls.__qualname__} ({self.event!r}): {error}") from None
 
 
@@ -260,7 +260,7 @@ def decoded(event: str, payload: Any, version: int) -> Any:
         payload = _upcasted(kind, payload, version)
     try:
         return kind.codec.decode(payload)
-    except codecs.Mismatch as error:
+    except decoders.Mismatch as error:
         raise UndecodablePayload(f"It is no {kind.cls.__qualname__} any more: {error}") from None
 
 

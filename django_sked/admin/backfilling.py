@@ -17,7 +17,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_sked.admin import times
-from django_sked.admin.readonly import BaseAdmin
+from django_sked.admin.places import Addresses
+from django_sked.backends import message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence
 
@@ -52,7 +53,7 @@ class BackfillForm(forms.Form):
         self.fields["rate"].help_text = _("The first one is due now.")
 
 
-class Backfilling(BaseAdmin[Recurrence]):
+class Backfilling(Addresses[Recurrence]):
     """Mixed into the admin of recurrences."""
 
     backfill_template = "admin/django_sked/backfill.html"
@@ -65,7 +66,7 @@ class Backfilling(BaseAdmin[Recurrence]):
         """Asks for the range, and schedules what has no message in it."""
         if not request.user.has_perm("django_sked.run_recurrence") or not self.has_view_permission(request):
             raise PermissionDenied
-        recurrence = self.get_queryset(request).filter(pk=id).first()
+        recurrence = self.get_object(request, str(id))
         if recurrence is None:
             raise Http404
         form = BackfillForm(request.POST or None)
@@ -76,7 +77,7 @@ class Backfilling(BaseAdmin[Recurrence]):
                 form.add_error(None, str(error))
             else:
                 self._tell(request, recurrence, form, len(made))
-                return HttpResponseRedirect(self._url("change", recurrence))
+                return HttpResponseRedirect(self.page(recurrence, "change"))
         return self._ask(request, recurrence, form)
 
     def _tell(self, request: HttpRequest, recurrence: Recurrence, form: BackfillForm, count: int) -> None:
@@ -100,11 +101,13 @@ class Backfilling(BaseAdmin[Recurrence]):
             # What Django's template ends the breadcrumbs with.
             "original": title,
             "form": form,
-            "back_url": self._url("change", recurrence),
+            "back_url": self.page(recurrence, "change"),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.backfill_template, context)
 
-    def _url(self, view: str, recurrence: Recurrence) -> str:
-        name = f"admin:django_sked_recurrence_{view}"
-        return reverse(name, args=[recurrence.pk], current_app=self.admin_site.name)
+    def page(self, recurrence: Recurrence, view: str) -> str:
+        """The address of a view of this recurrence; of one whose backend is not known here, without that."""
+        if recurrence.backend in message_backends:
+            return self.url(view, recurrence.pk, backend=recurrence.store)
+        return reverse(f"admin:{self.url_name(view)}", args=[recurrence.pk], current_app=self.admin_site.name)

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -16,6 +15,7 @@ from django.utils.translation import gettext_lazy
 from django_sked import typed
 from django_sked.admin import times
 from django_sked.admin.columns import Columns
+from django_sked.admin.places import address
 from django_sked.admin.relations import Relations
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.states import Status
@@ -83,13 +83,13 @@ class Details(Relations, Columns):
         """Its name, with the way to its page, and the tick; the id where it is gone."""
         if message.recurrence_id is None:
             return "-"
-        found = Recurrence.objects.filter(pk=message.recurrence_id).first()
+        found = Recurrence.objects.of(message.backend).filter(pk=message.recurrence_id).first()
         if found is None:
             return str(message.recurrence_id)
         site = self.admin_site
         name: str = found.name
         if site.is_registered(Recurrence):
-            url = reverse("admin:django_sked_recurrence_change", args=[found.pk], current_app=site.name)
+            url = address(site, "recurrence_change", found.pk, backend=message.backend)
             name = format_html('<a href="{}">{}</a>', url, name)
         if message.tick_at is None:
             return name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -12,14 +12,15 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db.models import DateTimeField, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_sked import definitions, triggers
+from django_sked import definitions, ticking, triggers
 from django_sked.admin import times
 from django_sked.admin.backfilling import Backfilling, moment_input
+from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.places import PARAMETER, address, chosen
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
@@ -31,13 +32,17 @@ CONFIDENTIAL = {"payload", "metadata"}
 class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
     """A cron expression or an interval, and the rest of a definition."""
 
+    backend = forms.ChoiceField(
+        required=False, choices=lambda: [(alias, alias) for alias in message_backends], label=gettext_lazy("Backend")
+    )
     cron = forms.CharField(required=False, max_length=triggers.MOST_CHARACTERS, label=gettext_lazy("Cron expression"))
     every = forms.DurationField(required=False, label=gettext_lazy("Every"))
 
     class Meta:
         model = Recurrence
         fields = (
-            *("name", "event", "payload", "cron", "every", "timezone", "start_at", "end_at", "max_occurrences"),
+            *("name", "backend", "event", "payload", "cron", "every", "timezone", "start_at", "end_at"),
+            "max_occurrences",
             *("jitter", "misfire", "misfire_cap", "grace", "overlap", "stateful", "queue", "priority"),
         )
 
@@ -54,6 +59,7 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.errors:
             return cleaned
         values = {name: cleaned.get(name, getattr(self.instance, name)) for name in definitions.FIELDS}
+        values["backend"] = values["backend"] or DEFAULT_ALIAS
         cron, every = cleaned.get("cron") or None, cleaned.get("every")
         try:
             if cron is not None or every is not None or not self.instance.trigger:
@@ -63,6 +69,14 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
             raise ValidationError(str(error)) from error
         self.instance.trigger = values["trigger"]
         return cleaned
+
+    def validate_unique(self) -> None:
+        """Among the recurrences of its database, which need not be where Django would look."""
+        if self.instance.backend not in message_backends:
+            return
+        rows = Recurrence.objects.using(Recurrence.objects.database_of(self.instance.store))
+        if rows.filter(name=self.instance.name).exclude(pk=self.instance.pk).exists():
+            self.add_error("name", self.instance.unique_error_message(Recurrence, ("name",)))
 
 
 class RecurrenceAdminMixin(Backfilling):
@@ -74,7 +88,7 @@ class RecurrenceAdminMixin(Backfilling):
     }
     change_form_template = "admin/django_sked/recurrence.html"
     list_display: tuple[Any, ...] = ("name", "event", "when", "state", "next_tick", "occurrences", "failures", "missed")
-    list_filter: ClassVar[tuple[Any, ...]] = ("status", "is_declared")
+    list_filter: ClassVar[tuple[Any, ...]] = (WorkerBackendFilter, "status", "is_declared")
     search_fields: ClassVar[tuple[str, ...]] = ("name", "event")
     ordering: ClassVar[tuple[str, ...]] = ("name",)
     actions = ("pause", "resume", "run_now")
@@ -84,17 +98,35 @@ class RecurrenceAdminMixin(Backfilling):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Recurrence]:
-        return super().get_queryset(request).using(Recurrence.objects.get_queryset().db)
+        """Recurrences are where their messages are, or, where these are no rows, where the routers say.
+
+        Without a backend in the address they are all that are found where the default backend's are.
+        """
+        backend = message_backends[chosen(request) or DEFAULT_ALIAS]
+        found = super().get_queryset(request).using(Recurrence.objects.database_of(backend))
+        named = request.GET.get(PARAMETER)
+        return found.filter(backend=named) if named else found
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[str] | tuple[str, ...]:
+        """What is stored in one database does not go to another by a form."""
+        return self.readonly_fields if obj is None else [*self.readonly_fields, "backend"]
 
     def get_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[Any]:
         """What is carried is for those who may see it; what has happened, of what is there."""
+        fields: list[Any] = list(RecurrenceForm.Meta.fields)
         if not self.has_change_permission(request, obj):
-            fields = [name for name in RecurrenceForm.Meta.fields if name not in ("cron", "every")]
-        else:
-            fields = list(RecurrenceForm.Meta.fields)
+            fields = [name for name in fields if name not in ("cron", "every")]
+        if obj is None and len(list(message_backends)) == 1:
+            fields.remove("backend")
         if not request.user.has_perm("django_sked.view_payload"):
             fields.remove("payload")
         return fields if obj is None else [*self.readonly_fields, *fields]
+
+    def delete_model(self, request: HttpRequest, obj: Recurrence) -> None:
+        """With what it has made ahead."""
+        if obj.backend in message_backends:
+            obj.cancel_ahead(reason=f"{ticking.ENDED}: deleted")
+        super().delete_model(request, obj)
 
     def has_change_permission(self, request: HttpRequest, obj: Recurrence | None = None) -> bool:
         """The code says what it has declared: a change by hand would be gone with the next deploy."""
@@ -129,7 +161,7 @@ class RecurrenceAdminMixin(Backfilling):
             if request.user.has_perm("django_sked.view_scheduledmessage"):
                 context["messages_url"] = self._messages_url(recurrence)
             if self.has_run_permission(request):
-                context["backfill_url"] = self._url("backfill", recurrence)
+                context["backfill_url"] = self.page(recurrence, "backfill")
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _messages_url(self, recurrence: Recurrence) -> str | None:
@@ -137,10 +169,7 @@ class RecurrenceAdminMixin(Backfilling):
         if not self.admin_site.is_registered(ScheduledMessage) or recurrence.backend not in message_backends:
             return None
         query = {"recurrence": str(recurrence.pk)}
-        if recurrence.backend != DEFAULT_ALIAS:
-            query["backend"] = recurrence.backend
-        url = reverse("admin:django_sked_scheduledmessage_changelist", current_app=self.admin_site.name)
-        return f"{url}?{urlencode(query)}"
+        return address(self.admin_site, "scheduledmessage_changelist", backend=recurrence.store, **query)
 
     # Columns
 
@@ -159,11 +188,11 @@ class RecurrenceAdminMixin(Backfilling):
     @admin.display(description=gettext_lazy("next"))
     def next_tick(self, recurrence: Recurrence) -> str:
         is_active = recurrence.status == Recurrence.Status.ACTIVE
-        return times.shown(recurrence.next_tick_at if is_active else None, recurrence.store.now())
+        return times.shown(recurrence.next_tick_at if is_active else None, _now(recurrence))
 
     @admin.display(description=gettext_lazy("last tick"))
     def last_tick(self, recurrence: Recurrence) -> str:
-        return times.shown(recurrence.last_tick_at, recurrence.store.now())
+        return times.shown(recurrence.last_tick_at, _now(recurrence))
 
     @admin.display(description=gettext_lazy("next five"))
     def next_five(self, recurrence: Recurrence) -> str:
@@ -205,6 +234,13 @@ class RecurrenceAdminMixin(Backfilling):
         text = _("%(count)d of %(all)d recurrences were %(done)s.")
         level = messages.SUCCESS if changed else messages.WARNING
         self.message_user(request, text % {"count": len(changed), "all": len(queryset), "done": done}, level)
+
+
+def _now(recurrence: Recurrence) -> datetime:
+    """By the clock of its messages, or, if there is no such backend any more, of those beside it."""
+    if recurrence.backend in message_backends:
+        return recurrence.store.now()
+    return message_backends.of_database(recurrence._state.db).now()
 
 
 if TYPE_CHECKING:

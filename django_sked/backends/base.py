@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
@@ -23,11 +22,13 @@ from django.dispatch import Signal
 from django_sked import clock, signals
 from django_sked.backends import backlog as counting
 from django_sked.backends.backlog import Backlog, Count
+from django_sked.backends.settled import Settled as Settled  # for backends of others: part of the contract
 from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
+from django_sked.series import Series
 from django_sked.states import PENDING, Answer
 from django_sked.verbs import Verb
 
@@ -37,38 +38,6 @@ if TYPE_CHECKING:
     from django_sked.queries import ScheduledMessageQuerySet
 
 _Result = TypeVar("_Result")
-
-#: The fields that are told of a message that was settled before.
-STORED = (
-    "status",
-    "attempt",
-    "next_at",
-    "finished_at",
-    "live_key",
-    "reason",
-    "cancel_requested",
-    "unroutable",
-    "suspect",
-    "claimed_by",
-    "claimed_at",
-)
-
-
-@dataclass(slots=True, kw_only=True)
-class Settled:
-    """What a settle did with each outcome."""
-
-    #: Message id -> the fields that were written.
-    written: dict[UUID, dict[str, Any]] = field(default_factory=dict)
-    #: Refused by the fence: the message is somebody else's by now, or gone. With a retention of 0 it may have been our
-    #: own write, whose answer was lost, that deleted it; a message that is gone does not tell whose it was last.
-    lost: list[Outcome] = field(default_factory=list)
-    #: Written already: message id -> `STORED` as they are stored now, perhaps changed by people since. Only the holder
-    #: of a token takes a message out of `claimed` without raising it, so it was this claim that was settled before: by
-    #: the same outcome whose answer was lost, or by another one.
-    repeated: dict[UUID, dict[str, Any]] = field(default_factory=dict)
-    #: Not written because another transaction has the message locked: to be settled again.
-    busy: list[Outcome] = field(default_factory=list)
 
 
 class BaseBackend(ABC):
@@ -144,6 +113,18 @@ class BaseBackend(ABC):
         Returns, in the same order, each message as stored, or in its place the one that holds its key or id already
         (`ignore`); sets `was_created` on each. Raises IdInUse or KeyInUse (`error`), and BackendFull.
         """
+
+    @property
+    def takes_series(self) -> bool:
+        """Is `add_series` quicker than `add`?"""
+        return False
+
+    def add_series(self, series: Series) -> list[ScheduledMessage] | None:
+        """Store all messages of a series or none, while they are built; None when they have to be added by `add`.
+
+        Raises InvalidMessage for the first one that is wrong; then nothing was stored.
+        """
+        return None
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         """Store the messages of ticks of a recurrence, each at most once: their ids are made of recurrence and tick.

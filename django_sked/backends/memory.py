@@ -14,17 +14,16 @@ from uuid import UUID
 
 from django.db import router
 
-from django_sked import arguments
-from django_sked.backends.base import STORED, BaseBackend, Settled
+from django_sked.backends.base import BaseBackend
 from django_sked.backends.changes import assignments
 from django_sked.backends.query import MessageQuery
 from django_sked.backends.remembered import Families
+from django_sked.backends.settled import STORED, Settled
 from django_sked.backends.shelf import Shelf, copied
 from django_sked.backends.ticks import Ticks
 from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Decision, Link, prepare
-from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
@@ -66,9 +65,9 @@ class MemoryBackend(BaseBackend):
         batch_size: int | None = None,
     ) -> list[ScheduledMessage]:
         with self._lock:
-            self._refuse_conflicts(messages, on_conflict)
+            self._shelf.refuse_conflicts(messages, on_conflict)
             self._families.refuse_unknown(messages)
-            prepare(messages, self._is_held if on_conflict == "ignore" else lambda message: False)
+            prepare(messages, self._shelf.is_taken if on_conflict == "ignore" else lambda message: False)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
             replaced += self._followed(self._families.join(messages, stored, self.now))
@@ -91,26 +90,9 @@ class MemoryBackend(BaseBackend):
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
         with self._lock:
-            return self.add(self._ticks.new(messages), on_conflict="ignore")
-
-    def _refuse_conflicts(self, messages: Sequence[ScheduledMessage], on_conflict: OnConflict) -> None:
-        """All or nothing: whatever could be refused is refused before the first message is stored."""
-        seen: set[object] = set()
-        for message in messages:
-            names = {name for name in (message.pk, message.live_key) if name is not None}
-            if on_conflict != "ignore" and names & seen:
-                raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
-            seen |= names
-            if on_conflict != "ignore" and message.pk in self._shelf:
-                holder = self._shelf[message.pk]
-                raise IdInUse(f"A message with the id {message.pk} is stored already: {holder.event}, {holder.status}.")
-            if on_conflict == "error" and (found := self._shelf.holder(message.live_key)) is not None:
-                raise KeyInUse(
-                    f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
-                )
-
-    def _is_held(self, message: ScheduledMessage) -> bool:
-        return message.pk in self._shelf or self._shelf.holder(message.live_key) is not None
+            fresh = {message.pk for message in self._ticks.new(messages)}
+            wanted = [message for message in messages if message.pk in fresh or message.pk in self._shelf]
+            return self.add(wanted, on_conflict="ignore")
 
     def _add_one(
         self, message: ScheduledMessage, on_conflict: OnConflict, replaced: list[ScheduledMessage]
@@ -176,7 +158,7 @@ class MemoryBackend(BaseBackend):
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         with self._lock:
-            self._refuse_shift([id], verb)
+            self._shelf.refuse_shift([id], verb)
             at = now or self.now()
             answer = self._change(id, verb, at)
             done = [id] if answer is verb.done else []
@@ -188,18 +170,12 @@ class MemoryBackend(BaseBackend):
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         at = now or self.now()
         with self._lock:
-            self._refuse_shift(ids, verb)
+            self._shelf.refuse_shift(ids, verb)
             done = [id for id in ids if self._change(id, verb, at) is verb.done]
             others = self._follow(done, verb, at)
             changed = self._shelf.copies(done)
         self._tell_changed(changed + others, verb)
         return len(changed)
-
-    def _refuse_shift(self, ids: Sequence[UUID], verb: Verb) -> None:
-        if isinstance(verb, Reschedule) and verb.shift is not None:
-            for message in (self._shelf[id] for id in ids if id in self._shelf):
-                if message.status in verb.starts:
-                    arguments.later(message.due_at, verb.shift, "shift")
 
     def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
         """To this message alone; `_follow` sees to its children."""

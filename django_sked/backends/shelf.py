@@ -12,10 +12,14 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from django_sked import arguments
 from django_sked.backends.due import Due
 from django_sked.criteria import Criteria
+from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
+from django_sked.scheduling import OnConflict
 from django_sked.states import LIVE, Status
+from django_sked.verbs import Reschedule, Verb
 
 _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
 
@@ -64,7 +68,35 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
         """Forget a finished message, which is in no table but that of ids."""
         del self._messages[id]
 
+    # Refuse
+
+    def refuse_conflicts(self, messages: Iterable[ScheduledMessage], on_conflict: OnConflict) -> None:
+        """All or nothing: whatever could be refused is refused before the first message is stored."""
+        seen: set[object] = set()
+        for message in messages:
+            names = {name for name in (message.pk, message.live_key) if name is not None}
+            if on_conflict != "ignore" and names & seen:
+                raise InvalidMessage(f"Two messages of one call share the id {message.pk} or the key {message.key!r}.")
+            seen |= names
+            if on_conflict != "ignore" and (holder := self.get(message.pk)) is not None:
+                raise IdInUse(f"A message with the id {message.pk} is stored already: {holder.event}, {holder.status}.")
+            if on_conflict == "error" and (found := self.holder(message.live_key)) is not None:
+                raise KeyInUse(
+                    f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
+                )
+
+    def refuse_shift(self, ids: Iterable[UUID], verb: Verb) -> None:
+        """Raises InvalidMessage if one of those that would be moved cannot be."""
+        if isinstance(verb, Reschedule) and verb.shift is not None:
+            for message in (self[id] for id in ids if id in self):
+                if message.status in verb.starts:
+                    arguments.later(message.due_at, verb.shift, "shift")
+
     # Find
+
+    def is_taken(self, message: ScheduledMessage) -> bool:
+        """Is there a message with the id, or a live one with the key, of this one?"""
+        return message.pk in self or self.is_held(message.live_key)
 
     def is_held(self, key: str | None) -> bool:
         """Does a live message hold this key?"""

@@ -12,16 +12,15 @@ from django.utils.translation import gettext_lazy as _
 from django_sked import arguments, civil, definitions, ids, payloads, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, RecurrenceChanged
+from django_sked.models import occurrences
 from django_sked.models.message import ScheduledMessage
-from django_sked.recurrences import RecurrenceManager, new_message
-from django_sked.verbs import Cancel
+from django_sked.recurrences import RecurrenceManager
 
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
 
 #: Rounds against others that change the same recurrence.
 ROUNDS = 20
-MOST_BACKFILLED = 10_000
 
 
 class Recurrence(models.Model):
@@ -193,7 +192,7 @@ class Recurrence(models.Model):
 
     def _begin(self, now: datetime) -> None:
         self.created_at = now
-        for name, value in self._going_on(now).items():
+        for name, value in self.going_on(now).items():
             setattr(self, name, value)
 
     def redefine(self, wanted: dict[str, Any], **state: Any) -> bool:
@@ -201,15 +200,28 @@ class Recurrence(models.Model):
 
         def change(stored: Self) -> dict[str, Any]:
             fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
+            if "backend" in fresh:
+                fresh |= stored._leaving(fresh["backend"])
             goes_on = stored.status == self.Status.ACTIVE or stored.has_run_out
             if fresh.keys() & _RHYTHM:
                 for name, value in fresh.items():
                     setattr(stored, name, value)
                 stored.next_tick_at = None
-                fresh |= stored._going_on(self.store.now()) if goes_on else {}
+                fresh |= stored.going_on(self.store.now()) if goes_on else {}
             return fresh
 
         return self._change(change)
+
+    def _leaving(self, alias: str) -> dict[str, Any]:
+        """The fields with which it is left to the workers of another backend, with what has been said so far. What is
+        live is delivered where it is, and not counted."""
+        store = message_backends[alias]
+        if type(self).objects.database_of(store) != self._state.db:
+            raise InvalidMessage(
+                f"backend must be an alias whose recurrences are in the database {self._state.db!r}, not {alias!r}."
+            )
+        fields = occurrences.last_account(self)
+        return fields | {"look_at": store.now() if self.status == self.Status.ACTIVE else None}
 
     @property
     def has_run_out(self) -> bool:
@@ -217,9 +229,9 @@ class Recurrence(models.Model):
         ran_out = self.reason in (ticking.NO_MORE_TICKS, ticking.enough(self.max_occurrences))
         return self.status == self.Status.ENDED and ran_out
 
-    def _going_on(self, now: datetime) -> dict[str, Any]:
+    def going_on(self, now: datetime, tick: datetime | None = None) -> dict[str, Any]:
         """The fields with which it is active from now on, or has ended for want of ticks."""
-        tick = self.first_tick(now)
+        tick = tick or self.first_tick(now)
         if tick is None or (self.end_at is not None and tick > self.end_at):
             return self.ending(now, ticking.NO_MORE_TICKS)
         look_at = now if self.open else tick - ticking.AHEAD
@@ -243,8 +255,9 @@ class Recurrence(models.Model):
         }
 
     def _resting(self, now: datetime) -> dict[str, Any]:
-        """No more ticks; but what has become of open messages is still to be read."""
-        return {"look_at": now if self.open else None}
+        """No more ticks; but what has become of open messages is still to be read, and one that was stored just now,
+        and of which this row does not know, to be taken back."""
+        return {"look_at": now if self.open or not self.store.joins_transactions else None}
 
     def pause(self, *, reason: str = "") -> bool:
         """Bring no more messages until it is resumed; what is not due yet is cancelled. False if it was not active."""
@@ -258,11 +271,14 @@ class Recurrence(models.Model):
 
         changed = self._change(change)
         if changed:
-            self.cancel_ahead(reason="paused")
+            self.cancel_ahead(reason=ticking.PAUSED)
         return changed
 
-    def orphan(self) -> bool:
-        """Its declaration is gone from the code: pause it, and remember why. False if that is known."""
+    def orphan(self, *, cancels: bool = True) -> bool:
+        """Its declaration is gone from the code: pause it, and remember why. False if that is known.
+
+        What is not due yet is cancelled, or, where it goes on under another alias, is not.
+        """
 
         def change(stored: Self) -> dict[str, Any]:
             if stored.orphaned_at is not None:
@@ -274,20 +290,22 @@ class Recurrence(models.Model):
             return fields
 
         changed = self._change(change)
-        if changed:
+        if changed and cancels:
             self.cancel_ahead(reason=ticking.NOT_DECLARED)
         return changed
 
     def resume(self) -> bool:
         """Go on with the next tick after now, also after an end; what has passed meanwhile is not made up for.
 
-        False if it was active, or has no more ticks.
+        A tick after now whose message had been made, and was taken back, comes again. False if it was active, or has
+        no more ticks.
         """
 
         def change(stored: Self) -> dict[str, Any]:
             if stored.status == self.Status.ACTIVE:
                 return {}
-            return stored._going_on(self.store.now()) | {"orphaned_at": None}
+            now = self.store.now()
+            return stored.going_on(now, occurrences.taken_back(stored, now)) | {"orphaned_at": None}
 
         return self._change(change) and self.status == self.Status.ACTIVE
 
@@ -300,30 +318,21 @@ class Recurrence(models.Model):
 
         changed = self._change(change)
         if changed:
-            self.cancel_ahead(reason="ended")
+            self.cancel_ahead(reason=ticking.ENDED)
         return changed
 
     def cancel_ahead(self, *, reason: str, now: datetime | None = None) -> None:
         """Cancel the messages that are not due yet: made a little ahead of their ticks, or late by jitter."""
-        store, now = self.store, now or self.store.now()
-        for id in self.open_ids():
-            try:
-                message = store.find(id=id)
-            except ScheduledMessage.DoesNotExist:
-                continue
-            if message.tick_at is not None and message.due_at > now:
-                store.change_one(id, Cancel(reason=reason))
-
-    def open_ids(self) -> list[uuid.UUID]:
-        return [uuid.UUID(text) for text in self.open]
+        occurrences.cancel_ahead(self, reason, now or self.store.now())
 
     def _change(self, change: Callable[[Self], dict[str, Any]]) -> bool:
         """Write what `change` makes of the stored row, and read it again; false when that is nothing."""
         for _round in range(ROUNDS):
-            self.refresh_from_db()
+            # Not where a router may look: its own database has the newest.
+            self.refresh_from_db(using=self._state.db)
             fields = change(self)
             if not fields:
-                self.refresh_from_db()
+                self.refresh_from_db(using=self._state.db)
                 return False
             if self.write(fields):
                 return True
@@ -344,59 +353,33 @@ class Recurrence(models.Model):
 
     def run_now(self) -> ScheduledMessage:
         """Schedule an occurrence besides its ticks, due now, whatever its status and overlap; returns the message."""
-        message = new_message(self, ScheduledMessage, None, due_at=self.store.now())
+        return occurrences.run_now(self)
+
+    def remember(self, text: str, *, at: datetime) -> None:
+        """Note an occurrence besides its ticks, which is looked at from then on."""
 
         def change(stored: Self) -> dict[str, Any]:
-            open = [*stored.open, str(message.pk)]
-            return {"open": open, "occurrences": stored.occurrences + 1, "look_at": message.due_at}
+            return {"open": [*stored.open, text], "occurrences": stored.occurrences + 1, "look_at": at}
 
-        self.store.add([message])
         self._change(change)
-        return message
+
+    def forget(self, text: str) -> None:
+        """... for it could not be stored. Nothing when somebody else has seen to it."""
+
+        def change(stored: Self) -> dict[str, Any]:
+            if text not in stored.open:
+                return {}
+            return {"open": [each for each in stored.open if each != text], "occurrences": stored.occurrences - 1}
+
+        self._change(change)
 
     def backfill(self, start: datetime, end: datetime, *, rate: float = 1.0) -> list[ScheduledMessage]:
         """Schedule the ticks from `start` to `end`, both included, that have no message, `rate` a second from now on.
 
         They do not count as occurrences. Returns the messages. Raises InvalidMessage for more than 10,000 ticks.
         """
-        ticks = self._ticks_between(arguments.instant(start, "start"), arguments.instant(end, "end"))
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.001 <= rate <= 10_000:
-            raise InvalidMessage(f"rate must be a number of messages a second from 0.001 to 10000, not {rate!r}.")
-        first = self.store.now()
-        messages = [
-            new_message(self, ScheduledMessage, tick, due_at=first + timedelta(seconds=position / rate))
-            for position, tick in enumerate(ticks)
-        ]
-        return [message for message in self.store.add_ticks(messages) if message.was_created]
-
-    def _ticks_between(self, start: datetime, end: datetime) -> list[datetime]:
-        rules = self.rules
-        found: list[datetime] = []
-        if end < start:
-            raise InvalidMessage(f"end must not lie before start ({start}), not {end}.")
-        now = self.store.now()
-        if end > now + _CLOCKS_DIFFER:
-            raise InvalidMessage(f"end must not lie in the future, where ticks come by themselves, not {end}.")
-        end = min(end, now)
-        if self.trigger.get("kind") == "every":
-            tick = self._in_rhythm(rules, start)
-        else:
-            tick = triggers.next_tick(rules.trigger, start - timedelta.resolution, rules.zone)
-        while tick is not None and tick <= end:
-            if len(found) == MOST_BACKFILLED:
-                raise InvalidMessage(f"From {start} to {end} there are more than {MOST_BACKFILLED} ticks.")
-            found.append(tick)
-            tick = triggers.next_tick(rules.trigger, tick, rules.zone)
-        return found
-
-    def _in_rhythm(self, rules: ticking.Rules, start: datetime) -> datetime | None:
-        """The first tick of an interval from `start` on, in the rhythm that it has now."""
-        known = self.next_tick_at or self.last_tick_at or self.start_at or self.created_at
-        interval: timedelta = rules.trigger.interval  # type: ignore[attr-defined]
-        return start + (known - start) % interval
+        return occurrences.backfill(self, start, end, rate)
 
 
-#: Who says "until now" may do so by another clock than the store's.
-_CLOCKS_DIFFER = timedelta(minutes=1)
 #: What a new value of makes the next tick another one.
 _RHYTHM = {"trigger", "timezone", "start_at", "end_at", "max_occurrences"}

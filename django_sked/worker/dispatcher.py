@@ -110,15 +110,8 @@ class Dispatcher:
         if len(receivers) > 1 or attempt.satisfied:
             attempt.is_for_several = True
         wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
-        if typed.known and any(message.event in receiver.typed_events for receiver in wanted):
-            payload = message.payload
-            if len(wanted) > 1 or wanted[0].atomic:
-                # Where the type leaves JSON as it is, the instance would share it with what comes after.
-                payload = copy.deepcopy(payload)
-            try:
-                attempt.decoded = typed.decoded(message.event, payload, message.schema_version)
-            except UndecodablePayload as error:
-                return self._undecodable(attempt, error)
+        if typed.known and (refused := self._decode(attempt, wanted)) is not None:
+            return refused
         for receiver in wanted:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 return instead
@@ -148,6 +141,21 @@ class Dispatcher:
                     hygiene.clean(closing=True)
                     attempt.was_interrupted = False
         return self._answers.conclude(attempt)
+
+    def _decode(self, attempt: Attempt, wanted: list[Receiver]) -> Outcome | None:
+        """Make the instance that the first receiver gets; what is to be written when the payload fits no type."""
+        message = attempt.message
+        if not any(message.event in receiver.typed_events for receiver in wanted):
+            return None
+        payload = message.payload
+        if len(wanted) > 1 or wanted[0].atomic:
+            # Where the type leaves JSON as it is, the instance would share it with what comes after.
+            payload = copy.deepcopy(payload)
+        try:
+            attempt.decoded = typed.decoded(message.event, payload, message.schema_version)
+        except UndecodablePayload as error:
+            return self._undecodable(attempt, error)
+        return None
 
     def _instead_of(self, attempt: Attempt, receiver: Receiver) -> Outcome | None:
         """What is to be written when this receiver may not be started any more."""

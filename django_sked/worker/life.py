@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -109,6 +109,14 @@ class Life(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _wait_until(self, done: Callable[[], bool]) -> bool:
+        """Wait for receivers; false when a second request to stop came first."""
+        while not done():
+            if self._forced:
+                return False
+            self._waker.wait(0.1)
+        return True
 
     def _refuse_a_second_run(self) -> None:
         if self._thread is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,9 +18,9 @@ from django.db import InterfaceError, OperationalError, transaction
 
 from django_sked import clock, failpoints, ticking
 from django_sked.backends.base import BaseBackend
-from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage, occurrences
+from django_sked.models.occurrences import Account
 from django_sked.recurrences import new_message
-from django_sked.states import Status
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -35,16 +34,6 @@ MOST_OPEN = 100
 LOOKS = (timedelta(seconds=1), timedelta(minutes=5))
 #: Seconds for which a recurrence is left to other workers that could not be promoted here.
 SET_ASIDE = 60.0
-
-
-@dataclass(slots=True)
-class Account:
-    """What has become of the messages of a recurrence that had not finished when it was last looked at."""
-
-    live: list[ScheduledMessage] = field(default_factory=list)
-    successes: int = 0
-    failures: int = 0
-    verdict: dict[str, Any] = field(default_factory=dict)
 
 
 class Promoter:
@@ -105,15 +94,18 @@ class Promoter:
         return made
 
     def _promote(self, recurrence: Recurrence, at: datetime) -> list[ScheduledMessage]:
-        account = self._account(recurrence)
-        fields = _accounted(recurrence, account)
+        account = occurrences.account(recurrence, self._backend, at)
+        fields = account.fields(recurrence)
         if recurrence.status != Recurrence.Status.ACTIVE:
+            if not self._backend.joins_transactions:
+                # Another promoter may have stored one just now, and have been killed before it could take it back.
+                recurrence.cancel_ahead(reason=ticking.PAUSED, now=at)
             self._write(recurrence, fields | _of_resting(recurrence, account, at), [])
             return []
         reason = _why_it_ends(recurrence, account, fields["successes"])
         if reason is not None:
             if self._write(recurrence, fields | _of_resting(recurrence, account, at, reason), []) is not None:
-                recurrence.cancel_ahead(reason=reason, now=at)
+                recurrence.cancel_ahead(reason=f"{ticking.ENDED}: {reason}", now=at)
             return []
         standing = ticking.Standing(
             next_tick_at=recurrence.next_tick_at,
@@ -127,57 +119,45 @@ class Promoter:
         fields |= _moved_on(recurrence, ticks, account.live + messages, at)
         return self._write(recurrence, fields, messages) or []
 
-    def _account(self, recurrence: Recurrence) -> Account:
-        account = Account()
-        for id in recurrence.open_ids():
-            try:
-                message = self._backend.find(id=id)
-            except ScheduledMessage.DoesNotExist:
-                account.successes += 1  # deleted as it was delivered, with a retention of 0: others are kept
-                continue
-            if message.is_live:
-                account.live.append(message)
-            elif message.status == Status.DELIVERED:
-                account.successes += 1
-                account.verdict |= message.verdict or {}
-            elif message.status in (Status.DEAD, Status.EXPIRED):
-                account.failures += 1
-        return account
-
     def _write(
         self, recurrence: Recurrence, fields: dict[str, Any], messages: list[ScheduledMessage]
     ) -> list[ScheduledMessage] | None:
         """Both or nothing; None when somebody else has changed the recurrence meanwhile."""
-        if not self._backend.joins_transactions:
-            added = self._backend.add_ticks(messages) if messages else []
+        store = self._backend
+        if not store.joins_transactions:
+            added = occurrences.add_ticks(store, recurrence, messages)
             failpoints.hit("promote")
-            if not recurrence.write(fields):
-                # Whoever changed it has added the same, or looks again.
-                recurrence.look_at = None
-                return _created(added) or None
-            return _created(added)
-        with transaction.atomic(using=self._backend.database):
+            if recurrence.write(fields):
+                return added
+            self._take_back(recurrence, added)
+            recurrence.look_at = None
+            return added or None
+        with transaction.atomic(using=store.database):
             # First: this takes the lock of the row, and whoever comes second finds another version.
             if not recurrence.write(fields):
                 recurrence.look_at = None
                 return None
             failpoints.hit("promote")
-            return _created(self._backend.add_ticks(messages)) if messages else []
+            return occurrences.add_ticks(store, recurrence, messages)
+
+    def _take_back(self, recurrence: Recurrence, added: list[ScheduledMessage]) -> None:
+        """What was stored for a row that somebody has changed meanwhile: it stays if the row has it too, or will come
+        to it, as after a change of its payload; not after a pause, an end, or another rhythm."""
+        if not added:
+            return
+        stored = Recurrence.objects.of(self._backend).filter(pk=recurrence.pk).first()
+        lost = [each for each in added if stored is None or not _comes_to(stored, each.tick_at)]
+        occurrences.take_back(self._backend, lost, ticking.OF_NO_TICK, self._backend.now())
 
 
-def _created(messages: list[ScheduledMessage]) -> list[ScheduledMessage]:
-    return [message for message in messages if message.was_created]
-
-
-def _accounted(recurrence: Recurrence, account: Account) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "open": [str(message.pk) for message in account.live],
-        "successes": recurrence.successes + account.successes,
-        "failures": recurrence.failures + account.failures,
-    }
-    if "next_payload" in account.verdict:
-        fields |= {"payload": account.verdict["next_payload"], "stateful": True}
-    return fields
+def _comes_to(recurrence: Recurrence, tick: datetime | None) -> bool:
+    """Has this recurrence made this tick, or will it?"""
+    if recurrence.status != Recurrence.Status.ACTIVE or tick is None:
+        return False
+    if recurrence.last_tick_at is not None and tick <= recurrence.last_tick_at:
+        return True
+    is_ahead = recurrence.next_tick_at is not None and tick >= recurrence.next_tick_at
+    return is_ahead and tick in occurrences.ticks_between(recurrence, tick, tick)
 
 
 def _why_it_ends(recurrence: Recurrence, account: Account, successes: int) -> str | None:

@@ -120,10 +120,11 @@ class Worker(Life):
         self._controls = self._operating.controls
         self._rollups = self._operating.rollups
         self._make_delivery(store)
+        self._make_claiming(store)
         self._make_loops(store)
 
     def _make_delivery(self, store: BaseBackend) -> None:
-        """What claims, calls receivers and settles."""
+        """What calls receivers and settles."""
         self._settler = Settler(store, self._holding, self._reporter, self._on_settled)
         self._starter = Starter(
             self._holding,
@@ -151,6 +152,9 @@ class Worker(Life):
             guard=self._watchdog.guard,
             tell_progress=self._progress.tell,
         )
+
+    def _make_claiming(self, store: BaseBackend) -> None:
+        """What claims, and when it looks."""
         self._claimer = Claimer(
             store,
             self.id,
@@ -351,14 +355,6 @@ class Worker(Life):
         self._event_loop.stop()
         self._deadlines.stop()
         send_safely(worker_stopped, sender=Worker, worker=self)
-
-    def _wait_until(self, done: Callable[[], bool]) -> bool:
-        """Wait for receivers; false when a second request to stop came first."""
-        while not done():
-            if self._forced:
-                return False
-            self._waker.wait(0.1)
-        return True
 
     def _abandon(self, running: list[ScheduledMessage]) -> None:
         """Hand back what still runs: whatever its receivers answer from now on is refused."""

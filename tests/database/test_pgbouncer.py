@@ -79,10 +79,11 @@ def test_a_worker_delivers_everything_once(using: str, backend: BaseBackend, cap
         items = [{"event": "order.paid", "payload": number, "key": f"k{number}"} for number in range(300)]
         with transaction.atomic(using=using):
             ScheduledMessage.objects.schedule_many(items, backend=using)
-        with Worker(using, poll_interval=0.05, concurrency=8, lease=1.0):
+        with Worker(using, poll_interval=0.05, concurrency=8) as worker:
             schedule(using, payload="fails once", retry=Fixed(0.01))
             for number in range(100):
                 schedule(using, payload=1000 + number)
+            worker._beat()
             assert calls.wait_for(401)
 
     numbers = [payload for payload in calls.payloads if payload != "fails once"]

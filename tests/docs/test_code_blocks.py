@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core import mail
 from django.test import TestCase, override_settings
 
-from django_sked import conf
+from django_sked import conf, triggers
 from django_sked.backends.memory import MemoryBackend
 from django_sked.contrib.sinks.checks import check_sinks
 from django_sked.models import ScheduledMessage
@@ -48,9 +48,11 @@ def test_a_check_follows_a_block_that_is_run(page: Path) -> None:
 
 @pytest.fixture
 def receivers() -> Iterator[None]:
-    """The receivers that a page connects are disconnected afterwards."""
-    before = set(message_due._receivers)
+    """The receivers that a page connects are disconnected afterwards, and its triggers are forgotten."""
+    before, kinds = set(message_due._receivers), dict(triggers.kinds)
     yield
+    triggers.kinds.clear()
+    triggers.kinds.update(kinds)
     for uid in set(message_due._receivers) - before:
         message_due.disconnect(dispatch_uid=uid)
 

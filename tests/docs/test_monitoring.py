@@ -28,6 +28,13 @@ def test_every_metric_is_one_of_ours_with_its_labels(name: str) -> None:
         assert set(re.findall(r"(\w+)=~?\"", selector)) <= known, metric
 
 
+def test_every_alert_is_explained() -> None:
+    text = (DOCS / "monitoring" / "sked-alerts.yml").read_text(encoding="utf-8")
+    written = [codes(row["alert"])[0] for row in table("howto/monitor.md", "When an alert fires")]
+
+    assert written == re.findall(r"- alert: (\w+)", text)
+
+
 def test_an_alert_of_a_number_that_may_not_be_there_says_so_and_the_dead_are_counted_in_the_store() -> None:
     text = (DOCS / "monitoring" / "sked-alerts.yml").read_text(encoding="utf-8")
     rules = dict(re.findall(r"alert: (\w+)\n\s+expr: (.+)", text))

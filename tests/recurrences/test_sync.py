@@ -15,9 +15,11 @@ from django.db.models.signals import post_migrate
 
 from django_sked import civil, clock, recurring, syncing, ticking
 from django_sked.apps import SkedConfig
+from django_sked.backends import message_backends
 from django_sked.exceptions import Misconfigured
-from django_sked.models import Recurrence
+from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.signals import message_due
+from django_sked.verbs import Reschedule
 from tests.recurrences.conftest import T0, Clockwork, at
 
 
@@ -57,8 +59,9 @@ received: list[Any] = []
 
 
 @pytest.fixture
-def sync(clockwork: Clockwork) -> Sync:
-    """Synchronise the database of this backend: a test may use no other."""
+def sync(clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch) -> Sync:
+    """Synchronise the database of this backend, which is the only one then: a test may use no other."""
+    monkeypatch.setattr(message_backends, "all", lambda: [clockwork.backend])
 
     def sync(now: datetime = T0, **options: Any) -> syncing.Report:
         with clock.pretend(now):
@@ -231,6 +234,7 @@ def test_nothing_is_synchronised_while_tests_make_their_databases(clockwork: Clo
     assert not clockwork.rows.exists()
 
 
+@pytest.mark.usefixtures("sync")
 def test_after_migrate_the_code_becomes_rows(
     clockwork: Clockwork, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,3 +274,44 @@ def test_the_commands_say_what_is_done_and_stored() -> None:
 def test_the_list_wants_to_know_of_what() -> None:
     with pytest.raises(CommandError, match="--recurrences"):
         call_command("sked_list")
+
+
+# What cannot be read
+
+
+def test_a_recurrence_that_cannot_be_read_keeps_no_other_from_being_synchronised(
+    clockwork: Clockwork, sync: Sync, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    summer = datetime(2030, 7, 1, 12, tzinfo=UTC)
+    for name in ("a", "b", "c"):
+        clockwork.create(name, cron="0 9 * * *", timezone="Europe/Berlin", now=summer)
+    clockwork.rows.filter(name="b").update(trigger={"kind": "cron", "expression": "at nine"})
+    monkeypatch.setattr(civil, "zone", lambda name: ZoneInfo("Etc/GMT-1"))
+
+    report = sync(summer)
+
+    assert report.changed == ["a", "c"]
+    assert list(report.unsynchronised) == ["b"]
+    assert "not_synchronised recurrence=b reason=" in caplog.text
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_the_command_says_what_it_could_not_do_and_ends_with_1() -> None:
+    good, bad = (
+        ScheduledMessage.objects.schedule("reminder", at_local=datetime(2030, 7, 1, 9), timezone="Europe/Berlin")
+        for _ in range(2)
+    )
+    for message, text in ((good, good.local_time), (bad, "nine")):
+        message.backend.change_one(message.pk, Reschedule(due_at=T0, fields={"local_time": text}))
+    strange = Recurrence.objects.create("strange", cron="0 9 * * *")
+    Recurrence.objects.filter(pk=strange.pk).update(timezone="Mars/Olympus")
+    output, errors = StringIO(), StringIO()
+
+    with pytest.raises(CommandError, match="1 recurrences and 1 messages are as they were") as raised:
+        call_command("sked_sync", stdout=output, stderr=errors)
+
+    assert raised.value.returncode == 1
+    assert "moved 1 messages" in output.getvalue()
+    lines = errors.getvalue().splitlines()
+    assert lines[0].startswith("not synchronised: strange: timezone must be the name of a time zone")
+    assert lines[1].startswith(f"not moved: {bad.pk}: local_time must be like")

@@ -10,6 +10,7 @@ import pytest
 from django_sked import civil, clock, syncing
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
+from django_sked.verbs import Reschedule
 from tests.recurrences.conftest import T0, Clockwork, at
 
 NINE = datetime(2030, 7, 1, 9)
@@ -70,8 +71,8 @@ def test_a_message_is_moved_when_its_zone_has_got_other_rules(
     plain, hours = schedule(at=at(days=200)), timedelta(hours=1)
     rules = civil.instant_of
     monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + hours)  # no summer time any more
-    assert syncing.move_wall_times(clockwork.backend) == 1
-    assert syncing.move_wall_times(clockwork.backend) == 0
+    assert syncing.move_wall_times(clockwork.backend) == (1, {})
+    assert syncing.move_wall_times(clockwork.backend) == (0, {})
     stored = ScheduledMessage.objects.find(id=moved.pk, backend=clockwork.backend.alias)
     assert stored.due_at == stored.next_at == datetime(2030, 7, 1, 8, tzinfo=UTC)
     assert stored.expires_at == datetime(2030, 7, 1, 9, tzinfo=UTC)
@@ -101,4 +102,26 @@ def test_a_message_may_be_moved_to_another_wall_time(schedule: Any) -> None:
 def test_a_message_made_due_is_not_moved_back(schedule: Any, clockwork: Clockwork) -> None:
     message = schedule(at_local=NINE, timezone="Europe/Berlin")
     assert message.make_due()
-    assert syncing.move_wall_times(clockwork.backend) == 0
+    assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+
+@pytest.mark.parametrize("text", ["nine in the morning", "2030-07-01T09:00:00[Mars/Olympus]"])
+def test_a_wall_time_that_cannot_be_read_keeps_no_other_message_where_it_is(
+    schedule: Any,
+    clockwork: Clockwork,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+) -> None:
+    first, bad, last = (schedule(at_local=NINE, timezone="Europe/Berlin") for _ in range(3))
+    clockwork.backend.change_one(bad.pk, Reschedule(due_at=bad.due_at, fields={"local_time": text}))
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + timedelta(hours=1))
+
+    moved, unmoved = syncing.move_wall_times(clockwork.backend)
+
+    found = {id: ScheduledMessage.objects.find(id=id, backend=clockwork.backend.alias) for id in (first.pk, last.pk)}
+    assert moved == 2 and {each.due_at.hour for each in found.values()} == {8}
+    assert list(unmoved) == [bad.pk]
+    assert ScheduledMessage.objects.find(id=bad.pk, backend=clockwork.backend.alias).due_at == bad.due_at
+    assert f"not_moved event=reminder id={bad.pk} reason=" in caplog.text

@@ -50,7 +50,7 @@ def test_what_a_replica_had_is_there_when_it_has_become_the_primary(watched: Wat
 
 
 def test_a_write_that_no_replica_has_in_time_is_an_expected_error(watched: Watched, make: Any) -> None:
-    backend = make(watched.entry["LOCATION"], replicas=2, replica_timeout=0.05)
+    backend = make(watched.entry["LOCATION"], replicas=2, replica_timeout=1)
 
     with pytest.raises(exceptions.TimeoutError, match="only 1 of 2 replicas") as raised:
         Store(backend).schedule()

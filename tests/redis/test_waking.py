@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from queue import Empty, Queue
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import KeyInUse
@@ -20,27 +23,29 @@ class Ear:
 
     def __init__(self, backend: RedisBackend) -> None:
         self.backend = RedisBackend(backend.settings)
-        self.queues: Queue[str | None] = Queue()
+        self.queues: Queue[str] = Queue()
         self.stop = self.backend.listen(self._wake)
-        assert eventually(self._is_listening)
-        self.settle_down()
+        self.begin()
 
     def _wake(self, queue: str | None) -> bool:
-        self.queues.put(queue)
+        # Unasked it looks when it begins to listen, and once more, whenever a busy machine lets it.
+        if queue is not None:
+            self.queues.put(queue)
         return True
 
     def _is_listening(self) -> bool:
-        (found,) = self.backend.connections.client().pubsub_numsub(self.backend.keys_of_store.news)
+        try:
+            (found,) = self.backend.connections.client().pubsub_numsub(self.backend.keys_of_store.news)
+        except RedisError:
+            return False
         return bool(found[1])
 
-    def next(self) -> str | None:
-        return self.queues.get(timeout=30)
+    def begin(self) -> None:
+        """Hear everything from here on."""
+        assert eventually(self._is_listening)
 
-    def settle_down(self) -> None:
-        """It looks when it begins to listen, and once more soon after."""
-        assert self.next() is None
-        while not self.hears_nothing():
-            pass
+    def next(self) -> str:
+        return self.queues.get(timeout=30)
 
     def hears_nothing(self) -> bool:
         try:
@@ -75,7 +80,7 @@ def test_one_that_workers_will_see_at_their_next_poll_is_not(store: Store, ear: 
 def test_so_is_what_a_verb_makes_due(store: Store, ear: Ear, verb: str) -> None:
     arguments: dict[str, Any] = {"delay": 0} if verb == "reschedule" else {}
     status = {"resume": "blocked", "redrive": "dead"}.get(verb, "scheduled")
-    due_at = store.backend.now().replace(year=2020) if verb == "resume" else store.backend.now().replace(year=2099)
+    due_at = datetime(2020 if verb == "resume" else 2099, 1, 1, tzinfo=UTC)
     message = store.in_status(status, due_at=due_at)
     while not ear.hears_nothing():
         pass
@@ -96,17 +101,20 @@ def test_a_wake_up_is_not_kept_back_by_a_write_that_failed(store: Store, ear: Ea
 
 
 def test_many_calls_are_few_announcements(store: Store, backend: RedisBackend, ear: Ear) -> None:
+    began = time.monotonic()
     for _ in range(300):
         store.schedule(delay=0)
+    took = time.monotonic() - began
     ear.next()
 
+    # One in 5 ms, as the server counts them; so on a busy machine there may be one for each.
     commands = backend.connections.client().info("commandstats")
-    assert commands["cmdstat_publish"]["calls"] < 300
+    assert commands["cmdstat_publish"]["calls"] <= 1 + took / 0.004
 
 
 def test_a_listener_whose_connection_breaks_makes_another(store: Store, backend: RedisBackend, ear: Ear) -> None:
     backend.connections.client().client_kill_filter(_type="pubsub")
-    ear.settle_down()
+    ear.begin()
 
     store.schedule(queue="mail", delay=0)
     assert ear.next() == "mail"
@@ -115,7 +123,7 @@ def test_a_listener_whose_connection_breaks_makes_another(store: Store, backend:
 def test_a_listener_waits_for_a_server_that_is_away(store: Store, server: Any, ear: Ear) -> None:
     server.stop()
     server.start()
-    ear.settle_down()
+    ear.begin()
 
     store.schedule(queue="mail", delay=0)
     assert ear.next() == "mail"
@@ -128,5 +136,5 @@ def test_a_listener_ends_when_it_is_told_to(backend: RedisBackend, ear: Ear) -> 
 
     other.stop()
 
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()

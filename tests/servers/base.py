@@ -7,6 +7,7 @@ import functools
 import getpass
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -177,10 +178,27 @@ def _existing(account: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that no connection is given for its own end, neither before the server is there nor while it is away."""
+    first, last = _ports_of_connections()
+    for _ in range(1000):
+        port = random.SystemRandom().choice([*range(10_000, first), *range(last + 1, 65_536)] or [0])
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise ServerError("There is no free port.")
+
+
+def _ports_of_connections() -> tuple[int, int]:
+    """The range from which the system takes the ports of outgoing connections."""
+    try:
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except OSError:
+        return 32_768, 60_999
+    return first, last
 
 
 @functools.cache

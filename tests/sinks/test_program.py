@@ -223,10 +223,12 @@ with open(sys.argv[1], "w") as notes:
     ],
 )
 def test_when_its_time_is_up_all_that_it_has_started_is_killed(then: str, notes: Path) -> None:
-    slow = program(str(notes), code=PARENT % then, timeout=1.5)
-
-    with pytest.raises(Undelivered, match=r"was killed after 1\.5 s"):
-        slow.deliver(message())
+    for seconds in (1.5, 10, 50):  # a busy machine may take long to start the two
+        slow = program(str(notes), code=PARENT % then, timeout=seconds)
+        with pytest.raises(Undelivered, match=rf"was killed after {seconds} s"):
+            slow.deliver(message())
+        if len(pids(notes)) == 2:
+            break
 
     assert len(pids(notes)) == 2
     assert eventually(lambda: not any(is_running(pid) for pid in pids(notes)))

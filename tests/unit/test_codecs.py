@@ -15,7 +15,7 @@ import msgspec
 import pydantic
 import pytest
 
-from django_sked import codecs, payloads
+from django_sked import codecs, decoders, payloads
 from django_sked.exceptions import InvalidMessageType
 
 Euros = NewType("Euros", Decimal)
@@ -159,7 +159,7 @@ def stored(**changes: Any) -> Any:
     ],
 )
 def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], text: str) -> None:
-    with pytest.raises(codecs.Mismatch) as caught:
+    with pytest.raises(decoders.Mismatch) as caught:
         codecs.of(Everything).decode(stored(**changes))
 
     assert str(caught.value) == text or (text.endswith("not ") and str(caught.value).startswith(text))
@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], text:
     ("cls", "text"), [(Model, "payload must be a Model: "), (Struct, "payload must be a Struct: ")]
 )
 def test_what_a_library_refuses_is_told_in_its_words(cls: type, text: str) -> None:
-    with pytest.raises(codecs.Mismatch) as caught:
+    with pytest.raises(decoders.Mismatch) as caught:
         codecs.of(cls).decode({"at": "no"})
 
     assert str(caught.value).startswith(text)
@@ -190,7 +190,7 @@ class Careful:
 
 
 def test_a_check_of_its_own_refuses_too() -> None:
-    with pytest.raises(codecs.Mismatch, match="must be a Careful: count must not be negative"):
+    with pytest.raises(decoders.Mismatch, match="must be a Careful: count must not be negative"):
         codecs.of(Careful).decode({"count": -1})
 
 
@@ -214,7 +214,7 @@ def test_a_bare_container_may_hold_anything() -> None:
     encoded = json.loads(json.dumps(codecs.of(Bare).encode(value)))
 
     assert codecs.of(Bare).decode(encoded) == value
-    with pytest.raises(codecs.Mismatch, match=r"payload\.b must be an object"):
+    with pytest.raises(decoders.Mismatch, match=r"payload\.b must be an object"):
         codecs.of(Bare).decode(encoded | {"b": []})
 
 

@@ -145,7 +145,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.cha
 
 @given(st.dictionaries(st.text(st.characters(), max_size=5), plain | st.uuids() | st.lists(plain, max_size=1)))
 def test_the_short_way_of_flat_dictionaries_leads_where_the_long_one_does(value: dict[str, Any]) -> None:
-    if (flat := payloads._flat(value)) is not None:
+    if (flat := payloads.flat(value)) is not None:
         short, most = flat
         assert repr(short) == repr(payloads._convert(value, 0, [payloads.MOST_VALUES]))
         assert short is not value
@@ -154,7 +154,7 @@ def test_the_short_way_of_flat_dictionaries_leads_where_the_long_one_does(value:
 
 @pytest.mark.parametrize("value", [{}, {"i": 1, "t": 0.5, "s": "text", "n": None, "b": True}])
 def test_flat_dictionaries_go_the_short_way(value: dict[str, Any]) -> None:
-    flat = payloads._flat(value)
+    flat = payloads.flat(value)
 
     assert flat is not None
     assert flat[0] == value
@@ -496,3 +496,24 @@ def test_metadata_raises_nothing_but_invalid_payload(value: object) -> None:
 def test_the_limits_are_what_the_documentation_says() -> None:
     assert (payloads.DEEPEST, payloads.MOST_VALUES, payloads.MOST_DIGITS) == (64, 10_000, 1_000)
     assert (payloads.MOST_METADATA, payloads.LONGEST_METADATA) == (50, 1_024)
+
+
+class _Own(dict[str, Any]):
+    pass
+
+
+@pytest.mark.parametrize("value", [None, 1, "a", [1, {"a": (True, 0.5)}], datetime(2030, 1, 1, tzinfo=UTC), {}])
+def test_what_is_made_of_plain_types_calls_no_code_of_others(value: Any) -> None:
+    assert payloads.is_plain(value)
+
+
+@pytest.mark.parametrize("value", [_Own(), [_Own()], {"a": object()}, {1: 2}, lazystr("a"), [0] * 20_000])
+def test_what_is_not_may_call_it(value: Any) -> None:
+    assert not payloads.is_plain(value)
+
+
+def test_a_container_that_holds_itself_is_not_looked_at_for_ever() -> None:
+    value: list[Any] = []
+    value.append(value)
+
+    assert not payloads.is_plain(value)

@@ -87,15 +87,21 @@ class Program:
             self._queue.put(line.rstrip())
 
     def wait_for(self, text: str) -> str:
+        (line,) = self.wait_for_each(text)
+        return line
+
+    def wait_for_each(self, *texts: str) -> list[str]:
+        """The next line with each of these, in whatever order they come: several processes write to one output."""
         deadline = time.monotonic() + PATIENCE
-        while True:
+        found: dict[str, str] = {}
+        while missing := [text for text in texts if text not in found]:
             try:
                 line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
-                raise AssertionError(f"{text!r} did not come: {self.lines}") from None
+                raise AssertionError(f"{missing!r} did not come: {self.lines}") from None
             self.lines.append(line)
-            if text in line:
-                return line
+            found |= {text: line for text in missing if text in line}
+        return [found[text] for text in texts]
 
     def write(self, text: str) -> None:
         assert self.process.stdin is not None

@@ -484,8 +484,11 @@ def test_one_that_takes_too_long_is_ended_and_has_written_nothing(
     start(sql.alias, concurrency=1)
 
     assert eventually(lambda: sql.find(message).status == Status.DELIVERED)
-    assert (calls, notes(sql)) == ([1, 2], ["attempt 2"])
-    assert [error["type"] for error in sql.find(message).errors] == ["AttemptTimedOut"]
+    found = sql.find(message)
+    assert found.attempt > 1 and calls[0] == 1
+    # On a busy machine another attempt or two may take too long.
+    assert notes(sql) == [f"attempt {found.attempt}"]
+    assert [error["type"] for error in found.errors] == (found.attempt - 1) * ["AttemptTimedOut"]
 
 
 @pytest.mark.parametrize("error", [None, "on a normal day", Retry(delay=0.01)], ids=["none", "expected", "retry"])
@@ -510,9 +513,13 @@ def test_one_that_takes_too_long_and_swallows_that_has_failed_all_the_same(
     start(sql.alias, concurrency=1)
 
     assert eventually(lambda: sql.find(message).status == Status.DELIVERED)
-    assert (calls, notes(sql)) == ([1, 2], ["attempt 2"])
-    (kept,) = sql.find(message).errors
-    assert kept["type"] == ("Retry" if isinstance(error, Retry) else "AttemptTimedOut")
+    found = sql.find(message)
+    assert found.attempt > 1 and calls[0] == 1
+    assert notes(sql) == [f"attempt {found.attempt}"]
+    first, *others = [each["type"] for each in found.errors]
+    assert first == ("Retry" if isinstance(error, Retry) else "AttemptTimedOut")
+    # On a busy machine another attempt or two may take too long.
+    assert others == (found.attempt - 2) * ["AttemptTimedOut"]
 
 
 def test_one_without_a_timeout_of_its_own_has_no_more_than_the_lease(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,11 @@ def statuses(server: PostgreSQL) -> set[str]:
         return {status for (status,) in connection.execute("SELECT status FROM django_sked_scheduledmessage")}
 
 
+def written_at(line: str) -> datetime:
+    """As the worker says: when a busy machine shows it to us is another matter."""
+    return datetime.strptime(" ".join(line.split()[:2]), "%Y-%m-%d %H:%M:%S,%f")
+
+
 def test_a_worker_outlives_an_outage_and_says_so_every_ten_seconds(project: Project, server: PostgreSQL) -> None:
     """What was started before is settled afterwards, and not called again."""
     project.schedule("gate", 0)
@@ -50,13 +55,10 @@ def test_a_worker_outlives_an_outage_and_says_so_every_ten_seconds(project: Proj
     worker.wait_for("begun 0")
 
     server.stop()
-    worker.wait_for("worker_error")
-    begun = time.monotonic()
+    errors = [worker.wait_for("worker_error")]
     project.gate.touch()
     worker.wait_for("finished 0")
-    for _ in range(2):
-        worker.wait_for("worker_error")
-    took = time.monotonic() - begun
+    errors += [worker.wait_for("worker_error") for _ in range(2)]
     said = [line for line in worker.lines[2:] if line.split()[0] not in ("begun", "finished", "plain")]
     server.start()
 
@@ -69,6 +71,7 @@ def test_a_worker_outlives_an_outage_and_says_so_every_ten_seconds(project: Proj
         "plain 3",
     ]
     assert worker.output.count("begun 0") == 1
-    assert took > 19
+    first, *_, last = (written_at(error) for error in errors)
+    assert last - first >= timedelta(seconds=19.9)
     assert [line.split()[3] for line in said if "listen_failed" not in line] == ["worker_error"] * 3
     assert sum("listen_failed" in line for line in said) <= 1

@@ -379,6 +379,7 @@ def test_a_wrong_setting_is_refused(value: Any, text: str) -> None:
         message_backends["memory"]
 
 
+@pytest.mark.django_db(databases="__all__")  # the checks of models ask each database for its features, once
 @pytest.mark.parametrize(
     ("name", "text"), [("missing", "cannot be imported"), ("not_callable", "must be a function of the message")]
 )

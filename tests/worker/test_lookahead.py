@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.conf import settings
@@ -19,6 +18,9 @@ from django_sked.states import Answer, Status
 from django_sked.worker import Worker
 from django_sked.worker.options import DEFAULT_LOOKAHEAD
 from tests.worker.conftest import PATIENCE, Calls, Gate, Store, eventually, run
+
+#: Seconds that are waited for, and in which a worker that runs claims, and is seen to have claimed, on a busy machine.
+SOON = 1.5
 
 
 def true_time() -> datetime:
@@ -42,14 +44,21 @@ def set_lookahead(store: Store) -> Iterator[Callable[[float], Store]]:
         each.disable()
 
 
-def note_claims(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, list[ScheduledMessage]]]:
-    """How far ahead each claim looked, and what it found."""
-    claims: list[tuple[float, list[ScheduledMessage]]] = []
+class Claim(NamedTuple):
+    """How far ahead it looked, what it found, and when it had ended."""
+
+    ahead: float
+    found: list[ScheduledMessage]
+    ended_at: datetime
+
+
+def note_claims(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
+    claims: list[Claim] = []
     claim = store.backend.claim
 
     def noted(*args: Any, **kwargs: Any) -> list[ScheduledMessage]:
         found = claim(*args, **kwargs)
-        claims.append((kwargs.get("ahead", 0.0), found))
+        claims.append(Claim(kwargs.get("ahead", 0.0), found, true_time()))
         return found
 
     monkeypatch.setattr(store.backend, "claim", noted)
@@ -77,20 +86,26 @@ def test_of_many_messages_none_starts_early_and_most_were_claimed_ahead(
     receive(receiver, name="r")
     claims = note_claims(store, monkeypatch)
     start(store.alias)
-    # Stored, and the worker at work, before the first of them is due: also on a busy machine.
-    begin = true_time() + timedelta(seconds=2)
-    chance = random.Random(7)
-    ScheduledMessage.objects.schedule_many(
-        [{"event": "order.paid", "at": begin + timedelta(seconds=0.7 * chance.random())} for _ in range(300)],
-        backend=store.alias,
-    )
 
-    assert calls.wait_for(300)
-    assert min(late) >= 0
-    early = [m.next_at - m.claimed_at for _, found in claims for m in found if m.claimed_at is not None]
-    ahead = [each for each in early if each > timedelta()]
-    assert len(ahead) > 100
-    assert max(ahead) < timedelta(seconds=DEFAULT_LOOKAHEAD + 0.1)
+    def claimed_ahead() -> int:
+        claims.clear()
+        so_far = len(calls.messages)
+        # Stored, and the worker at work, before the first of them is due: also on a busy machine.
+        begin = true_time() + timedelta(seconds=2)
+        chance = random.Random(7)
+        ScheduledMessage.objects.schedule_many(
+            [{"event": "order.paid", "at": begin + timedelta(seconds=0.7 * chance.random())} for _ in range(300)],
+            backend=store.alias,
+        )
+        assert calls.wait_for(so_far + 300)
+        assert min(late) >= 0
+        # By its end, as it may be long between what a claim notes as its time and the claim itself.
+        early = [message.next_at - each.ended_at for each in claims for message in each.found]
+        assert max(early) <= timedelta(seconds=DEFAULT_LOOKAHEAD)
+        return sum(each > timedelta() for each in early)
+
+    # A busy machine may be late with every claim; a worker that claims nothing ahead is so each time.
+    assert any(claimed_ahead() > 100 for _ in range(3))
 
 
 def test_messages_of_one_instant_all_start_then_and_none_before(
@@ -160,7 +175,7 @@ def test_a_lookahead_of_nothing_claims_nothing_ahead(
 
     assert calls.wait_for(5)
     assert min(late) >= 0
-    assert {ahead for ahead, _ in claims} == {0}
+    assert {claim.ahead for claim in claims} == {0}
 
 
 def test_a_burst_claims_nothing_ahead(
@@ -175,7 +190,7 @@ def test_a_burst_claims_nothing_ahead(
     run(store, burst=True)
 
     assert calls.payloads == ["now"]
-    assert {ahead for ahead, _ in claims} == {0}
+    assert {claim.ahead for claim in claims} == {0}
 
 
 def test_what_is_claimed_ahead_counts_among_the_most_messages(store: Store, receive: Callable[..., Any]) -> None:
@@ -202,13 +217,11 @@ def test_what_is_due_now_is_not_held_up_by_early_ones_that_fill_the_hand(
     worker = start(store.alias, concurrency=1)
     assert eventually(lambda: held_early(worker, 10))
 
-    scheduled = time.monotonic()
     for _ in range(3):
         store.schedule("now")
 
     assert calls.wait_for(3)
-    assert {message.event for message in calls.messages} == {"now"}
-    assert time.monotonic() - scheduled < 5
+    assert [message.event for message in calls.messages[:3]] == 3 * ["now"]
 
 
 def test_what_was_in_hand_early_and_what_came_later_start_in_order_of_priority(
@@ -245,10 +258,9 @@ def test_a_stop_gives_back_at_once_what_was_claimed_ahead(
     assert eventually(lambda: held_early(worker, 5))
     assert store.count(status="claimed") == 5
 
-    asked = time.monotonic()
     assert worker.stop(PATIENCE)
 
-    assert time.monotonic() - asked < 3
+    assert true_time() < messages[0].due_at, "it waited for them"
     assert calls.messages == []
     found = [store.find(message) for message in messages]
     assert {(m.status, m.attempt, m.claimed_by, m.suspect, m.crashes) for m in found} == {
@@ -285,8 +297,8 @@ def test_a_cancel_of_what_was_claimed_ahead_of_which_the_worker_does_not_hear_do
     beat = store.backend.beat
     monkeypatch.setattr(store.backend, "beat", lambda process, **kwargs: beat(process, **kwargs) and {})
     calls = receive(Calls(), name="r")
-    message = store.schedule(delay=0.5)
     worker = start(store.alias)
+    message = store.schedule(delay=SOON)
     assert eventually(lambda: held_early(worker, 1))
 
     assert store.find(message).cancel() == Answer.TOO_LATE
@@ -325,8 +337,8 @@ def test_a_lease_in_doubt_gives_back_what_was_claimed_ahead_when_its_time_comes(
         calls(message)
 
     receive(receiver, name="r")
-    message = store.schedule(delay=0.5)
     worker = start(store.alias)
+    message = store.schedule(delay=SOON)
     assert eventually(lambda: held_early(worker, 1))
 
     with monkeypatch.context() as patch:
@@ -352,9 +364,7 @@ def test_a_pool_that_is_made_smaller_and_larger_starts_what_was_claimed_ahead_on
     store.schedule_many(8)
     worker = start(store.alias, concurrency=4)
     assert calls.wait_for(8)
-    at = true_time() + timedelta(seconds=1)
-    for _ in range(20):
-        store.schedule(at=at)
+    store.schedule_many(20, delay=SOON)
     assert eventually(lambda: held_early(worker, 20))
 
     for size in (1, 3, 1, 2, 1):

@@ -27,6 +27,7 @@ from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.scheduling import OnConflict
+from django_sked.series import NotPlain, Series
 from django_sked.states import PENDING, Status
 
 #: Rows of one INSERT, and keys or ids of one look for their holders.
@@ -115,6 +116,25 @@ def _store_family(call: _Call) -> list[ScheduledMessage]:
     return stored
 
 
+def add_series(using: str, series: Series) -> list[ScheduledMessage] | None:
+    """See `BaseBackend.add_series`: by COPY, and whatever comes in its way is looked into by `add`."""
+    try:
+        with transaction.atomic(using=using):
+            messages = copying.copy_series(using, series)
+    except (NotPlain, IntegrityError, NotSupportedError):
+        return None
+    _mark(using, messages)
+    return messages
+
+
+def _mark(using: str, messages: Sequence[ScheduledMessage]) -> None:
+    """Instances that are stored now."""
+    for message in messages:
+        message.was_created = True
+        message._state.adding = False
+        message._state.db = using
+
+
 def _add(call: _Call) -> list[ScheduledMessage]:
     messages = call.messages
     # An id that was made for its message is nobody else's.
@@ -127,10 +147,7 @@ def _add(call: _Call) -> list[ScheduledMessage]:
         fresh, answers = messages, messages
     else:
         fresh, answers = _add_many(call)
-    for message in fresh:
-        message.was_created = True
-        message._state.adding = False
-        message._state.db = call.using
+    _mark(call.using, fresh)
     if len(fresh) == len(messages):
         return list(fresh)
     return [_answer(*pair) for pair in zip(messages, answers, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
-from django.db import connections, models, router, transaction
+from django.db import connections, router, transaction
 
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend, Settled
@@ -21,7 +21,9 @@ from django_sked.backends.database import (
     backlog,
     changing,
     checking,
+    copying,
     errors,
+    kinds,
     settling,
     sweeping,
     threads,
@@ -42,6 +44,7 @@ from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.scheduling import OnConflict
+from django_sked.series import Series
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
@@ -109,6 +112,17 @@ class DatabaseBackend(BaseBackend):
             self.tell(message_cancelled, rows_of(self.database).filter(key__in=keys, **_cancelled_at(now)))
         return stored
 
+    @property
+    def takes_series(self) -> bool:
+        return copying.can_copy(self.database)
+
+    def add_series(self, series: Series) -> list[ScheduledMessage] | None:
+        stored = adding.add_series(self.database, series)
+        if stored is not None:
+            self._wakeups.added(stored[:1], self.now())  # all have the same queue and time
+            self.tell(message_scheduled, stored)
+        return stored
+
     # Read
 
     def find(self, *, id: UUID | None = None, key: str | None = None) -> ScheduledMessage:
@@ -151,22 +165,7 @@ class DatabaseBackend(BaseBackend):
         return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
 
     def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
-        """See `BaseBackend.kinds`. With `most` only scheduled messages, by the index of claims: none of the others has
-        one that leads to the first of them."""
-        if most is None:
-            pending = rows_of(self.database).filter(status__in=PENDING)
-            counted = pending.order_by().values_list("event", "schema_version").annotate(number=models.Count("pk"))
-            return Counter({(event, version): number for event, version, number in counted}), True
-        found: Counter[tuple[str, int]] = Counter()
-        parts = [(queue, band) for queue in self.queues() for band in self._claiming.bands(queue)]
-        is_all = True
-        for queue, band in parts:
-            share = max(1, most // len(parts))
-            rows = self._claiming.scheduled.filter(queue=queue, priority=band).order_by("next_at", "id")
-            kinds = list(rows.values_list("event", "schema_version")[: share + 1])
-            found.update(kinds[:share])
-            is_all = is_all and len(kinds) <= share
-        return found, is_all
+        return kinds.kinds(self.database, self._claiming, most)
 
     def keys(self, queue: str | None = None) -> list[str]:
         rows = rows_of(self.database).filter(live_key__isnull=False)

@@ -70,12 +70,17 @@ def needed(messages: Iterable[ScheduledMessage]) -> Columns:
     return found
 
 
-def prepared(messages: Sequence[ScheduledMessage], field: AnyField, prepare: Prepare, null: object) -> list[Any]:
-    """One column of these rows; a value that all of them have, as is usual, is made ready once."""
-    column = list(map(attrgetter(field.attname), messages))
+def are_same(column: Sequence[Any], field: AnyField) -> bool:
+    """Do all rows have the same value, as is usual, so that it need be made ready only once?"""
     first = column[0]
     # Within JSON, numbers may be equal and yet be written in other ways: 1, 1.0, True.
-    same = not isinstance(field, JSONField) or first is None or first in ({}, [])
-    if same and column.count(first) == len(column):
-        return [null if first is None else prepare(first)] * len(column)
-    return [null if value is None else prepare(value) for value in column]
+    comparable = not isinstance(field, JSONField) or first is None or first in ({}, [])
+    return comparable and column.count(first) == len(column)
+
+
+def prepared(messages: Sequence[ScheduledMessage], field: AnyField, prepare: Prepare) -> list[Any]:
+    """One column of these rows."""
+    column = list(map(attrgetter(field.attname), messages))
+    if are_same(column, field):
+        return [None if column[0] is None else prepare(column[0])] * len(column)
+    return [None if value is None else prepare(value) for value in column]

@@ -1,25 +1,33 @@
-"""New rows by COPY, on PostgreSQL: several times as fast as INSERT, but without its ON CONFLICT."""
+"""New rows by COPY, on PostgreSQL: several times as fast as INSERT, but without its ON CONFLICT.
+
+In the binary format, as the server takes a sixth longer to read rows as text, and Python no shorter to write them.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import struct
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 
-from django.db import connections
+from django.db import DataError, connections
 
-from django_sked import payloads
-from django_sked.backends.database.columns import AnyField, Prepare, needed, prepared
+from django_sked import garbage, payloads
+from django_sked.backends.database.columns import AnyField, Columns, Prepare, are_same, needed
 from django_sked.models import ScheduledMessage
+from django_sked.series import VARYING, Series
 
 #: Rows that are made ready while the server takes in those before them.
 CHUNK = 200
 _TABLE = ScheduledMessage._meta.db_table
-_NULL = r"\N"
-_SPECIAL = re.compile(r"[\\\n\r\t]")
-_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+#: See "Binary Format" of COPY in the manual of PostgreSQL.
+_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def can_copy(using: str) -> bool:
@@ -31,60 +39,130 @@ def can_copy(using: str) -> bool:
 def copy(using: str, messages: Sequence[ScheduledMessage]) -> int:
     """Store all or none of these rows in one statement; returns how many.
 
-    To be called in a transaction or savepoint of its own: raises IntegrityError when a key or id is taken, and
-    NotSupportedError where rows are subject to row-level security.
+    To be called in a transaction or savepoint of its own: raises IntegrityError when a key or id is taken, DataError
+    when a number is out of the range of its column, and NotSupportedError where rows are subject to row-level security.
     """
-    connection = connections[using]
-    connection.validate_no_broken_transaction()
     columns = needed(messages)
-    names = ", ".join(f'"{field.column}"' for field in [*columns.fields, *columns.constants])
-    end = "".join(f"\t{_copied(field)(value)}" for field, value in columns.constants.items()) + "\n"
-    copied = [(field, _copied(field)) for field in columns.fields]
-    sql = f'COPY "{_TABLE}" ({names}) FROM STDIN'
-    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(sql) as lines:
+    with _copying(using, columns) as write:
         for start in range(0, len(messages), CHUNK):
-            part = messages[start : start + CHUNK]
-            texts = [prepared(part, field, prepare, _NULL) for field, prepare in copied]
-            lines.write(end.join(map("\t".join, zip(*texts, strict=True))) + end)
+            write(_rows(columns, messages[start : start + CHUNK]))
     return len(messages)
 
 
-def text_of(field: AnyField) -> Prepare:
-    """How a value of this field is written for PostgreSQL to read."""
-    return _TEXTS[field.get_internal_type()]
+def copy_series(using: str, series: Series) -> list[ScheduledMessage]:
+    """The same for messages that are built meanwhile; returns them. Raises what `Series.chunks` does as well."""
+    chunks = series.chunks(CHUNK)
+    first = next(chunks)
+    columns = needed(first[:1])
+    stored: list[ScheduledMessage] = []
+    # Not before the server has begun, which may wait for a lock.
+    with _copying(using, columns) as write, garbage.left_alone():
+        for chunk in chain([first], chunks):
+            write(_rows(columns, chunk, VARYING))
+            stored += chunk
+    return stored
 
 
-def _copied(field: AnyField) -> Prepare:
-    kind = field.get_internal_type()
-    return _ESCAPED.get(kind) or _TEXTS[kind]
+@contextmanager
+def _copying(using: str, columns: Columns) -> Iterator[Callable[[bytes], None]]:
+    connection = connections[using]
+    connection.validate_no_broken_transaction()
+    names = ", ".join(f'"{field.column}"' for field in [*columns.fields, *columns.constants])
+    sql = f'COPY "{_TABLE}" ({names}) FROM STDIN (FORMAT binary)'
+    with connection.cursor() as cursor, connection.wrap_database_errors, cursor.copy(sql) as rows:
+        rows.write(_BEGIN)
+        try:
+            yield rows.write
+        except struct.error as error:
+            raise DataError(str(error)) from error
+        rows.write(_END)
 
 
-def _interval(value: timedelta) -> str:
-    return f"{value.days} days {value.seconds}.{value.microseconds:06} seconds"
+def _rows(columns: Columns, messages: Sequence[ScheduledMessage], varying: Collection[str] | None = None) -> bytes:
+    """Most columns have the same value in all rows: these are made ready once, together with their neighbours.
+
+    Where it is known which do not, the others are not looked at.
+    """
+    parts: list[Iterable[bytes]] = []
+    same = struct.pack(">h", len(columns.fields) + len(columns.constants))
+    for field in columns.fields:
+        pack = _packed(field)
+        is_known = varying is not None and field.attname not in varying
+        column = list(map(attrgetter(field.attname), messages[:1] if is_known else messages))
+        if is_known or (varying is None and are_same(column, field)):
+            same += _NULL if column[0] is None else pack(column[0])
+        else:
+            parts += [repeat(same), [_NULL if value is None else pack(value) for value in column]]
+            same = b""
+    parts.append(repeat(same + _constants(columns), len(messages)))
+    return b"".join(chain.from_iterable(zip(*parts, strict=False)))
 
 
-_TEXTS: dict[str, Prepare] = {
-    "UUIDField": attrgetter("hex"),
-    "CharField": str.__str__,
-    "TextField": str.__str__,
-    "SmallIntegerField": str,
-    "PositiveSmallIntegerField": str,
-    "BigIntegerField": str,
-    "BooleanField": str,
-    "DateTimeField": datetime.isoformat,
-    "DurationField": _interval,
-    "JSONField": payloads.encode,
+def _constants(columns: Columns) -> bytes:
+    return b"".join(_packed(field)(value) for field, value in columns.constants.items())
+
+
+def _packed(field: AnyField) -> Prepare:
+    return _PACKED[field.get_internal_type()]
+
+
+# Each value is preceded by its length.
+
+
+def _uuid(value: Any, *, size: bytes = struct.pack(">i", 16)) -> bytes:
+    number: int = value.int
+    return size + number.to_bytes(16, "big")
+
+
+def _text(value: str) -> bytes:
+    text = str.__str__(value).encode()
+    return _size(len(text)) + text
+
+
+def _json(value: Any) -> bytes:
+    text = payloads.encode(value).encode()
+    return _size_of_json(1 + len(text), 1) + text
+
+
+def _moment(value: datetime) -> bytes:
+    since = value - _EPOCH
+    return _moment_of(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+def _duration(value: timedelta) -> bytes:
+    return _interval_of(16, value.seconds * 1_000_000 + value.microseconds, value.days, 0)
+
+
+def _small(value: int) -> bytes:
+    return _small_of(2, value)
+
+
+def _big(value: int) -> bytes:
+    return _big_of(8, value)
+
+
+def _flag(value: bool) -> bytes:
+    return _flag_of(1, value)
+
+
+_size = struct.Struct(">i").pack
+#: And the version of the format of jsonb.
+_size_of_json = struct.Struct(">ib").pack
+_moment_of = _big_of = struct.Struct(">iq").pack
+#: Microseconds, days and months.
+_interval_of = struct.Struct(">iqii").pack
+_small_of = struct.Struct(">ih").pack
+_flag_of = struct.Struct(">i?").pack
+
+_PACKED: dict[str, Prepare] = {
+    "UUIDField": _uuid,
+    "CharField": _text,
+    "TextField": _text,
+    "SmallIntegerField": _small,
+    "PositiveSmallIntegerField": _small,
+    "BigIntegerField": _big,
+    "BooleanField": _flag,
+    "DateTimeField": _moment,
+    "DurationField": _duration,
+    "JSONField": _json,
 }
-
-
-def _escaped(value: str) -> str:
-    text = str.__str__(value)
-    return text.translate(_ESCAPES) if _SPECIAL.search(text) else text
-
-
-def _escaped_json(value: Any) -> str:
-    # Of the special characters, a JSON text holds the backslash only.
-    return payloads.encode(value).replace("\\", r"\\")
-
-
-_ESCAPED: dict[str, Prepare] = {"CharField": _escaped, "TextField": _escaped, "JSONField": _escaped_json}

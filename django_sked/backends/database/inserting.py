@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections
@@ -13,10 +15,29 @@ from django.db.models.constants import OnConflict
 
 from django_sked import payloads
 from django_sked.backends.database.columns import ALL, LEAST, USUAL, Columns, Prepare, needed, prepared
-from django_sked.backends.database.copying import text_of
 from django_sked.models import ScheduledMessage
 
-_TEXTS = {columns: [text_of(field) for field in columns.fields] for columns in (ALL, USUAL, LEAST)}
+
+def _interval(value: timedelta) -> str:
+    return f"{value.days} days {value.seconds}.{value.microseconds:06} seconds"
+
+
+#: How values are written for PostgreSQL to read.
+_TEXTS: dict[str, Prepare] = {
+    "UUIDField": attrgetter("hex"),
+    "CharField": str.__str__,
+    "TextField": str.__str__,
+    "SmallIntegerField": str,
+    "PositiveSmallIntegerField": str,
+    "BigIntegerField": str,
+    "BooleanField": str,
+    "DateTimeField": datetime.isoformat,
+    "DurationField": _interval,
+    "JSONField": payloads.encode,
+}
+_FOR_POSTGRESQL = {
+    columns: [_TEXTS[field.get_internal_type()] for field in columns.fields] for columns in (ALL, USUAL, LEAST)
+}
 #: (vendor, columns, whether it may be in conflict with others) -> the statement for one row.
 _for_one: dict[tuple[str, Columns, bool], str] = {}
 
@@ -44,7 +65,7 @@ def insert(using: str, messages: Sequence[ScheduledMessage]) -> int:
 def _insert_many(
     connection: BaseDatabaseWrapper, columns: Columns, prepares: Iterable[Prepare], messages: Sequence[ScheduledMessage]
 ) -> int:
-    lists = [prepared(messages, *pair, None) for pair in zip(columns.fields, prepares, strict=True)]
+    lists = [prepared(messages, *pair) for pair in zip(columns.fields, prepares, strict=True)]
     parameters = list(chain.from_iterable(zip(*lists, strict=True)))
     return _execute(connection, _statement(connection, columns, len(messages)), parameters)
 
@@ -57,7 +78,7 @@ def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: list[Any]) -
 
 def _prepares(connection: BaseDatabaseWrapper, columns: Columns) -> list[Prepare]:
     if connection.vendor == "postgresql":
-        return _TEXTS[columns]
+        return _FOR_POSTGRESQL[columns]
     return [partial(field.get_db_prep_save, connection=connection) for field in columns.fields]
 
 

@@ -12,10 +12,10 @@ from django.db.models import Case, JSONField, Q, Value, When
 from django.db.models.functions import Cast
 
 from django_sked import failpoints
-from django_sked.backends.base import STORED, Settled
 from django_sked.backends.database.claiming import ClaimStrategy, claimed_and_locked
 from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages
+from django_sked.backends.settled import STORED, Settled
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Row, finish, is_awaited, written
 from django_sked.payloads import dumps

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from django_sked import failpoints
-from django_sked.backends.base import STORED, Settled
 from django_sked.backends.redis.encoding import instant, micros
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.backends.redis.scripts import Scripts
+from django_sked.backends.settled import STORED, Settled
 from django_sked.outcomes import Outcome, Row, finish, is_awaited, written
 from django_sked.states import FINISHED, Status
 

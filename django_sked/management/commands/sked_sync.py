@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_sked import syncing
+
+#: Messages that the command names; the log has all of them.
+MOST_NAMED = 20
 
 
 class Command(BaseCommand):
@@ -20,3 +23,16 @@ class Command(BaseCommand):
                 self.stdout.write(f"{verb} {name}")
         if report.moved:
             self.stdout.write(f"moved {report.moved} messages to where their wall time is now")
+        self._tell_of_what_is_left(report)
+
+    def _tell_of_what_is_left(self, report: syncing.Report) -> None:
+        """... as it was, for it cannot be read: all else has been done by then."""
+        for name, reason in report.unsynchronised.items():
+            self.stderr.write(f"not synchronised: {name}: {reason}")
+        for id, reason in list(report.unmoved.items())[:MOST_NAMED]:
+            self.stderr.write(f"not moved: {id}: {reason}")
+        if len(report.unmoved) > MOST_NAMED:
+            self.stderr.write(f"not moved: {len(report.unmoved) - MOST_NAMED} more, which the log names")
+        if report.unsynchronised or report.unmoved:
+            recurrences, messages = len(report.unsynchronised), len(report.unmoved)
+            raise CommandError(f"{recurrences} recurrences and {messages} messages are as they were.")

@@ -1,0 +1,231 @@
+"""The messages of a recurrence: what has become of them, those that are ahead of their time, and those besides ticks.
+
+`open` of a recurrence has the ids of messages of which it is not known yet that they have finished; and, with
+`PROMISED` before it, the id of one that may not have been stored yet, and is to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import transaction
+
+from django_sked import arguments, ids, ticking, triggers
+from django_sked.backends import message_backends
+from django_sked.exceptions import InvalidMessage
+from django_sked.models.message import ScheduledMessage
+from django_sked.recurrences import new_message
+from django_sked.states import Status
+from django_sked.verbs import Cancel
+
+if TYPE_CHECKING:
+    from django_sked.backends.base import BaseBackend
+    from django_sked.models.recurrence import Recurrence
+
+#: Before the id of an occurrence besides the ticks, from before it is stored until it has been seen.
+PROMISED = "promised "
+#: Ticks ahead that are looked for; the newest ones.
+MOST_AHEAD = 1000
+MOST_BACKFILLED = 10_000
+#: Who says "until now" may do so by another clock than the store's.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+
+
+# What has become of them
+
+
+@dataclass(slots=True)
+class Account:
+    """What has become of the messages of a recurrence that had not finished when it was last looked at."""
+
+    live: list[ScheduledMessage] = field(default_factory=list)
+    successes: int = 0
+    failures: int = 0
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+    def fields(self, recurrence: Recurrence) -> dict[str, Any]:
+        """What is written of it."""
+        fields: dict[str, Any] = {
+            "open": [str(message.pk) for message in self.live],
+            "successes": recurrence.successes + self.successes,
+            "failures": recurrence.failures + self.failures,
+        }
+        if "next_payload" in self.verdict:
+            fields |= {"payload": self.verdict["next_payload"], "stateful": True}
+        return fields
+
+
+def account(recurrence: Recurrence, store: BaseBackend, now: datetime) -> Account:
+    """Read what is open; what was promised, and is not there, is stored."""
+    found = Account()
+    for text in recurrence.open:
+        id = open_id(text)
+        try:
+            message = store.find(id=id)
+        except ScheduledMessage.DoesNotExist:
+            made = _keep_promise(recurrence, store, id, now) if text.startswith(PROMISED) else []
+            if not made:
+                found.successes += 1  # deleted as it was delivered, with a retention of 0: others are kept
+                continue
+            (message,) = made
+        if message.is_live:
+            found.live.append(message)
+        elif message.status == Status.DELIVERED:
+            found.successes += 1
+            found.verdict |= message.verdict or {}
+        elif message.status in (Status.DEAD, Status.EXPIRED):
+            found.failures += 1
+    return found
+
+
+def last_account(recurrence: Recurrence) -> dict[str, Any]:
+    """What is written of it before others, with another store, go on with it; those of a store that is not known here
+    any more are forgotten."""
+    if recurrence.backend not in message_backends:
+        return {"open": []}
+    store = message_backends[recurrence.backend]
+    found = account(recurrence, store, store.now())
+    return found.fields(recurrence) | {"open": []}
+
+
+def open_id(text: str) -> UUID:
+    return UUID(text.removeprefix(PROMISED))
+
+
+# Ahead of their time
+
+
+def ahead(recurrence: Recurrence, now: datetime) -> list[datetime]:
+    """The ticks whose messages may have been made by now, and are not due yet: a little ahead, or late by jitter."""
+    try:
+        ticks = ticks_between(recurrence, now - recurrence.jitter, now + ticking.AHEAD)
+        newest = list(ticks)[-MOST_AHEAD:]
+    except InvalidMessage:
+        return []  # its trigger is not known here
+    return [tick for tick in newest if recurrence.due_at(tick) > now]
+
+
+def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
+    """Cancel its messages that are not due yet.
+
+    Where these do not join transactions, one may be stored of which its row does not know: it is found by its tick.
+    """
+    store = recurrence.store
+    wanted = set(map(open_id, recurrence.open))
+    if not store.joins_transactions:
+        wanted |= {ids.of_tick(recurrence.pk, tick) for tick in ahead(recurrence, now)}
+    take_back(store, store.find_many(wanted).values(), reason, now)
+
+
+def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: str, now: datetime) -> None:
+    """Cancel those of them that are not due yet."""
+    for message in messages:
+        if message.tick_at is not None and message.due_at > now and message.is_live:
+            store.change_one(message.pk, Cancel(reason=reason[:255]))
+
+
+def taken_back(recurrence: Recurrence, now: datetime) -> datetime | None:
+    """The first tick that a rest has taken back, and whose time has not come yet."""
+    known = {ids.of_tick(recurrence.pk, tick): tick for tick in ahead(recurrence, now)}
+    messages = recurrence.store.find_many(list(known)) if known else {}
+    return min((known[id] for id, message in messages.items() if was_taken_back(message)), default=None)
+
+
+def was_taken_back(message: ScheduledMessage) -> bool:
+    return message.status == Status.CANCELLED and ticking.is_rest(message.reason)
+
+
+def add_ticks(
+    store: BaseBackend, recurrence: Recurrence, messages: Sequence[ScheduledMessage]
+) -> list[ScheduledMessage]:
+    """Those that were stored just now. One that a rest has taken back comes again, under the id that follows from its
+    own: no more than one of them is left."""
+    fresh: list[ScheduledMessage] = []
+    while messages:
+        answers = store.add_ticks(messages)
+        fresh += [message for message in answers if message.was_created]
+        messages = [
+            new_message(recurrence, ScheduledMessage, each.tick_at, due_at=each.due_at, id=_following(each))
+            for each in answers
+            if not each.was_created and was_taken_back(each)
+        ]
+    return fresh
+
+
+def _following(message: ScheduledMessage) -> UUID:
+    assert message.tick_at is not None
+    return ids.of_tick(message.pk, message.tick_at)
+
+
+# Besides the ticks
+
+
+def run_now(recurrence: Recurrence) -> ScheduledMessage:
+    """See `Recurrence.run_now`."""
+    store = recurrence.store
+    message = new_message(recurrence, ScheduledMessage, None, due_at=store.now())
+    if store.joins_transactions:
+        with transaction.atomic(using=store.database):
+            store.add([message])
+            recurrence.remember(str(message.pk), at=message.due_at)
+        return message
+    # First what makes it good if this process is killed: whoever looks at the row stores what is not there.
+    recurrence.remember(PROMISED + str(message.pk), at=message.due_at)
+    try:
+        stored = store.add_ticks([message])
+    except Exception:
+        recurrence.forget(PROMISED + str(message.pk))
+        raise
+    return stored[0] if stored else message
+
+
+def _keep_promise(recurrence: Recurrence, store: BaseBackend, id: UUID, now: datetime) -> list[ScheduledMessage]:
+    """Nothing when it had been stored, delivered and deleted meanwhile: that is noted as of a tick."""
+    return store.add_ticks([new_message(recurrence, ScheduledMessage, None, due_at=now, id=id)])
+
+
+# Of the past
+
+
+def backfill(recurrence: Recurrence, start: datetime, end: datetime, rate: float) -> list[ScheduledMessage]:
+    """See `Recurrence.backfill`."""
+    ticks = _past_ticks(recurrence, arguments.instant(start, "start"), arguments.instant(end, "end"))
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.001 <= rate <= 10_000:
+        raise InvalidMessage(f"rate must be a number of messages a second from 0.001 to 10000, not {rate!r}.")
+    first = recurrence.store.now()
+    messages = [
+        new_message(recurrence, ScheduledMessage, tick, due_at=first + timedelta(seconds=position / rate))
+        for position, tick in enumerate(ticks)
+    ]
+    return [message for message in recurrence.store.add_ticks(messages) if message.was_created]
+
+
+def _past_ticks(recurrence: Recurrence, start: datetime, end: datetime) -> list[datetime]:
+    if end < start:
+        raise InvalidMessage(f"end must not lie before start ({start}), not {end}.")
+    now = recurrence.store.now()
+    if end > now + _CLOCKS_DIFFER:
+        raise InvalidMessage(f"end must not lie in the future, where ticks come by themselves, not {end}.")
+    found = list(islice(ticks_between(recurrence, start, min(end, now)), MOST_BACKFILLED + 1))
+    if len(found) > MOST_BACKFILLED:
+        raise InvalidMessage(f"From {start} to {end} there are more than {MOST_BACKFILLED} ticks.")
+    return found
+
+
+def ticks_between(recurrence: Recurrence, start: datetime, end: datetime) -> Iterator[datetime]:
+    """The ticks from start to end, both included; of an interval, in the rhythm that it has now."""
+    rules = recurrence.rules
+    if recurrence.trigger.get("kind") == "every":
+        known = recurrence.next_tick_at or recurrence.last_tick_at or recurrence.start_at or recurrence.created_at
+        interval: timedelta = rules.trigger.interval  # type: ignore[attr-defined]
+        tick: datetime | None = start + (known - start) % interval
+    else:
+        tick = triggers.next_tick(rules.trigger, start - timedelta.resolution, rules.zone)
+    while tick is not None and tick <= end:
+        yield tick
+        tick = triggers.next_tick(rules.trigger, tick, rules.zone)

@@ -1,0 +1,206 @@
+"""A declaration that moves from one alias of SKED to another takes with it what it has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError
+from django.test import override_settings
+
+from django_sked import clock, recurring, syncing
+from django_sked.backends import message_backends
+from django_sked.exceptions import InvalidMessage
+from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.signals import message_due
+from django_sked.testing import TickedWorker, connected
+from django_sked.worker.promoter import Promoter
+from tests.recurrences.conftest import T0, at, seconds
+
+ELSEWHERE = [alias for alias in settings.DATABASES if alias != "default"][:1]
+#: Aliases that keep their recurrences in the database of `default`, and one that has another, where there is one.
+#: "a-memory" comes before "default", and "z-memory" after it, in whatever order they are looked at.
+OTHERS = ["a-memory", "z-memory", *ELSEWHERE]
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases="__all__", available_apps=["django_sked", "tests.testapp"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def _aliases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(recurring, "_declared", {})
+    memory = {"BACKEND": "django_sked.backends.memory.MemoryBackend"}
+    stores = {alias: settings.SKED[alias] for alias in ["default", *ELSEWHERE]}
+    with override_settings(SKED={"a-memory": memory, **stores, "z-memory": memory}):
+        yield
+    message_due.disconnect(dispatch_uid="uid-digest")
+    message_backends.reset()
+
+
+def declare(alias: str, **arguments: Any) -> None:
+    recurring._declared.clear()
+    message_due.disconnect(dispatch_uid="uid-digest")
+
+    @recurring.recurring("digest", backend=alias, dispatch_uid="uid-digest", **({"every": 60} | arguments))
+    def receive(message: ScheduledMessage, **kwargs: Any) -> None:
+        if isinstance(message.payload, int):
+            message.next_payload = message.payload + 1
+
+
+def sync(now: datetime, **options: Any) -> syncing.Report:
+    with clock.pretend(now):
+        return syncing.sync(**options)
+
+
+def run(alias: str, start: int, end: int) -> list[ScheduledMessage]:
+    """Promote and deliver each second."""
+    delivered = []
+    for second in range(start, end + 1):
+        with clock.pretend(at(seconds=second)):
+            Promoter(message_backends[alias]).step(at(seconds=second))
+            delivered += TickedWorker(alias).tick(at(seconds=second))
+    return delivered
+
+
+def row_of(alias: str) -> Recurrence:
+    return Recurrence.objects.of(message_backends[alias]).get()
+
+
+@pytest.fixture(params=OTHERS)
+def other(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("prune", [True, False])
+@pytest.mark.parametrize("back", [False, True], ids=["from default", "to default"])
+def test_it_goes_on_under_the_other_alias_with_its_counts_and_its_next_payload(
+    other: str, back: bool, prune: bool
+) -> None:
+    before, after = (other, "default") if back else ("default", other)
+    declare(before, payload=0, stateful=True)
+    sync(T0, prune=prune)
+    run(before, 1, 62)
+
+    declare(after, payload=0, stateful=True)
+    report = sync(at(seconds=63), prune=prune)
+
+    assert report.changed == ["digest"] and report.created == []
+    stored = row_of(after)
+    assert (stored.status, stored.payload, stored.occurrences, stored.successes) == ("active", 1, 1, 1)
+    assert [(seconds(message), message.payload) for message in run(after, 64, 182)] == [(120.0, 1), (180.0, 2)]
+    assert run(before, 183, 245) == []
+
+
+def test_what_the_last_occurrence_said_just_before_is_read(other: str) -> None:
+    declare("default", payload=0, stateful=True)
+    sync(T0)
+    run("default", 1, 59)
+    TickedWorker("default").tick(at(seconds=60))  # settled, and no promoter has looked
+
+    declare(other, payload=0, stateful=True)
+    sync(at(seconds=61))
+
+    assert (row_of(other).payload, row_of(other).successes) == (1, 1)
+
+
+def test_a_tick_that_was_made_ahead_is_delivered_where_it_is_and_made_nowhere_else(other: str) -> None:
+    declare("default")
+    sync(T0)
+    run("default", 1, 58)
+
+    declare(other)
+    sync(at(seconds=58))
+
+    # In whatever order the workers of both look.
+    made = [*run(other, 59, 62), *run("default", 59, 62)]
+    assert [seconds(message) for message in made] == [60.0]
+    assert [seconds(message) for message in run(other, 63, 121)] == [120.0]
+    assert row_of(other).failures == 0
+
+
+def test_a_tick_between_the_last_look_and_the_move_is_not_lost(other: str) -> None:
+    declare("default")
+    sync(T0)
+    declare(other)
+    sync(at(seconds=61))
+    assert [seconds(message) for message in run(other, 62, 62)] == [60.0]
+
+
+def test_what_people_have_paused_or_ended_stays_so(other: str) -> None:
+    declare("default")
+    sync(T0)
+    with clock.pretend(T0):
+        row_of("default").pause(reason="holidays")
+
+    declare(other)
+    sync(at(seconds=1), prune=True)
+
+    assert (row_of(other).status, row_of(other).reason) == ("paused", "holidays")
+
+
+def test_a_move_that_is_taken_back_takes_the_state_back(other: str) -> None:
+    declare("default", payload=0, stateful=True)
+    sync(T0)
+    run("default", 1, 62)
+    declare(other, payload=0, stateful=True)
+    sync(at(seconds=63))
+    run(other, 64, 122)
+
+    declare("default", payload=0, stateful=True)
+    sync(at(seconds=123))
+
+    stored = row_of("default")
+    assert (stored.status, stored.payload, stored.successes, stored.orphaned_at) == ("active", 2, 2, None)
+    assert [seconds(message) for message in run("default", 124, 182)] == [180.0]
+
+
+def test_a_changed_rhythm_moves_too(other: str) -> None:
+    declare("default")
+    sync(T0)
+    run("default", 1, 62)
+    declare(other, every=90)
+    sync(at(seconds=63))
+    assert row_of(other).trigger["interval"] == 90
+    assert [seconds(message) for message in run(other, 64, 152)] == [150.0]
+
+
+@pytest.mark.skipif(not ELSEWHERE, reason="a run with one database")
+def test_where_another_database_cannot_be_asked_nothing_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(ELSEWHERE[0], payload=0, stateful=True)
+    sync(T0)
+    declare("default", payload=0, stateful=True)
+    is_ready = syncing.is_ready
+
+    def ask(database: str) -> bool:
+        if database == ELSEWHERE[0]:
+            raise OperationalError("the server is away")
+        return is_ready(database)
+
+    with monkeypatch.context() as context:
+        context.setattr(syncing, "is_ready", ask)
+        report = sync(at(seconds=1), database="default")
+
+    assert "the server is away" in report.unsynchronised["digest"]
+    assert "not_synchronised recurrence=digest" in caplog.text
+    assert not Recurrence.objects.exists()
+    assert sync(at(seconds=2)).changed == ["digest"]
+
+
+def test_a_row_moves_to_an_alias_of_its_database_by_hand_and_to_no_other() -> None:
+    with clock.pretend(T0):
+        recurrence = Recurrence.objects.create("by.hand", every=60)
+        recurrence.backend = "a-memory"
+        recurrence.save()
+    with connected(lambda **kwargs: None, event="by.hand", dispatch_uid="by-hand"):
+        assert [seconds(message) for message in run("a-memory", 1, 61)] == [60.0]
+    for alias in ELSEWHERE:
+        recurrence.backend = alias
+        with pytest.raises(InvalidMessage, match="backend must be an alias whose recurrences are in the database 'def"):
+            recurrence.save()
+    assert Recurrence.objects.get().backend == "a-memory"

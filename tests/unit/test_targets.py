@@ -1,0 +1,32 @@
+"""The program that measures every target: what it calls missed, and that each of its workloads is one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.performance.__main__ import _parser
+from tests.performance.targets import ROWS, Row, Target, report
+
+ROW = Row("drain", (Target("per_s", least=100, unit="/s"), Target("twice", most=0)))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.arguments)
+def test_a_row_is_a_workload_that_can_be_measured(row: Row) -> None:
+    assert _parser().parse_args(row.arguments.split()).workload
+
+
+def test_a_target_is_judged_by_the_median(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [{"per_s": per_s, "twice": 0} for per_s in (50, 101, 3000)]
+
+    code = report([ROW], lambda row: runs)
+
+    assert code == 0
+    assert "| `drain` | per_s | ≥ 100/s | 101 | 50 | 3,000 |  |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("figures", [{"per_s": 99, "twice": 0}, {"per_s": 100, "twice": 1}])
+def test_one_that_is_not_reached_is_told_and_is_the_exit_code(
+    figures: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report([ROW], lambda row: [figures]) == 1
+    assert capsys.readouterr().out.count("missed") == 1

@@ -83,9 +83,11 @@ class Walk:
         last = list(rest.values_list(self.field, "pk")[LOOKED - 1 : LOOKED + 1])
         if len(last) < 2:
             return None
-        # Of what ended at the same time, all: the index has no order among these, and they are few.
         at, id = last[0]
-        return Edge(at, id, is_amidst=at == last[1][0] and self.field == "due_at")
+        if self.field == "due_at":
+            return Edge(at, id, is_amidst=at == last[1][0])
+        # Of what ended at the same time, all: the index has no order among these, and they are few.
+        return Edge(at, UUID(int=0) if down else UUID(int=2**128 - 1), is_amidst=False)
 
     def count(self, most: int, edge: Edge | None) -> int:
         """How many there are up to this edge, seen from the beginning; `most` + 1 for more than that."""

@@ -91,8 +91,9 @@ def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[S
     for condition in wanted.indexed:
         rows = rows.filter(condition)
     words, said = wanted.words, ""
-    if words and _is_many(rows):
-        rows, words = _whole(rows, words)
+    whole, rest = _whole(rows, words)
+    if rest != words and _is_many(rows):
+        rows, words = whole, rest
         if not (words or wanted.others or wanted.inside):
             said = _("Only what has this whole id or key is listed, not what begins so.")
     for condition in (*wanted.others, *_beginnings(words)):
@@ -133,9 +134,9 @@ def _narrowed(rows: Any, wanted: Wanted) -> Any:
 
 
 def _is_many(rows: QuerySet[ScheduledMessage]) -> bool:
-    """Is it worth while to look for a whole id or key first, as these have an index, and beginnings have none?"""
-    everything = ScheduledMessage.objects.using(rows.db).order_by()
-    return not walks.walk(rows, descending=True).few and everything[: walks.FEW + 1].count() > walks.FEW
+    """Are there too many to look for beginnings, which have no index, among them?"""
+    everything = ScheduledMessage.objects.using(rows.db).order_by("pk")
+    return not walks.walk(rows, descending=True).few and everything[: walks.LOOKED + 1].count() > walks.LOOKED
 
 
 def _whole(rows: QuerySet[ScheduledMessage], words: list[str]) -> tuple[QuerySet[ScheduledMessage], list[str]]:

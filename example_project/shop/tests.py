@@ -256,7 +256,8 @@ class OperationsTests(ShopTestCase):
         call_command("sked_status", stdout=out)
         call_command("sked_show", key=invoice.reminder_key, stdout=out)
         call_command("sked_cancel", event="invoice.reminder", yes=True, stdout=out)
-        for text in ("mail", "Its time has not come", "1 messages were cancelled."):
+        call_command("sked_scale", "mail", "2", stdout=out)
+        for text in ("mail", "Its time has not come", "1 messages were cancelled.", "mail has 2 threads"):
             self.assertIn(text, out.getvalue())
 
 

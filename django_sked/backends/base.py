@@ -239,10 +239,7 @@ class BaseBackend(ABC):
         """Do it to each of these messages that allows it; returns how many changed."""
 
     def seal_anew(self, ids: Sequence[UUID]) -> int:
-        """Encrypt anew, by the first key, what these pending messages carry; returns of how many.
-
-        Nothing that somebody changes at the same moment is lost. What no key here opens stays as it is.
-        """
+        """Encrypt anew, by the first key, what these pending messages carry, if a key opens it; returns of how many."""
         return 0
 
     # The worker's lease
@@ -253,10 +250,7 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def beat(self, worker: WorkerProcess, *, now: datetime | None = None) -> dict[UUID, int]:
-        """Renew its lease (register it again if need be); returns the messages it holds that shall be cancelled.
-
-        Each with the token under which it is held: that of an earlier claim says nothing of a later one.
-        """
+        """Renew its lease (register it again if need be); returns what it holds that shall be cancelled, by token."""
 
     @abstractmethod
     def retire(self, worker: WorkerProcess) -> None:

@@ -28,7 +28,6 @@ from django_sked.dependencies import Decision, Link, prepare
 from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
-from django_sked.sealing import SEALED, is_unopened
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
@@ -209,14 +208,8 @@ class MemoryBackend(BaseBackend):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
 
     def seal_anew(self, ids: Sequence[UUID]) -> int:
-        done = 0
         with self._lock:
-            for message in self._shelf.copies(ids):
-                values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
-                if message.status in PENDING and values and not is_unopened(message):
-                    self._shelf.write(self._shelf[message.pk], values)
-                    done += 1
-        return done
+            return self._shelf.seal_anew(ids)
 
     # The worker's lease
 
@@ -309,8 +302,7 @@ class MemoryBackend(BaseBackend):
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         with self._lock:
-            held = self._shelf.with_status(Status.CLAIMED)
-            return {message.pk: message.token for message in held if message.claimed_by == worker}
+            return self._shelf.held_by(worker)
 
     # Sweep
 
@@ -346,8 +338,7 @@ class MemoryBackend(BaseBackend):
     def _delete_at_once(self, ended: Iterable[ScheduledMessage]) -> None:
         """A retention of 0: what has just ended in such a status is not kept."""
         for message in ended:
-            awaited = is_awaited(message.status, message.recurrence_id, message.verdict)
-            kept = message.has_children or awaited
+            kept = message.has_children or is_awaited(message.status, message.recurrence_id, message.verdict)
             if message.status in FINISHED and not kept and self.options.retention[Status(message.status)] == _NONE:
                 self._delete([message.pk])
 
@@ -361,9 +352,7 @@ class MemoryBackend(BaseBackend):
     def expire(self, *, limit: int = 500, now: datetime | None = None) -> list[ScheduledMessage]:
         at = now or self.now()
         with self._lock:
-            pending = self._shelf.with_status(*PENDING)
-            passed = [(m.expires_at, m.pk) for m in pending if m.expires_at is not None and m.expires_at <= at]
-            ended = [self._shelf[id] for _, id in sorted(passed)[:limit]]
+            ended = self._shelf.expired(at)[:limit]
             others = [child for m in ended for child in self._end(m, finish(Status.EXPIRED, at), at)]
             found = [copied(message) for message in ended]
         self.tell(message_cancelled, others)
@@ -377,8 +366,7 @@ class MemoryBackend(BaseBackend):
             left, self._left = self._left, set()
             empty = left - {message.workflow_id for message in self._shelf.values()} if left else left
         if empty:
-            rows = Workflow.objects.using(router.db_for_write(Workflow))
-            rows.filter(pk__in=empty, backend=self.alias).delete()
+            Workflow.objects.using(router.db_for_write(Workflow)).filter(pk__in=empty, backend=self.alias).delete()
         return len(old)
 
     def forget(self, ids: Sequence[UUID]) -> int:

@@ -19,8 +19,8 @@ from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
-from django_sked.sealing import SEALED, Seal, sealed
-from django_sked.states import LIVE, Status
+from django_sked.sealing import SEALED, Seal, is_unopened, sealed
+from django_sked.states import LIVE, PENDING, Status
 from django_sked.verbs import Reschedule, Verb
 
 _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
@@ -67,6 +67,16 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
         elif message.status == Status.SCHEDULED:
             self._due.push(message)
 
+    def seal_anew(self, ids: Iterable[UUID]) -> int:
+        """See `BaseBackend.seal_anew`."""
+        done = 0
+        for message in self.copies(ids):
+            values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
+            if message.status in PENDING and values and not is_unopened(message):
+                self.write(self[message.pk], values)
+                done += 1
+        return done
+
     def remove(self, id: UUID) -> None:
         """Forget a finished message, which is in no table but that of ids."""
         del self._messages[id]
@@ -96,6 +106,17 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
                     arguments.later(message.due_at, verb.shift, "shift")
 
     # Find
+
+    def held_by(self, worker: UUID) -> dict[UUID, int]:
+        """What a worker has claimed, with the token of each claim."""
+        held = self.with_status(Status.CLAIMED)
+        return {message.pk: message.token for message in held if message.claimed_by == worker}
+
+    def expired(self, at: datetime) -> list[ScheduledMessage]:
+        """Pending messages whose expiry has passed, the first of them first."""
+        pending = self.with_status(*PENDING)
+        passed = [(m.expires_at, m.pk) for m in pending if m.expires_at is not None and m.expires_at <= at]
+        return [self[id] for _, id in sorted(passed)]
 
     def is_taken(self, message: ScheduledMessage) -> bool:
         """Is there a message with the id, or a live one with the key, of this one?"""

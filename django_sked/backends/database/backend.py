@@ -31,7 +31,7 @@ from django_sked.backends.database import (
 )
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.edges import edges_of
-from django_sked.backends.database.families import Empties, Families, forget_edges, links_to
+from django_sked.backends.database.families import Empties, Families, links_to
 from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
@@ -46,7 +46,7 @@ from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.scheduling import OnConflict
 from django_sked.series import Series
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
-from django_sked.states import FINISHED, PENDING, Answer, Status
+from django_sked.states import PENDING, Answer, Status
 from django_sked.verbs import Cancel, Reschedule, Verb
 
 logger = logging.getLogger("django_sked.backends.database")
@@ -110,7 +110,7 @@ class DatabaseBackend(BaseBackend):
         self.tell(message_scheduled, (message for message in stored if message.was_created))
         if on_conflict == "replace":
             keys = [message.key for message in stored if message.key is not None]
-            self.tell(message_cancelled, rows_of(self.database).filter(key__in=keys, **_cancelled_at(now)))
+            self.tell(message_cancelled, rows_of(self.database).filter(key__in=keys, **changing.cancelled_at(now)))
         return stored
 
     @property
@@ -218,7 +218,7 @@ class DatabaseBackend(BaseBackend):
         """Cancelled and rescheduled messages are read again for their listeners, if there are any."""
         rows = rows_of(self.database).filter(pk__in=ids)
         if isinstance(verb, Cancel):
-            self.tell(message_cancelled, rows.filter(**_cancelled_at(now)))
+            self.tell(message_cancelled, rows.filter(**changing.cancelled_at(now)))
         elif isinstance(verb, Reschedule):
             self.tell(message_rescheduled, rows.filter(status__in=verb.starts))
 
@@ -358,9 +358,7 @@ class DatabaseBackend(BaseBackend):
         return sweeping.prune(self.database, limit, now or self.now(), self.options.retention)
 
     def forget(self, ids: Sequence[UUID]) -> int:
-        gone = rows_of(self.database).filter(pk__in=ids, status__in=FINISHED)._raw_delete(self.database) or 0
-        forget_edges(self.database, ids)
-        return gone
+        return sweeping.forget(self.database, ids)
 
     # Workflows
 
@@ -399,8 +397,3 @@ class DatabaseBackend(BaseBackend):
 
     def interrupt_thread(self, ident: int) -> bool:
         return threads.interrupt(ident)
-
-
-def _cancelled_at(now: datetime) -> dict[str, Any]:
-    """What distinguishes the messages cancelled just now from those that were cancelled before."""
-    return {"status": Status.CANCELLED, "finished_at": now}

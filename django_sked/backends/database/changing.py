@@ -211,3 +211,8 @@ def _redriven(due_at: datetime) -> dict[str, Any]:
     """All attempts before it, its history kept; an expiry that has passed by then is dropped."""
     still_ahead = Case(When(expires_at__gt=due_at, then=F("expires_at")), default=None, output_field=DateTimeField())
     return {**REDRIVEN, "expires_at": still_ahead, "due_at": due_at, "next_at": due_at}
+
+
+def cancelled_at(now: datetime) -> dict[str, Any]:
+    """What distinguishes the messages cancelled just now from those that were cancelled before."""
+    return {"status": Status.CANCELLED, "finished_at": now}

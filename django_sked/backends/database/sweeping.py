@@ -161,6 +161,13 @@ def prune(using: str, limit: int, now: datetime, retention: Retention) -> int:
     return deleted
 
 
+def forget(using: str, ids: Sequence[UUID]) -> int:
+    """Those of these messages that are finished, with their edges; returns how many there were."""
+    gone = messages(using).filter(pk__in=ids, status__in=FINISHED)._raw_delete(using) or 0
+    forget_edges(using, ids)
+    return gone
+
+
 def forget_workers(using: str, now: datetime) -> None:
     """Rows of workers that ended without retiring, long since (index on lease_until)."""
     workers(using).filter(lease_until__lt=now - FORGET_WORKERS_AFTER).delete()

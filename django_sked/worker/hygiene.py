@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,10 @@ _CHANGES = ("set ", "use ", "pragma ", "create temp")
 _CALLS = ("set_config(", "advisory_lock(", "get_lock(")
 _PASSING = ("set local ", "set transaction ", "set constraints ")
 _OURS = "sked_idle"
+#: What opens a transaction of which the drivers for MySQL do not tell. Django opens its own past the cursor.
+_OPENS = re.compile(r"(begin|start\s+transaction|xa\s+(start|begin))\b")
+#: What may stand before a statement.
+_REMARKS = re.compile(r"(\s+|/\*.*?\*/|(--|\#)[^\n]*(\n|$))*", re.DOTALL)
 #: Characters of a statement that are looked at.
 _BEGIN = 300
 
@@ -62,14 +67,18 @@ def _note_changes(execute: Callable[..., Any], sql: Any, params: Any, many: bool
     connection = context["connection"]
     # psycopg also takes statements that are put together from parts.
     text = sql if isinstance(sql, str) else sql.as_string(connection.connection)
-    if changes_session(text):
+    if changes_session(text, connection.vendor):
         _opened.changed.append(connection)
     return execute(sql, params, many, context)
 
 
-def changes_session(statement: str) -> bool:
+def changes_session(statement: str, vendor: str = "") -> bool:
     """Does it leave the session another one, for whoever comes next on the connection? Judged by its beginning."""
     begin = statement[:_BEGIN].lstrip().lower()
+    if begin.startswith(("/*", "--", "#")):
+        begin = _REMARKS.sub("", begin, count=1)
+    if vendor == "mysql" and _OPENS.match(begin):
+        return True
     if begin.startswith(_CHANGES):
         return not begin.startswith(_PASSING) and _OURS not in begin
     return any(call in begin for call in _CALLS)
@@ -115,7 +124,7 @@ def _is_in_transaction(connection: Any) -> bool:
         return True
     if raw is None:
         return False
-    # psycopg and sqlite3 know; the MySQL drivers do not say.
+    # psycopg and sqlite3 know; the MySQL drivers do not say, so what opens one is noted.
     libpq = getattr(raw, "pgconn", None)
     return (
         connection.autocommit != connection.settings_dict["AUTOCOMMIT"]
@@ -127,6 +136,10 @@ def _is_in_transaction(connection: Any) -> bool:
 def _drop(connection: Any) -> None:
     """Close it and forget its wrapper: one that was closed inside `atomic()` could never be used again."""
     try:
+        raw = connection.connection
+        if getattr(raw, "_pool", None) is not None:
+            # psycopg's pool would hand it on, session and all, to whoever comes next; one that is closed it replaces.
+            raw.pgconn.finish()
         connection.close()
     except Exception as error:
         logger.warning("connection_not_closed database=%s error=%s", connection.alias, type(error).__name__)

@@ -118,9 +118,12 @@ def _is_ours(backend: BaseBackend, outcome: Outcome) -> bool:
 
 
 def _read_back(backend: BaseBackend, outcome: Outcome) -> Outcome | None:
-    """What was committed although we were not told; None when nothing was, and the message is still ours."""
+    """What was committed although we were not told; None when nothing was, nor will be, and the message is still ours.
+
+    The fence would not tell: a message that is kept for its other receivers stays claimed under the same token.
+    """
     try:
-        row = backend.find(id=outcome.id)
+        row = backend.read_back(outcome.id)
     except ScheduledMessage.DoesNotExist:
         if outcome.step not in _ENDS:
             raise Lost from None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.chaos.history import BREAKS, HALTS, MAIN, TROUBLES, Fault, History, Start, Story
+from tests.chaos.history import ATOMIC, BREAKS, HALTS, TROUBLES, Fault, History, Start, Story
 
 #: Settles that a worker may have collected, and as many that it is writing.
 BUFFER = 2 * 256
@@ -42,7 +42,7 @@ def count(history: History) -> Duplicates:
     found = Duplicates()
     for story in history.stories.values():
         for one, other in _repeated(story):
-            if one.token == other.token and history.atomic and one.receiver == MAIN:
+            if one.token == other.token and history.atomic and one.receiver in ATOMIC:
                 found.tries += 1
                 continue
             found.duplicates += 1

@@ -11,6 +11,10 @@ from tests.chaos.ledger import Event
 
 #: The receiver that every message has.
 MAIN = "main"
+#: The one that a pair has before it, where receivers are atomic.
+FIRST = "first"
+#: Those that may be tried again under one token, where receivers are atomic.
+ATOMIC = frozenset({FIRST, MAIN})
 #: Faults in which a process stands still, or is cut off, and goes on later.
 HALTS = frozenset({"pause", "partition", "stall"})
 #: Faults after which messages that were in flight may come twice. Neither a SIGTERM is among them nor a cut connection:
@@ -104,7 +108,8 @@ class Story:
     #: Token -> when the settle of that claim was refused.
     refusals: dict[int, float] = field(default_factory=dict)
     row: Row | None = None
-    effects: int = 0
+    #: Receiver -> how often what it wrote is there.
+    effects: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
@@ -165,7 +170,7 @@ class History:
 def history_of(
     events: Iterable[Event],
     rows: Mapping[str, Row],
-    effects: Mapping[str, int],
+    effects: Mapping[tuple[str, str], int],
     *,
     atomic: bool = False,
     forgets: float = 0.0,
@@ -180,8 +185,8 @@ def history_of(
     reader.finish()
     for id, row in rows.items():
         reader.story(id).row = row
-    for id, count in effects.items():
-        reader.story(id).effects = count
+    for (id, receiver), count in effects.items():
+        reader.story(id).effects[receiver] = count
     for story in history.stories.values():
         _close(story)
     return history

@@ -18,6 +18,7 @@ from django.dispatch import receiver
 from django_sked.exceptions import Reschedule
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
+from tests.chaos.history import FIRST
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import EFFECTS, POISONED, Plan
 from tests.chaos.witness import testify
@@ -46,6 +47,15 @@ def other(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: A
     _ended(message, "other", "ok")
 
 
+def first(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """So does this one, in a transaction of its own before that of the main receiver."""
+    _started(message, FIRST)
+    _write_effect(message, FIRST)
+    _ended(message, FIRST, "ok")
+
+
+if PLAN.atomic:
+    message_due.connect(first, event="chaos.pair", dispatch_uid=FIRST, atomic=True, weak=False)
 message_due.connect(work, event="chaos.*", dispatch_uid="main", **({"atomic": True} if PLAN.atomic else {}))
 
 

@@ -121,14 +121,14 @@ class Run:
             self.fleet.step()
             time.sleep(0.1)
 
-    def _rest(self) -> tuple[dict[str, Row], dict[str, int]]:
+    def _rest(self) -> tuple[dict[str, Row], dict[tuple[str, str], int]]:
         from django_sked.models import ScheduledMessage
 
         names = ("status", "attempt", "token", "crashes")
         found = ScheduledMessage.objects.search()
         rows = {str(message.pk): Row(**{name: getattr(message, name) for name in names}) for message in found}
-        effects = _execute(f"SELECT message, COUNT(*) FROM {EFFECTS} GROUP BY message")
-        return rows, dict(effects)
+        effects = _execute(f"SELECT message, receiver, COUNT(*) FROM {EFFECTS} GROUP BY message, receiver")
+        return rows, {(message, receiver): count for message, receiver, count in effects}
 
 
 def set_up_django(target: Target) -> None:

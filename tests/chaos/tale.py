@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.checker import Verdict, check
-from tests.chaos.history import History, Row, history_of
+from tests.chaos.history import MAIN, History, Row, history_of
 from tests.chaos.ledger import Event
 
 ONE, TWO, PRODUCER = 101, 102, 100
@@ -24,7 +24,7 @@ class Tale:
     loses: float = 0.0
     events: list[Event] = field(default_factory=list)
     rows: dict[str, Row] = field(default_factory=dict)
-    effects: dict[str, int] = field(default_factory=dict)
+    effects: dict[tuple[str, str], int] = field(default_factory=dict)
     _faults: Any = field(default_factory=itertools.count)
 
     def schedule(self, id: str = "a", answer: str = "ok", **more: Any) -> Tale:
@@ -52,7 +52,7 @@ class Tale:
         """Started, settled, and so in the database."""
         self.start(id, at, pid, token, **more).end(id, at + 0.1, pid, token).settle(id, at + 0.2, pid, token)
         if self.atomic:
-            self.effects[id] = 1
+            self.effects[id, MAIN] = 1
         return self.row(id, token=token)
 
     def ask(self, verb: str, answer: str, at: float = 5.0, id: str = "a", due: float | None = None) -> Tale:

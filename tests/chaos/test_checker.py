@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.chaos.history import FIRST, MAIN
 from tests.chaos.tale import ONE, TWO, WITHOUT_REASON, Tale, broken
 
 
@@ -342,7 +343,7 @@ def test_one_effect_of_a_delivered_message_breaks_nothing() -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_missing_and_a_double_effect_are_found(count: int) -> None:
     tale = Tale(atomic=True).schedule().delivered()
-    tale.effects["a"] = count
+    tale.effects["a", MAIN] = count
 
     assert broken(tale) == ["effects"]
 
@@ -352,13 +353,33 @@ def test_an_effect_of_a_message_that_was_not_delivered_is_found(status: str) -> 
     tale = Tale(atomic=True).schedule(fail=3).ask("cancel", "too_late").start().row(status=status, attempt=3)
 
     assert broken(tale) == []
-    tale.effects["a"] = 1
+    tale.effects["a", MAIN] = 1
+    assert broken(tale) == ["effects"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_missing_and_a_double_effect_of_the_one_before_are_found(count: int) -> None:
+    tale = Tale(atomic=True).schedule(kind="pair").delivered()
+    tale.effects["a", FIRST] = count
+
+    assert broken(tale) == ([] if count == 1 else ["effects"])
+
+
+def test_the_one_before_may_have_succeeded_alone_and_only_once() -> None:
+    tale = (
+        Tale(atomic=True).schedule(kind="pair", fail=3).ask("cancel", "too_late").start().row(status="dead", attempt=3)
+    )
+
+    assert broken(tale) == []
+    tale.effects["a", FIRST] = 1
+    assert broken(tale) == []
+    tale.effects["a", FIRST] = 2
     assert broken(tale) == ["effects"]
 
 
 def test_an_effect_of_a_message_that_nobody_scheduled_is_found() -> None:
     tale = Tale(atomic=True)
-    tale.effects["x"] = 1
+    tale.effects["x", MAIN] = 1
 
     assert broken(tale) == ["effects", "unexpected"]
 

@@ -15,6 +15,7 @@ from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import claiming
 from django_sked.backends.database.claiming import ClaimStrategy, OneWriter
+from django_sked.backends.database.errors import is_expected
 from tests.contract.store import elsewhere
 
 PATIENCE = 30.0
@@ -41,12 +42,17 @@ def strategy(alias: str) -> Iterator[ClaimStrategy]:
     connections[alias].close()
 
 
-def locked() -> OperationalError:
-    cause = sqlite3.OperationalError("database is locked")
-    cause.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    error = OperationalError("database is locked")
+def failed(code: int, text: str) -> OperationalError:
+    cause = sqlite3.OperationalError(text)
+    cause.sqlite_errorcode = code
+    error = OperationalError(text)
     error.__cause__ = cause
+    assert is_expected(error)
     return error
+
+
+def locked(code: int = sqlite3.SQLITE_BUSY) -> OperationalError:
+    return failed(code, "database is locked")
 
 
 def pragma(alias: str) -> Any:
@@ -56,7 +62,7 @@ def pragma(alias: str) -> Any:
 
 
 def test_what_is_urgent_asks_for_the_lock_again_and_again(alias: str, strategy: ClaimStrategy) -> None:
-    errors = [locked() for _ in range(50)]
+    errors = [locked(code) for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) * 25]
     waits: list[int] = []
 
     def write() -> str:
@@ -92,6 +98,22 @@ def test_what_has_failed_otherwise_is_not_tried_again(alias: str, strategy: Clai
     with pytest.raises(IntegrityError):
         strategy.urgently(write)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CANTOPEN])
+def test_nor_is_what_fails_at_once_because_of_the_disk(alias: str, strategy: ClaimStrategy, code: int) -> None:
+    """It would fail thousands of times in a row, and each time take the lock from somebody else."""
+    calls: list[int] = []
+
+    def write() -> None:
+        calls.append(1)
+        if len(calls) < 100:
+            raise failed(code, "disk")
+
+    with pytest.raises(OperationalError, match="disk"):
+        strategy.urgently(write)
+    assert len(calls) == 1
+    assert pragma(alias) == 20_000
 
 
 def test_in_a_transaction_it_is_done_once(alias: str, strategy: ClaimStrategy) -> None:

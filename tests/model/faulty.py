@@ -16,7 +16,7 @@ from django_sked.backends.base import BaseBackend
 from tests.model.wrapper import Wrapper
 
 #: Every call that asks something of a store that may be on another machine.
-CALLS = BaseBackend.__abstractmethods__ | {"page", "count", "read_now", "settle_now", "begin_change"}
+CALLS = BaseBackend.__abstractmethods__ | {"page", "count", "read_now", "settle_now", "read_back", "begin_change"}
 
 
 class StoreAway(ConnectionError):

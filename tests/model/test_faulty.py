@@ -21,7 +21,7 @@ from tests.model.faulty import StoreAway
 from tests.model.hand import HandWorker, Time
 from tests.model.moves import T0
 from tests.model.pair import emptied
-from tests.model.world import KINDS, World, connect
+from tests.model.world import ATOMIC, KINDS, World, connect
 from tests.testapp.models import Note
 from tests.worker.conftest import receive
 
@@ -114,7 +114,9 @@ def check_notes(world: World) -> None:
     """What an atomic receiver wrote is there once for each of its messages, whatever failed."""
     if "atomic" in world.kinds:
         notes = Note.objects.using(world.backend.database)
-        wanted = Counter(str(id) for id, kind in world.messages.items() if kind == "atomic")
+        wanted = Counter(
+            f"{id} {name}" for id, kind in world.messages.items() for event, name in ATOMIC if event == kind
+        )
         assert Counter(notes.values_list("text", flat=True)) == wanted
         notes.all().delete()
 

@@ -29,8 +29,11 @@ KINDS: dict[str, tuple[Status, int]] = {
     "postponed": (Status.DELIVERED, 1),
     "double": (Status.DELIVERED, 2),
     "atomic": (Status.DELIVERED, 1),
+    "twice-atomic": (Status.DELIVERED, 1),
     "cancelled": (Status.CANCELLED, 0),
 }
+#: Event and name of each atomic receiver.
+ATOMIC = [("atomic", "only"), ("twice-atomic", "first"), ("twice-atomic", "second")]
 T = TypeVar("T")
 
 
@@ -55,7 +58,7 @@ class World:
         self.rescues = Rescues(backend)
         self.store = FaultyStore(cast(BaseBackend, self.rescues), rate=rate, seed=seed, now=time.now)
         self.backend = backend
-        self.kinds = [kind for kind in KINDS if kind != "atomic" or backend.supports_atomic_receivers]
+        self.kinds = [kind for kind in KINDS if "atomic" not in kind or backend.supports_atomic_receivers]
         self.messages: dict[UUID, str] = {}
         self.calls: list[tuple[UUID, int, str]] = []
         self.early: list[timedelta] = []
@@ -107,7 +110,8 @@ class World:
 
 
 def connect(world: World, receive: Callable[..., Any]) -> None:
-    """One receiver for each kind of message; "double" has two, of which one need not be called again."""
+    """One receiver for each kind of message; "double" has two, of which one need not be called again, and
+    "twice-atomic" two that each have a transaction of their own."""
     for name in list(message_due._receivers):
         message_due.disconnect(dispatch_uid=name)
 
@@ -139,7 +143,7 @@ def connect(world: World, receive: Callable[..., Any]) -> None:
         world.note(message)
 
     def atomic(message: ScheduledMessage, **kwargs: Any) -> None:
-        Note.objects.using(world.backend.database).create(text=str(message.pk))
+        Note.objects.using(world.backend.database).create(text=f"{message.pk} {message.receiver}")
         world.early += [message.next_at - world.time.now()] if message.next_at > world.time.now() else []
 
     for receiver in (flaky, hopeless, buried, postponed, fine):
@@ -148,4 +152,5 @@ def connect(world: World, receive: Callable[..., Any]) -> None:
     receive(steady, "double", "steady")
     receive(fine, "cancelled", "cancelled")
     if world.backend.supports_atomic_receivers:
-        message_due.connect(atomic, event="atomic", atomic=True, weak=False, dispatch_uid="atomic")
+        for event, name in ATOMIC:
+            message_due.connect(atomic, event=event, atomic=True, weak=False, dispatch_uid=name)

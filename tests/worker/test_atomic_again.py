@@ -299,6 +299,54 @@ def test_one_of_two_whose_commit_was_not_told_is_kept_and_not_run_again(
     assert sql.find(message).status == Status.DELIVERED
 
 
+@pytest.fixture
+def commit_later(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Timer]]:
+    """The connection is lost in the next COMMIT of a receiver, and the server only takes its time over that."""
+    late: list[threading.Timer] = []
+    wrapper: Any = type(connections[server.alias])
+    commit = wrapper._commit
+
+    def lose_and_commit(self: Any) -> Any:
+        if self.alias != server.alias or not armed or late:
+            return commit(self)
+        raw, self.connection = self.connection, self.get_new_connection(self.get_connection_params())
+        getattr(self.connection, "_force_close", self.connection.close)()
+        self.errors_occurred = True
+
+        def commit_and_close() -> None:
+            raw.commit()
+            raw.close()
+
+        late.append(threading.Timer(0.3, commit_and_close))
+        late[0].start()
+        raise failing_as_on_a_normal_day(server)
+
+    armed: list[str] = []
+    hit = failpoints.hit
+    monkeypatch.setattr(
+        failpoints, "hit", lambda name: armed.append(name) if name == "atomic.before_commit" else hit(name)
+    )
+    monkeypatch.setattr(wrapper, "_commit", lose_and_commit)
+    yield late
+    for timer in late:
+        timer.join(PATIENCE)
+
+
+def test_one_of_two_whose_commit_comes_after_its_connection_was_lost_is_not_run_again(
+    server: Store, atomic: Callable[..., Any], commit_later: list[threading.Timer]
+) -> None:
+    """The fence lets a second try of it pass: its message is still claimed under the same token."""
+    first, second = atomic(Writer(server), name="first"), atomic(Writer(server), name="second")
+    message = server.schedule(max_attempts=1)
+
+    tick(server)
+
+    assert len(commit_later) == 1
+    assert (first.attempts, second.attempts) == ([1], [1])
+    assert notes(server) == ["first 1", "second 1"]
+    assert (server.find(message).status, server.find(message).attempt) == (Status.DELIVERED, 1)
+
+
 def test_a_retry_beside_it_whose_commit_was_not_told_is_read_back(
     sql: Store, atomic: Callable[..., Any], receive: Callable[..., Any], lose_the_answer: list[str]
 ) -> None:
@@ -338,14 +386,14 @@ def test_a_commit_that_deleted_its_message_was_a_delivery(
 @pytest.fixture
 def away(sql: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """After a call of this the store cannot be asked what it has, once."""
-    find = type(sql.backend).find
+    read_back = sql.backend.read_back
 
     def call() -> None:
         def fail(*args: Any, **kwargs: Any) -> Any:
-            monkeypatch.setattr(sql.backend, "find", find.__get__(sql.backend))
+            monkeypatch.setattr(sql.backend, "read_back", read_back)
             raise failing_as_on_a_normal_day(sql)
 
-        monkeypatch.setattr(sql.backend, "find", fail)
+        monkeypatch.setattr(sql.backend, "read_back", fail)
 
     return call
 

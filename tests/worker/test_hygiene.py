@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -77,19 +77,39 @@ MISDEEDS = [
 ]
 
 
+def _pooled_too() -> list[Any]:
+    pooled = [alias for alias in SQL_DATABASES if connections[alias].vendor == "postgresql"]
+    return [pytest.param((alias, False), id=alias) for alias in SQL_DATABASES] + [
+        pytest.param((alias, True), id=f"{alias}-pooled") for alias in pooled
+    ]
+
+
+@pytest.fixture(params=_pooled_too())
+def alias(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database as it is, and where it can have one, with a pool in which there is one connection."""
+    alias, is_pooled = request.param
+    if not is_pooled:
+        yield alias
+        return
+    connection: Any = connections[alias]
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    options["pool"] = {"min_size": 1, "max_size": 1}
+    yield alias
+    connection.close()
+    connection.close_pool()
+    del options["pool"]
+
+
 def deliver(store: Store, **options: Any) -> None:
     worker = Worker(store.alias, burst=True, poll_interval=0.05, **options).start()
     assert worker.wait(PATIENCE)
 
 
-@pytest.mark.parametrize("alias", SQL_DATABASES)
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 def test_the_next_message_on_the_thread_finds_a_good_connection(
     memory: Store, receive: Callable[..., Any], alias: str, misdeed: Callable[[str], None]
 ) -> None:
-    if misdeed is begins_by_hand and connections[alias].vendor == "mysql":
-        pytest.skip("this driver does not say whether a transaction is open")
-
     def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
         if message.payload == 0:
             misdeed(alias)
@@ -129,6 +149,33 @@ def test_the_next_message_on_the_thread_finds_a_good_connection(
 )
 def test_which_statements_are_taken_to_change_a_session(statement: str, changes: bool) -> None:
     assert hygiene.changes_session(statement) is changes
+
+
+@pytest.mark.parametrize(
+    ("statement", "opens"),
+    [
+        ("BEGIN", True),
+        ("\n  Start  Transaction READ ONLY", True),
+        ("/* by hand */ -- really\n# and truly\nstart transaction", True),
+        ("begin;", True),
+        ("SET autocommit = 0", True),
+        ("/* a remark */ SET SESSION autocommit = 0", True),
+        ("XA START 'x'", True),
+        ("beginning", False),
+        ("SELECT 'start transaction'", False),
+        ("/* start transaction", False),
+        ("", False),
+    ],
+)
+def test_which_statements_are_taken_to_open_a_transaction_of_which_a_driver_for_mysql_does_not_tell(
+    statement: str, opens: bool
+) -> None:
+    assert hygiene.changes_session(statement, "mysql") is opens
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "START TRANSACTION"])
+def test_those_of_other_databases_tell_and_their_transactions_may_end_by_hand(statement: str) -> None:
+    assert not hygiene.changes_session(statement, "postgresql")
 
 
 @pytest.mark.parametrize("alias", [alias for alias in SQL_DATABASES if connections[alias].vendor == "postgresql"])
@@ -264,7 +311,6 @@ def test_what_asynchronous_receivers_open_is_closed(memory: Store, receive: Call
     assert Note.objects.using(alias).count() == 5
 
 
-@pytest.mark.parametrize("alias", SQL_DATABASES)
 def test_a_connection_on_which_a_receiver_was_interrupted_is_used_no_more(
     memory: Store, receive: Callable[..., Any], alias: str
 ) -> None:

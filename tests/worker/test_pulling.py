@@ -728,6 +728,26 @@ def test_what_waits_behind_a_slow_loop_is_given_back(
     assert some_store.count(status="delivered") == 3
 
 
+def test_a_slow_loop_keeps_no_message_of_another_queue_from_other_workers(
+    some_store: Store, pull: Callable[..., Worker], start: Callable[..., Worker], receive: Callable[..., Any]
+) -> None:
+    calls = receive(Calls(), name="r")
+    queues = {some_store.schedule(queue=name).queue for name in ("mail", "digests")}
+    worker = pull(some_store.alias)
+    taken = []
+
+    for message in worker.messages():
+        taken.append(message.queue)
+        if not calls.messages:
+            assert eventually(lambda: worker.in_flight == 2)
+            start(some_store.alias)
+            assert calls.wait_for(1)
+        message.deliver()
+
+    assert {taken[0], calls.messages[0].queue} == queues
+    assert some_store.count(status="delivered") == 2
+
+
 def test_code_in_the_block_can_ask_for_the_current_message(memory: Store, pull: Callable[..., Worker]) -> None:
     memory.schedule()
     seen = []

@@ -35,10 +35,10 @@ def hush():
     say("hushed", pid)
     os.kill(pid, signal.SIGSTOP)
 
-def write(lock):
+def write(lock, who=""):
     calls.append(1)
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO written VALUES (%s)", [lock])
+        cursor.execute("INSERT INTO written VALUES (%s, %s)", [lock, who])
 
 @receiver(message_due, event="hush")
 def hush_plainly(message, **kwargs):
@@ -54,6 +54,14 @@ def hush_at_first(message, **kwargs):
 def commit_waits_at_first(message, **kwargs):
     write(7 if not calls else 0)
 
+@receiver(message_due, event="two", atomic=True)
+def first_of_two(message, **kwargs):
+    write(7 if not calls else 0, "first")
+
+@receiver(message_due, event="two", atomic=True)
+def second_of_two(message, **kwargs):
+    write(0, "second")
+
 @receiver(message_due, event="begin", atomic=True)
 def only_write(message, **kwargs):
     write(0)
@@ -65,7 +73,7 @@ def hush_and_go_deaf(message, **kwargs):
 """
 # A COMMIT waits while somebody else holds the lock whose number was written.
 TABLE = """
-CREATE TABLE written (lock bigint);
+CREATE TABLE written (lock bigint, who text);
 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN IF NEW.lock > 0 THEN PERFORM pg_advisory_xact_lock(NEW.lock); END IF; RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED
@@ -163,6 +171,22 @@ def test_a_commit_that_takes_place_after_its_connection_was_cut_counts_once(proj
     connection.execute("SELECT pg_advisory_unlock(7)")
 
     assert eventually(lambda: is_delivered_once(connection))
+    assert end(program) == 0, program.output
+
+
+@pytest.mark.parametrize("call", ["atomic", "read_back"])
+def test_nor_does_that_of_a_receiver_after_which_others_come(project: Project, connection: Any, call: str) -> None:
+    """Its message stays claimed under the same token, by which a second try cannot be told from the first."""
+    program = start(project)
+    connection.execute("SELECT pg_advisory_lock(7)")
+    project.schedule("two", 1)
+
+    assert "interrupted=True" in program.wait_for(f"call_cut call={call}")
+    connection.execute("SELECT pg_advisory_unlock(7)")
+
+    rows = "SELECT status, attempt FROM django_sked_scheduledmessage ORDER BY id DESC"
+    assert eventually(lambda: connection.execute(rows).fetchone() == ("delivered", 1))
+    assert connection.execute("SELECT who FROM written ORDER BY who").fetchall() == [("first",), ("second",)]
     assert end(program) == 0, program.output
 
 

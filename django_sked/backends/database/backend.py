@@ -63,6 +63,7 @@ class DatabaseBackend(BaseBackend):
     supports_atomic_receivers = True
     supports_workflows = True
     supports_subjects = True
+    supports_cipher = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -114,7 +115,9 @@ class DatabaseBackend(BaseBackend):
 
     @property
     def takes_series(self) -> bool:
-        return copying.can_copy(self.database)
+        # A cipher of others may want to use the database in the middle of the COPY.
+        seal = self.options.payload_cipher
+        return copying.can_copy(self.database) and (seal is None or not seal.path)
 
     def add_series(self, series: Series) -> list[ScheduledMessage] | None:
         stored = adding.add_series(self.database, series)
@@ -208,6 +211,9 @@ class DatabaseBackend(BaseBackend):
             self._tell_changed(ids, verb, now)
         return changed
 
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        return changing.seal_anew(self.database, ids)
+
     def _tell_changed(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> None:
         """Cancelled and rescheduled messages are read again for their listeners, if there are any."""
         rows = rows_of(self.database).filter(pk__in=ids)
@@ -282,12 +288,11 @@ class DatabaseBackend(BaseBackend):
         self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
     ) -> ScheduledMessage | None:
         at = now or self.now()
-        strategy = self._claiming
         return self._past_unreadable(
             worker,
             at,
-            lambda: strategy.claim_suspect(worker, queues, at, now),
-            lambda: [strategy.due_suspects(queues, now)[:TRIED]],
+            lambda: self._claiming.claim_suspect(worker, queues, at, now),
+            lambda: [self._claiming.due_suspects(queues, now)[:TRIED]],
         )
 
     def _past_unreadable(
@@ -314,15 +319,16 @@ class DatabaseBackend(BaseBackend):
         return self._claiming.receiver_transaction(seconds)
 
     def settle_now(self, outcome: Outcome, *, now: datetime | None = None) -> dict[str, Any] | None:
-        at = now or self.now()
-        return settling.settle_now(self.database, outcome, at, self.options.retention, self._families)
+        return settling.settle_now(self.database, outcome, now or self.now(), self.options.retention, self._families)
+
+    def read_back(self, id: UUID) -> ScheduledMessage:
+        return self.find(id=id) if self.has_one_writer else settling.read_back(self._claiming, id)
 
     def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
         return settling.set_progress(self._claiming, progress)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
-        rows = rows_of(self.database).filter(status=CLAIMED, claimed_by=worker)
-        return dict(rows.values_list("pk", "token"))
+        return dict(rows_of(self.database).filter(status=CLAIMED, claimed_by=worker).values_list("pk", "token"))
 
     # Sweep
 

@@ -21,7 +21,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.models import F, Max, Min, QuerySet
 
 from django_sked import clock, failpoints
-from django_sked.backends.database.errors import is_expected
+from django_sked.backends.database.errors import is_locked
 from django_sked.backends.database.store import messages, moment, read_error, skip_locked, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
@@ -255,7 +255,8 @@ class OneWriter(ClaimStrategy):
 
     def urgently(self, write: Callable[[], Written]) -> Written:
         """The lock of a file goes to whoever looks while it is free, and who has waited for long looks seldom: begin
-        the wait anew, again and again."""
+        the wait anew, again and again. What fails otherwise, as on a full disk, does so without any wait, and is left
+        to whoever asked."""
         connection = connections[self.using]
         if connection.in_atomic_block:
             return write()
@@ -267,7 +268,7 @@ class OneWriter(ClaimStrategy):
                 try:
                     return write()
                 except OperationalError as error:
-                    if not is_expected(error) or clock.monotonic() > until:
+                    if not is_locked(error) or clock.monotonic() > until:
                         raise
         finally:
             if connection.connection is not None:

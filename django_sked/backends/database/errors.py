@@ -21,6 +21,7 @@ _NUMBERS = {
 }
 #: SQLite's primary result codes: busy, locked, out of memory, I/O error, full, cannot open, locking protocol.
 _CODES = {5, 6, 7, 10, 13, 14, 15}
+_LOCKED = {5, 6}
 #: Serialization failure and deadlock: the transaction has lost against another one, and may win when it is begun again.
 _LOST_STATES = {"40001", "40P01"}
 _LOST_NUMBERS = {1213, 1020}
@@ -46,6 +47,11 @@ def is_expected(error: BaseException | None) -> bool:
     # psycopg without a SQLSTATE: a connection that could not be made, is gone, or was not to be had from a pool.
     is_psycopg = type(cause).__module__.partition(".")[0] in _PSYCOPG
     return is_psycopg and any(kind.__name__ in {"OperationalError", "InterfaceError"} for kind in type(cause).__mro__)
+
+
+def is_locked(error: Error) -> bool:
+    """Has somebody else the lock of the SQLite file, or of a table in it?"""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 
 def is_conflict(error: BaseException | None) -> bool:

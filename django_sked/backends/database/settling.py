@@ -81,6 +81,12 @@ def settle_now(
     return None
 
 
+def read_back(strategy: ClaimStrategy, id: UUID) -> ScheduledMessage:
+    """See `BaseBackend.read_back`. Whoever has sent its COMMIT has settled before, and so has the row locked."""
+    with strategy.transaction():
+        return messages(strategy.using).select_for_update().get(pk=id)
+
+
 def set_progress(strategy: ClaimStrategy, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
     """See `BaseBackend.set_progress`. Rows that somebody else has locked are left as they are."""
     using, tokens = strategy.using, {id: token for id, (token, _) in progress.items()}

@@ -260,7 +260,7 @@ def test_whatever_a_worker_asks_the_store_for_is_watched() -> None:
     local = {"alias", "settings", "options", "database", "is_expected", "prepare_thread", "interrupt_thread", "tell"}
     local |= {name for name in vars(BaseBackend) if name.startswith(("supports_", "has_one", "joins_", "is_"))}
     # Looks at what it remembers; has its own thread, and its own time; and what is under a `Guard`.
-    local |= {"look_back", "listen", "after_commit", "receiver_transaction", "settle_now"}
+    local |= {"look_back", "listen", "after_commit", "receiver_transaction", "settle_now", "read_back"}
     called: set[str] = set()
     for path in Path(watchdog.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

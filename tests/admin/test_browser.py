@@ -79,7 +79,7 @@ def test_a_dropdown_filter_shows_its_choice_at_once(page: Any) -> None:
     make(event="is.dead", status=Status.DEAD)
     make(event="is.scheduled")
     page.goto(reverse(LIST))
-    assert page.locator("#result_list tbody tr").count() == 2
+    sync_api.expect(page.locator("#result_list tbody tr")).to_have_count(2)
 
     with page.expect_navigation():
         page.get_by_label("By status").select_option("dead")
@@ -98,7 +98,7 @@ def test_a_dropdown_filter_works_with_the_keyboard_alone(page: Any) -> None:
     with page.expect_navigation():
         page.keyboard.type("Overdue")
 
-    assert page.locator("#result_list tbody tr").count() == 1
+    sync_api.expect(page.locator("#result_list tbody tr")).to_have_count(1)
     assert "overdue" in page.locator("#result_list").inner_text()
 
 
@@ -114,8 +114,8 @@ def test_a_dropdown_filter_works_without_scripts(browser: Any, page: Any, live_s
     without.locator("select[name=queue]").select_option("mail")
     without.locator("form.sked-filter", has=without.locator("select[name=queue]")).get_by_role("button").click()
 
+    sync_api.expect(without.locator("#result_list tbody tr")).to_have_count(1)
     assert "queue=mail" in without.url and "status__exact=scheduled" in without.url
-    assert without.locator("#result_list tbody tr").count() == 1
     plain.close()
 
 
@@ -195,7 +195,7 @@ def test_a_recurrence_is_backfilled_and_its_messages_lead_back_to_it(page: Any, 
 
     page.locator(".object-tools").get_by_role("link", name="Messages").click()
     page.locator("#result_list tbody tr").first.wait_for()
-    assert page.locator("#result_list tbody tr").count() == 3
+    sync_api.expect(page.locator("#result_list tbody tr")).to_have_count(3)
     assert page.get_by_label("By recurrence").input_value() == str(recurrence.pk)
     page.get_by_role("link", name="hourly").first.click()
     page.locator(".field-recurrence").get_by_role("link", name="hourly").click()

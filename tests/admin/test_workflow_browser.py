@@ -14,7 +14,7 @@ from django_sked.outcomes import Outcome
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
 from tests.admin.conftest import change_url
-from tests.admin.test_browser import assert_accessible, browser, page
+from tests.admin.test_browser import assert_accessible, browser, page, sync_api
 
 __all__ = ["browser", "page"]
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -87,7 +87,7 @@ def test_every_page_is_accessible(page: Any, scheme: str, width: int) -> None:
     page.get_by_label("Reason").wait_for()
     assert_accessible(page)
     page.goto(change_url(next(message for message in flow.messages if message.event == "after.dead")))
-    assert page.locator(".sked-parents li").count() == 2
+    sync_api.expect(page.locator(".sked-parents li")).to_have_count(2)
     assert_accessible(page)
 
 
@@ -228,7 +228,7 @@ def test_who_is_logged_out_is_asked_no_more(page: Any) -> None:
     page.clock.run_for(60_000)
 
     assert len(asked) == count
-    assert page.locator(".sked-node").count() == 4
+    sync_api.expect(page.locator(".sked-node")).to_have_count(4)
 
 
 def test_the_page_works_without_scripts(browser: Any, page: Any, live_server: Any) -> None:
@@ -243,7 +243,7 @@ def test_the_page_works_without_scripts(browser: Any, page: Any, live_server: An
     without.get_by_role("button", name="Hold").click()
 
     assert without.locator(".messagelist").inner_text().strip() == "4 messages were held."
-    assert without.locator(".sked-node.sked-held").count() == 4
+    sync_api.expect(without.locator(".sked-node.sked-held")).to_have_count(4)
     without.locator(f"#message-{pay.pk}").click()
     assert without.url.endswith(change_url(pay))
     pay = ScheduledMessage.objects.get(pk=pay.pk)
@@ -259,7 +259,7 @@ def test_a_thousand_messages_are_drawn_and_can_be_reached(page: Any) -> None:
 
     page.goto(url(flow))
 
-    assert page.locator(".sked-node").count() == 1000
-    assert page.locator(".sked-edge[marker-end]").count() == 1996
+    sync_api.expect(page.locator(".sked-node")).to_have_count(1000)
+    sync_api.expect(page.locator(".sked-edge[marker-end]")).to_have_count(1996)
     page.locator(f"#message-{last.pk}").focus()
     assert page.locator(f"#message-{last.pk}").is_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,11 +18,10 @@ from tests.contract.store import T0, Store, after
 
 
 def test_due_keeps_an_earlier_bound(store: Store) -> None:
-    now = store.backend.now()
-    old = store.schedule(at=now.replace(year=2020))
-    store.schedule(at=now.replace(year=2021))
+    old = store.schedule(at=datetime(2020, 1, 1, tzinfo=UTC))
+    store.schedule(at=datetime(2021, 1, 1, tzinfo=UTC))
 
-    found = store.search(due_until=now.replace(year=2020, month=12)).due()
+    found = store.search(due_until=datetime(2020, 12, 1, tzinfo=UTC)).due()
 
     assert [message.pk for message in found] == [old.pk]
     assert found.cancel() == 1

@@ -28,6 +28,11 @@ def main(tree: Path, dist: Path) -> None:
     package = files(tree, "django_sked")
     assert "django_sked/py.typed" in package
     assert in_wheel == package, f"wheel and package differ in {sorted(in_wheel ^ package)}"
+    catalogues = {name for name in package if name.endswith(".po")}
+    compiled = {name.removesuffix("po") + "mo" for name in catalogues}
+    assert catalogues and compiled <= in_wheel & in_sdist, (
+        f"the packages lack {sorted(compiled - (in_wheel & in_sdist))}"
+    )
     missing = (package | files(tree, "docs", "example_project", "tests") | {"LICENSE", "README.md"}) - in_sdist
     assert not missing, f"the sdist lacks {sorted(missing)}"
     assert "License-Expression: MIT" in metadata

@@ -7,6 +7,7 @@ W004 a store that does not answer · W005 the isolation level of MySQL and Maria
 E010, W007 one that may evict messages · W008 one that may lose them ·
 E011 a declared recurrence that cannot be stored · W009 no time zones ·
 E040 a hook around deliveries that is none · E041 a message type that nothing can be decoded to · W040 no upcaster ·
+E042 a cipher that is none, or is not used ·
 W010, W011 (--database) stored recurrences that come to nothing here.
 """
 
@@ -46,7 +47,7 @@ def check_backends(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
     for alias in aliases:
         try:
             backend = message_backends[alias]
-            found += backend.check() + _hooks(backend)
+            found += backend.check() + _hooks(backend) + _cipher(backend)
             backends.append(backend)
         except Misconfigured as error:
             found.append(Error(str(error), id="django_sked.E002"))
@@ -58,6 +59,22 @@ def _hooks(backend: BaseBackend) -> list[CheckMessage]:
         Hooks(backend.options.around_delivery)
     except InvalidBackend as error:
         return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}", id="django_sked.E040")]
+    return []
+
+
+def _cipher(backend: BaseBackend) -> list[CheckMessage]:
+    """Keys have been looked at with the setting."""
+    seal = backend.options.payload_cipher
+    if seal is not None and not backend.supports_cipher:
+        text = (
+            f"SKED[{backend.alias!r}]['OPTIONS'] has a payload_cipher, and {type(backend).__name__} encrypts nothing."
+        )
+        return [Error(text, hint="Use another backend, or remove it.", id="django_sked.E042")]
+    try:
+        if seal is not None:
+            seal.cipher  # noqa: B018
+    except InvalidBackend as error:
+        return [Error(f"SKED[{backend.alias!r}]['OPTIONS']: {error}.", id="django_sked.E042")]
     return []
 
 

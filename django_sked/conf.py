@@ -24,6 +24,7 @@ from django.conf import settings
 from django_sked import arguments
 from django_sked.exceptions import InvalidBackend, SkedError
 from django_sked.retry import Exponential, RetryPolicy
+from django_sked.sealing import Seal
 from django_sked.states import FINISHED, Status
 
 DEFAULT_SETTING = {"default": {"BACKEND": "django_sked.backends.database.DatabaseBackend"}}
@@ -77,6 +78,28 @@ def _paths(value: object) -> tuple[str, ...]:
 
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each.strip(". ") for each in value):
+        raise InvalidBackend(f"must be a list of patterns such as '*password*' and 'card.*', not {value!r}")
+    return tuple(value)
+
+
+def _seal(value: object) -> Seal | None:
+    """Keys are checked at once; what a dotted path leads to is imported when it is first needed."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not _PATH.fullmatch(value):  # which may be a key
+            raise InvalidBackend("must be a list of Fernet keys, or a dotted path such as 'shop.ciphers.Cipher'")
+        return Seal(path=value)
+    keys = list(value) if isinstance(value, list | tuple) else []
+    if not keys or not all(isinstance(key, str | bytes) for key in keys):
+        raise InvalidBackend("must be a list of Fernet keys, at least one, or a dotted path")
+    seal = Seal(keys=tuple(keys))
+    seal.cipher  # noqa: B018
+    return seal
 
 
 def _switch(value: object) -> bool:
@@ -135,6 +158,10 @@ class Options:
     #: Dotted paths of context managers around each call of a receiver, the outermost first.
     around_delivery: tuple[str, ...] = _option(_paths, default=())
     retention: Mapping[Status, timedelta | None] = _option(_retention, default_factory=lambda: DEFAULT_RETENTION)
+    #: Patterns of keys and dotted paths whose values are shown to nobody but receivers.
+    redact: tuple[str, ...] = _option(_patterns, default=())
+    #: Fernet keys, of which the first encrypts and all decrypt, or a dotted path of a cipher.
+    payload_cipher: Seal | None = _option(_seal, default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ class QueueControlManager(models.Manager["QueueControl"]):
         return backend.database or router.db_for_write(self.model)
 
     def of(self, backend: BaseBackend) -> models.QuerySet[QueueControl]:
+        """The rows of this backend, in the database where they are kept."""
         return self.using(self.database_of(backend)).filter(backend=backend.alias)
 
     def pause(

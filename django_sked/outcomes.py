@@ -40,19 +40,19 @@ class Outcome:
     #: Has a receiver been called in this attempt?
     has_begun: bool = True
     delivered_to: dict[str, str] = field(default_factory=dict)
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
     reason: str = ""
     unroutable: bool = False
     #: What receivers said of the recurrence of the message.
-    verdict: dict[str, Any] | None = None
+    verdict: dict[str, Any] | None = field(default=None, repr=False)
     #: What receivers returned, as JSON; None where nothing is to be kept.
-    result: Any = None
+    result: Any = field(default=None, repr=False)
     #: The progress that was last told in this attempt, in percent.
     progress: int | None = None
     #: Perhaps an atomic receiver has noted more in the store than this outcome knows: that is added to, not replaced.
     in_doubt: bool = False
     #: The fields that were written by the transaction of an atomic receiver: there is nothing left to write.
-    written: dict[str, Any] | None = None
+    written: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def is_plain_delivery(self) -> bool:

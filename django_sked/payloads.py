@@ -27,6 +27,8 @@ MOST_VALUES = 10_000
 MOST_DIGITS = 1_000
 MOST_METADATA = 50
 LONGEST_METADATA = 1_024
+#: The only key of an object that has a meaning of its own where it is stored: see `sealing.py`.
+RESERVED = "$django_sked.sealed"
 
 _ALLOWED = "a dict, list, str, int, float, bool, None, date, time, timedelta, Decimal, UUID or Enum member"
 _TOO_BIG = 10**MOST_DIGITS
@@ -74,6 +76,8 @@ def normalise(value: object, *, what: str = "payload", max_bytes: int | None = 2
             result = _convert(value, 0, [MOST_VALUES - 1])
         except _Refused as refused:
             raise InvalidPayload(refused.sentence(what)) from None
+        if isinstance(result, dict) and result.keys() == {RESERVED}:
+            raise InvalidPayload(f"{what} must not be an object with the only key {RESERVED!r}, which is reserved.")
     if max_bytes is not None and (size := _size(encode(result))) > max_bytes:
         raise PayloadTooLarge(f"{what} must be at most {max_bytes} bytes as JSON, not {size}.")
     return result
@@ -129,7 +133,7 @@ def flat(value: Any) -> tuple[JSON, int] | None:
     And how many bytes its JSON has at most: 4 for each character of a text, less than 30 for a number, and what is
     around them.
     """
-    if type(value) is not dict or len(value) > 100:
+    if type(value) is not dict or len(value) > 100 or (len(value) == 1 and RESERVED in value):
         return None
     letters = 0
     for key, item in value.items():

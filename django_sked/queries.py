@@ -32,6 +32,7 @@ OWNED = frozenset(
 
 
 def given(**fields: Any) -> dict[str, Any]:
+    """Those that were given at all: not UNSET."""
     return {name: value for name, value in fields.items() if value is not UNSET}
 
 
@@ -116,15 +117,19 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
         return self.filter(status=Status.SCHEDULED, due_at__lte=self._store.now())
 
     def pending(self) -> ScheduledMessageQuerySet:
+        """Blocked or scheduled."""
         return self.filter(status__in=PENDING)
 
     def live(self) -> ScheduledMessageQuerySet:
+        """Blocked, scheduled or claimed."""
         return self.filter(status__in=LIVE)
 
     def finished(self) -> ScheduledMessageQuerySet:
+        """Delivered, dead, cancelled or expired."""
         return self.filter(status__in=FINISHED)
 
     def dead(self) -> ScheduledMessageQuerySet:
+        """Given up; `redrive()` brings them back."""
         return self.filter(status=Status.DEAD)
 
     def update(self, **kwargs: Any) -> int:

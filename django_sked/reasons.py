@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
+from django_sked.sealing import is_unopened
 from django_sked.states import FINISHED, Status
 from django_sked.times import absolute, both, span
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Parents and workers that are named; the others are counted.
 NAMED = 5
+_NOT_OPENED = gettext_lazy("Its payload is encrypted, and none of the keys that are known here opens it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,8 @@ def _paused(message: ScheduledMessage, around: Surroundings) -> Iterator[Reason]
 def _later(message: ScheduledMessage, around: Surroundings) -> Reason:
     """Its next time lies ahead: as was asked, or as something has put it off."""
     words = {"at": both(message.next_at, around.now), "event": message.event, "attempt": message.attempt}
+    if message.unroutable and is_unopened(message):
+        return Reason(code="not_opened", text=f"{_NOT_OPENED} " + _("The next worker looks at %(at)s.") % words)
     if message.unroutable:
         count = {"count": message.unroutable}
         text = _("No worker that claimed it knew a receiver for the event %(event)s") % words
@@ -241,7 +245,9 @@ def _later(message: ScheduledMessage, around: Surroundings) -> Reason:
 
 def _due(message: ScheduledMessage, around: Surroundings) -> Iterator[Reason]:
     yield _to_be_claimed(message, around)
-    if message.unroutable:
+    if message.unroutable and is_unopened(message):
+        yield Reason(code="not_opened", text=str(_NOT_OPENED))
+    elif message.unroutable:
         text = _("The last worker that claimed it knew no receiver for the event %(event)s.")
         yield Reason(code="unroutable", text=text % {"event": message.event})
     elif message.attempt:

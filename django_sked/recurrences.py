@@ -31,6 +31,7 @@ class RecurrenceManager(models.Manager["Recurrence"]):
         return backend.database or router.db_for_write(self.model)
 
     def of(self, backend: BaseBackend) -> models.QuerySet[Recurrence]:
+        """The rows of this backend, in the database where they are kept."""
         return self.using(self.database_of(backend)).filter(backend=backend.alias)
 
     def create(  # type: ignore[override]

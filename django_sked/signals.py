@@ -11,6 +11,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -56,6 +57,7 @@ class Receiver:
         return self._reference()
 
     def takes(self, event: str) -> bool:
+        """Is it one of its events, or does one of its globs match?"""
         return any(pattern == event or fnmatchcase(event, pattern) for pattern in self.events)
 
 
@@ -236,10 +238,20 @@ def tell(fact: Signal, messages: Sequence[ScheduledMessage], backend: str) -> No
         send_safely(fact, sender=type(messages[0]), messages=list(messages), backend=backend)
 
 
+_thread = threading.local()
+
+
+def surround_listeners(around: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have what listens to facts in this thread run within such a context: it may take longer than what tells them."""
+    _thread.around = around
+
+
 def send_safely(fact: Signal, **kwargs: Any) -> None:
     """Send a fact; not even a listener that would end its thread, as by sys.exit(), gets further than the log."""
+    around: Callable[[], AbstractContextManager[None]] = getattr(_thread, "around", nullcontext)
     try:
-        fact.send_robust(**kwargs)
+        with around():
+            fact.send_robust(**kwargs)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise

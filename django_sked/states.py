@@ -7,6 +7,8 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Status(models.TextChoices):
+    """What a message is at the moment; `STEPS` says what each may become."""
+
     BLOCKED = "blocked", _("blocked")
     SCHEDULED = "scheduled", _("scheduled")
     CLAIMED = "claimed", _("claimed")

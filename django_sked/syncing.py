@@ -132,7 +132,8 @@ def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
 def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:
     names = {each.name for each in _declared(backend)}
     elsewhere = {each.name for each in declarations()} - names
-    for orphan in Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names):
+    orphans = Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names)
+    for orphan in orphans.order_by("name"):
         with report.noting(orphan.name):
             # What it has made ahead is delivered, if the declaration has only got another backend.
             is_gone = orphan.name not in elsewhere
@@ -149,7 +150,7 @@ def _follow_rules(backend: BaseBackend, report: Report) -> None:
     """The next tick of a cron expression was an instant by the rules that its zone had then: find it again."""
     now = backend.now()
     ahead = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__gt=now + ticking.AHEAD)
-    for stored in ahead:
+    for stored in ahead.order_by("name"):
         with report.noting(stored.name):
             tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
             if tick is None or tick == stored.next_tick_at:

@@ -44,7 +44,13 @@ def _moments(message: ScheduledMessage, with_errors: bool) -> Iterator[Moment]:
         text += " " + _("It is a redelivery of %(origin)s.")
         words["origin"] = str(message.origin)
     yield Moment(at=message.created_at, code="scheduled", text=text % words)
+    begun: set[tuple[object, object]] = set()
     for error in message.errors if isinstance(message.errors, list) else [message.errors]:
+        if isinstance(error, dict) and (at := _instant(error.get("started_at"))) is not None:
+            # One attempt may have failed in several receivers.
+            if (known := (error.get("attempt"), at)) not in begun:
+                yield _started(error, at)
+            begun.add(known)
         yield _failed(error, with_errors)
     if message.held_at is not None:
         why = f": {message.reason}" if message.reason else ""
@@ -58,6 +64,12 @@ def _moments(message: ScheduledMessage, with_errors: bool) -> Iterator[Moment]:
     elif message.status == Status.SCHEDULED:
         again = _("Tried again.") if message.attempt else _("May be claimed.")
         yield Moment(at=message.next_at, code="next", text=again, is_ahead=True)
+
+
+def _started(error: dict[str, Any], at: datetime) -> Moment:
+    words = {"attempt": error.get("attempt", "?"), "worker": error.get("worker") or "?"}
+    text = _("Attempt %(attempt)s was started by the worker %(worker)s.")
+    return Moment(at=at, code="started", text=text % words)
 
 
 def _failed(error: Any, with_errors: bool) -> Moment:

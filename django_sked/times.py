@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime, parse_duration
 from django.utils.formats import date_format
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, npgettext_lazy, pgettext
 
-#: Day, month by name, to the second and with the time zone: the same instant for every reader.
-FORMAT = "j M Y H:i:s T"
 _SHIFT = re.compile(r"(?P<sign>[+-]?)\s*" + r"\s*".join(rf"(?:(?P<{u}>\d{{1,9}})\s*{u})?" for u in "dhms"))
+#: What is said behind "in" and before "ago", which other languages inflect.
+_AWAY = {
+    "year": npgettext_lazy("in or ago", "%(num)d year", "%(num)d years", "num"),
+    "month": npgettext_lazy("in or ago", "%(num)d month", "%(num)d months", "num"),
+    "week": npgettext_lazy("in or ago", "%(num)d week", "%(num)d weeks", "num"),
+    "day": npgettext_lazy("in or ago", "%(num)d day", "%(num)d days", "num"),
+    "hour": npgettext_lazy("in or ago", "%(num)d hour", "%(num)d hours", "num"),
+    "minute": npgettext_lazy("in or ago", "%(num)d minute", "%(num)d minutes", "num"),
+}
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 def absolute(instant: datetime) -> str:
-    """In the current time zone."""
-    return date_format(timezone.localtime(instant), FORMAT)
+    """In the current time zone: day, month by name, to the second, with the zone: one instant for every reader."""
+    return date_format(timezone.localtime(instant), pgettext("format of an instant", "j M Y H:i:s T"))
 
 
 def relative(instant: datetime, now: datetime) -> str:
@@ -28,7 +36,7 @@ def relative(instant: datetime, now: datetime) -> str:
     away = instant - now
     if abs(away) < timedelta(seconds=1):
         return _("now")
-    length = span(min(instant, now), max(instant, now))
+    length = span(min(instant, now), max(instant, now), _AWAY)
     return (_("in %(length)s") if away > timedelta(0) else _("%(length)s ago")) % {"length": length}
 
 
@@ -37,13 +45,13 @@ def both(instant: datetime, now: datetime) -> str:
     return f"{absolute(instant)} ({relative(instant, now)})"
 
 
-def span(start: datetime, end: datetime) -> str:
-    """The time between two instants, as in "2 hours, 5 minutes"."""
+def span(start: datetime, end: datetime, words: dict[str, Any] | None = None) -> str:
+    """The time between two instants, as in "2 hours, 5 minutes"; in other `words` for the units, if there are any."""
     seconds = int((end - start).total_seconds())
     if seconds < 60:
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
     # Its words come with no-break spaces, for HTML.
-    return timesince(start, end)
+    return timesince(start, end, time_strings=words)
 
 
 def parse_shift(text: str) -> timedelta | None:

@@ -81,6 +81,7 @@ class Every:
         return self.interval
 
     def next_after(self, previous: datetime) -> datetime:
+        """One interval later, in UTC."""
         return previous.astimezone(UTC) + self._step
 
     def first_from(self, start: datetime) -> datetime:
@@ -95,9 +96,11 @@ class Every:
         return Passed(count, newest, after)
 
     def explain(self) -> str:
+        """In words, such as "Every 5 minutes"."""
         return f"Every {_spelled(self._step)}"
 
     def to_json(self) -> dict[str, Any]:
+        """The interval in seconds."""
         return {"interval": self._step.total_seconds()}
 
 
@@ -132,6 +135,7 @@ class Cron:
         _parsed(self.expression)
 
     def next_after(self, previous: datetime) -> datetime | None:
+        """The next time that the expression names in the zone of `previous`; None when there is none before 3000."""
         zone = previous.tzinfo if isinstance(previous.tzinfo, ZoneInfo) else civil.zone("UTC")
         try:
             found = self._after(previous.astimezone(UTC), zone)
@@ -167,9 +171,11 @@ class Cron:
         return walls
 
     def explain(self) -> str:
+        """In words, such as "At 09:00 on Monday through Friday"."""
         return str(_parsed(self.expression).explain())
 
     def to_json(self) -> dict[str, Any]:
+        """The expression."""
         return {"expression": self.expression}
 
 

@@ -52,7 +52,7 @@ class Reschedule(Verb):
     done: ClassVar[Answer] = Answer.RESCHEDULED
     due_at: datetime | None = None
     shift: timedelta | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         assert self.due_at is None or self.shift is None
@@ -108,7 +108,7 @@ class Redrive(Verb):
     step: ClassVar[str] = "redrive"
     done: ClassVar[Answer] = Answer.REDRIVEN
     due_at: datetime | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         if status is None or status == Status.DEAD:

@@ -18,7 +18,11 @@ nitpicky = True
 
 # "##" gets an anchor, so that a page can be linked by its headings.
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "deflist"]
+# attrs_inline: a picture for each of light and dark.
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+
+# The development server of the tutorial.
+linkcheck_ignore = [r"http://127\.0\.0\.1"]
 
 html_theme = "furo"
 html_title = f"{project} {version}"

@@ -10,9 +10,17 @@ import django
 import pytest
 from django.conf import settings
 from django.db import connections
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from django_sked import pytest_plugin, typed
 from django_sked.backends import message_backends
+
+# How long an example takes is a matter of the machine. Hypothesis knows that by itself where CI=true.
+hypothesis_settings.register_profile(
+    "any machine", hypothesis_settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

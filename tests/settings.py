@@ -4,6 +4,8 @@ stores of messages that are no databases.
 SKED_TEST_DB    the vendor of `default`: sqlite, postgresql or mariadb; the others are aliases named like themselves
 SKED_TEST_ONLY  the vendors to have at all, with commas; without it, all of them (MariaDB and Redis where they are
                 installed); redis, valkey and valkey_cluster are aliases of SKED only
+SKED_TEST_CIPHER
+                anything: every store has a payload_cipher
 
 pytest-django reads this module before any fixture exists, so the servers are started from here.
 """
@@ -52,6 +54,11 @@ SKED["memory"] = {"BACKEND": "django_sked.backends.memory.MemoryBackend"}
 SKED_TEST_STORES = {vendor: _STORES[vendor]() for vendor in SKED_TEST_VENDORS if vendor not in _MAKERS}
 SKED |= {alias: store for alias, store in SKED_TEST_STORES.items() if store is not None}
 
+# Every store with everything encrypted that can be: the same tests, the same answers.
+if os.environ.get("SKED_TEST_CIPHER"):
+    for _setting in SKED.values():
+        _setting["OPTIONS"] = _setting.get("OPTIONS", {}) | {"payload_cipher": [b"0" * 43 + b"="]}
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -69,6 +76,8 @@ TASKS = {"default": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "QU
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    # In the language of the browser, which is English for who does not say.
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -17,6 +17,11 @@ from django_sked.models import ScheduledMessage
 from django_sked.states import Answer
 
 
+def may_edit(request: HttpRequest) -> bool:
+    """May this user write payloads? Who writes one sees the one there is."""
+    return request.user.has_perms(("django_sked.edit_scheduledmessage", "django_sked.view_payload"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """A verb with its words. Its name is the method of the QuerySet, and the permission to use it is `permission`."""
@@ -29,6 +34,8 @@ class Action:
     #: Why the others were not: the end of a sentence.
     otherwise: Promise | str
     form: type[VerbForm] = VerbForm
+    #: Does it also change the payload, which whoever may edit may do with no other permission?
+    edits: bool = False
     #: Does it show a page before it does anything? For a whole filter each one does.
     asks: bool = False
 
@@ -37,7 +44,7 @@ class Action:
         return self.verb.step
 
     def is_allowed(self, request: HttpRequest) -> bool:
-        return request.user.has_perm(f"django_sked.{self.permission}")
+        return request.user.has_perm(f"django_sked.{self.permission}") or (self.edits and may_edit(request))
 
     def fits(self, message: ScheduledMessage) -> bool:
         """Would it change this message now?"""
@@ -65,6 +72,7 @@ ACTIONS = {
             done=ngettext_lazy("%(count)d message was rescheduled", "%(count)d messages were rescheduled", "count"),
             otherwise=_("only pending messages can be"),
             form=RescheduleForm,
+            edits=True,
             asks=True,
         ),
         Action(

@@ -73,7 +73,7 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     together = backend.joins_transactions and not is_batch
     # Together or not at all: no change is without its entries.
     with transaction.atomic(using=backend.database) if together else nullcontext():
-        entry = None if together else _start_batch(request, action, form)
+        entry = None if together else start_batch(request, action, form)
         changed: int = getattr(queryset, action.name)(**form.arguments())
 
         def log(follows: bool) -> None:
@@ -150,7 +150,7 @@ def reason_text(form: VerbForm) -> str:
     return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""
 
 
-def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEntry:
+def start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEntry:
     """Written before the first chunk, so that a batch that is cut short is in the history, too."""
     return LogEntry.objects.create(
         user=request.user,  # type: ignore[misc]
@@ -163,6 +163,13 @@ def _start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEnt
 
 def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
     """Put what was done into an entry that was written before."""
+    text = batch_text(action, form, changed, follows=follows)
+    entry.change_message = text + reason_text(form)
+    entry.save(update_fields=["change_message"])
+
+
+def batch_text(action: Action, form: VerbForm, changed: int, *, follows: bool = False) -> str:
+    """What was done to how many messages."""
     text = f"{action.done % {'count': changed}}."
     if follows:
         text = _("%(action)s: tried on %(count)d messages.") % {"action": action.label, "count": changed}
@@ -173,5 +180,4 @@ def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, 
         text += " " + _("Another payload.")
     if "shift" in arguments:
         text += " " + _("Moved by %(shift)s.") % {"shift": arguments["shift"]}
-    entry.change_message = text + reason_text(form)
-    entry.save(update_fields=["change_message"])
+    return text

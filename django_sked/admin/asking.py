@@ -17,10 +17,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin.actions import ACTIONS, Action
-from django_sked.admin.applying import Messages, apply
-from django_sked.admin.forms import EditForm, VerbForm
-from django_sked.admin.lists import CAP, capped_count
+from django_sked.admin import runs
+from django_sked.admin.actions import ACTIONS, Action, may_edit
+from django_sked.admin.applying import MOST_ENTRIES, Messages, apply
+from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
+from django_sked.admin.lists import glimpse
 from django_sked.admin.places import Places
 from django_sked.admin.stored import backend_of
 from django_sked.exceptions import InvalidMessage, SkedError
@@ -39,6 +40,7 @@ class Verbs(Places):
 
     verb_template = "admin/django_sked/verb.html"
     actions = list(ACTIONS)
+    action_form = ReasonActionForm
 
     def has_payload_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_sked.view_payload")
@@ -117,15 +119,19 @@ class Verbs(Places):
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
         asks = action.asks or _is_across(request)
-        options: dict[str, Any] = {"backend": backend, "with_payload": self.has_payload_permission(request)}
+        options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
+        options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
         if options["with_payload"] and issubclass(action.form, EditForm):
             options["message"] = _only(queryset)
         if asks and ANSWERED not in request.POST:
-            return self._ask(request, queryset, action, action.form(**options))
+            known = {"reason": request.POST.get("reason", "")}
+            return self._ask(request, queryset, action, action.form(initial=known, **options))
         form = action.form(request.POST, **options)
         if not form.is_valid() or _wants_preview(request, form):
             return self._ask(request, queryset, action, form)
         try:
+            if _is_across(request) and backend.database is not None:
+                return self._run(request, queryset, action, form)
             applied = apply(request, queryset, action, form)
         except SkedError as error:
             self.message_user(request, str(error), messages.ERROR)
@@ -133,13 +139,31 @@ class Verbs(Places):
             self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
-    def _ask(self, request: HttpRequest, queryset: Messages, action: Action, form: VerbForm) -> TemplateResponse:
-        backend, count = backend_of(queryset), capped_count(queryset)
+    def _run(self, request: HttpRequest, queryset: Any, action: Action, form: VerbForm) -> HttpResponse | None:
+        """On all that the filter leaves: a few with an entry each, more of them in steps with one for all."""
+        few = None if runs.of(request) else glimpse(queryset, MOST_ENTRIES + 1)
+        if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
+            applied = apply(request, queryset.filter(pk__in=[message.pk for message in few.found]), action, form)
+        else:
+            run = runs.go_on(request, queryset, action, form)
+            if not run.is_done:
+                return self._ask(request, queryset, action, form, run=run)
+            applied = run.applied(action)
+        self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
+        return None
+
+    def _ask(
+        self, request: HttpRequest, queryset: Messages, action: Action, form: VerbForm, *, run: runs.Run | None = None
+    ) -> TemplateResponse:
+        backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
+        count = glimpsed.total or 0
         title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
-        if count == 1:
-            title = f"{action.label}: {queryset.first()}"
-        elif count > CAP:
-            title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": CAP}
+        if run is not None:
+            title = _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": f"{run.changed:,}"}
+        elif glimpsed.is_capped:
+            title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
+        elif count == 1:
+            title = f"{action.label}: {glimpsed.found[0]}"
         context = {
             **self.admin_site.each_context(request),
             "title": title,
@@ -150,11 +174,14 @@ class Verbs(Places):
             "original": title,
             "action": action,
             "form": form,
-            "named": [(message, self.url("change", message.pk, backend=backend)) for message in queryset[:NAMED]],
+            "named": [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found],
             "list_url": self.url("changelist", backend=backend),
-            "unnamed": count - NAMED,
+            "unnamed": count - len(glimpsed.found),
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "is_across": _is_across(request),
+            "is_capped": glimpsed.is_capped,
+            "run": run,
+            "run_id": run.id if run else request.POST.get(runs.RUN) or runs.new_id(),
             "answered": ANSWERED,
             "preview": form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None,
             "previewed": PREVIEWED,

@@ -10,13 +10,13 @@ from typing import Any
 
 from django.db.models import F, Sum
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import histogram
 from django_sked.admin.charts import Chart, Slot, chart
-from django_sked.backends.backlog import Backlog
+from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend
 from django_sked.models import QueueControl, QueueMinute, WorkerProcess
 from django_sked.models.minute import COUNTS
@@ -196,13 +196,19 @@ def _forecast(backend: BaseBackend, now: datetime, ahead: str) -> tuple[Chart, s
     label, minutes, step = AHEAD[ahead]
     edges = [now + timedelta(minutes=minute) for minute in range(0, minutes + 1, step)]
     counts = backend.forecast(edges)
+    text = _("from %(time)s: %(count)s")
     bars = [
-        Slot((("future", count.number),), _("from %(time)s: %(count)s") % {"time": _clock(start), "count": count})
+        Slot((("future", count.number),), text % {"time": _clock(start), "count": number(count)})
         for start, count in zip(edges, counts, strict=False)
     ]
     total = sum(count.number for count in counts)
-    shown = f"{total:,}{'+' if any(count.is_capped for count in counts) else ''}"
+    shown = number(Count(total, any(count.is_capped for count in counts)))
     return chart(_("Due in the %(span)s: %(count)s") % {"span": label, "count": shown}, bars), shown
+
+
+def number(count: Count) -> str:
+    """As people write it in the language of the page."""
+    return f"{number_format(count.number, force_grouping=True)}{'+' if count.is_capped else ''}"
 
 
 def _clock(at: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 from uuid import UUID
@@ -31,21 +31,29 @@ class Cursor:
     @classmethod
     def of(cls, walk: Walk, place: Place | Edge | ScheduledMessage, *, backwards: bool = False) -> Self:
         if isinstance(place, ScheduledMessage):
-            return cls(Place(getattr(place, walk.field), place.pk), walk.field, walk.descending, backwards)
-        return cls(Place(place.at, place.id), walk.field, walk.descending, backwards)
+            place = Place(getattr(place, walk.field), place.pk)
+        elif isinstance(place, Edge):
+            place = Place(place.at, place.id)
+        return cls(place, walk.field, walk.descending, backwards)
 
     @classmethod
     def read(cls, text: str, walk: Walk) -> Self:
         """Raises InvalidCursor."""
         try:
-            at, id, field, descending, backwards = signing.loads(text, salt=_SALT)
-            found = cls(Place(datetime.fromisoformat(at), UUID(id)), field, descending, backwards)
+            at, id, is_included, field, descending, backwards = signing.loads(text, salt=_SALT)
+            found = cls(Place(datetime.fromisoformat(at), UUID(id), is_included), field, descending, backwards)
         except (signing.BadSignature, ValueError) as error:
             raise InvalidCursor from error
         if (found.field, found.descending) != (walk.field, walk.descending):
             raise InvalidCursor
         return found
 
+    def turned(self) -> Cursor:
+        """The page on the other side of where this one begins."""
+        place = self.place._replace(is_included=not self.place.is_included)
+        return replace(self, place=place, backwards=not self.backwards)
+
     def __str__(self) -> str:
-        at, id = self.place
-        return signing.dumps([at.isoformat(), id.hex, self.field, self.descending, self.backwards], salt=_SALT)
+        at, id, is_included = self.place
+        found = [at.isoformat(), id.hex, is_included, self.field, self.descending, self.backwards]
+        return signing.dumps(found, salt=_SALT)

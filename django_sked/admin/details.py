@@ -17,11 +17,13 @@ from django_sked.admin import times
 from django_sked.admin.columns import Columns
 from django_sked.admin.places import address
 from django_sked.admin.relations import Relations
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.sealing import Sealed
 from django_sked.states import Status
 
 SUMMARY = ("event", "queue", "state", "key", "priority", "version")
-TIMES = ("due", "next", "held", "expires", "created", "finished", "timeout")
+TIMES = ("due", "wall_time", "next", "held", "expires", "created", "finished", "timeout")
 PROGRESS = ("attempts", "crashes", "unroutable", "progress")
 HOLDER = ("claimed_by", "claimed", "token", "cancel_requested", "suspect")
 RELATIONS = ("subject_type", "subject_id", "origin", "recurrence", "workflow", "parents_list")
@@ -57,6 +59,16 @@ class Details(Relations, Columns):
     @admin.display(description=gettext_lazy("next attempt"))
     def next(self, message: ScheduledMessage) -> str:
         return times.shown(message.next_at, message.backend.now()) if message.is_live else "-"
+
+    @admin.display(description=gettext_lazy("wall time"))
+    def wall_time(self, message: ScheduledMessage) -> str:
+        """What was asked for, by the clocks of a zone; as it is stored where it cannot be read."""
+        if message.local_time is None:
+            return "-"
+        try:
+            return f"{message.at_local:%Y-%m-%d %H:%M:%S}, {message.timezone}"
+        except InvalidMessage:
+            return message.local_time
 
     @admin.display(description=gettext_lazy("held since"))
     def held(self, message: ScheduledMessage) -> str:
@@ -97,6 +109,8 @@ class Details(Relations, Columns):
 
     @admin.display(description=gettext_lazy("payload"))
     def payload_text(self, message: ScheduledMessage) -> str:
+        if isinstance(message.payload, Sealed):
+            return _("It is encrypted, and none of the keys that are known here opens it.")
         return as_text(message.payload)
 
     @admin.display(description=gettext_lazy("metadata"))

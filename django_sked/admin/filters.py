@@ -1,8 +1,7 @@
 """Filters of the list as dropdowns: their choices are known beforehand.
 
 Those by recurrence, by due time and by the status of finished messages have an index. The others, by queue and by the
-status of live messages, are looked for along that of the due time: until a page is full, and so, where they match
-little of a large table, through all of it. The search has a cap there.
+status of live messages, are looked for along that of the due time, in a part of a large table at a time: `walks.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from django_admin_listfilter_dropdown.filters import ChoiceDropdownFilter, Simpl
 from django_sked import ids
 from django_sked.admin.stored import backend_of, is_stored
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.backends.database.backlog import queues
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.queries import BulkVerbs
 from django_sked.states import FINISHED, PENDING
 
-#: Recurrences of which the names are offered.
-MOST_RECURRENCES = 200
+#: Recurrences of which the names are offered, and queues in use beside those of the setting.
+MOST_RECURRENCES = MOST_QUEUES = 200
 
 
 class Dropdown:
@@ -98,7 +98,11 @@ class QueueFilter(Dropdown, SimpleDropdownFilter):  # type: ignore[misc]
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
         """The queues of the setting and those in which something is scheduled: no look at every row."""
         backend = backend_of(cast(BulkVerbs, model_admin.get_queryset(request)))
-        names = {"default", *backend.settings.queues, *backend.queues()}
+        if backend.database is None:
+            used = sorted(backend.queues())[:MOST_QUEUES]
+        else:
+            used = queues(backend.database, MOST_QUEUES)
+        names = {"default", *backend.settings.queues, *used}
         return [(name, name) for name in sorted(names | ({self.value()} - {None}))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:

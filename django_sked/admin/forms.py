@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.contrib.admin.helpers import ActionForm
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
 from django_sked import revising
+from django_sked.admin.hiding import Hiding
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.times import parse_shift
 
 __all__ = ["ReasonForm", "RescheduleForm", "ShiftField", "VerbForm", "parse_shift"]
+
+
+#: Fields of a form that move messages.
+TIMES = ("at", "shift")
 
 
 class ShiftField(forms.DurationField):
@@ -62,20 +68,32 @@ class VerbForm(forms.Form):
         backend: BaseBackend,
         message: ScheduledMessage | None = None,
         with_payload: bool = False,
+        with_time: bool = True,
         **kwargs: Any,
     ) -> None:
-        """`message` is the one that it is about, where it is about one; `with_payload`: may its payload be seen?"""
+        """`message` is the one that it is about, where it is about one; may its payload, or its time, be changed?"""
         self.backend = backend
         self.message = message
         super().__init__(*args, **kwargs)
+        redact = backend.redaction
+        self.hiding = Hiding(redact) if message is None else Hiding(redact, str(message.pk), message.payload)
+        if not with_time:
+            for name in TIMES:
+                self.fields.pop(name, None)
         if not with_payload:
             self.fields.pop("payload", None)
         elif "payload" in self.fields and message is not None:
-            self.initial["payload"] = json.dumps(message.payload, indent=2, ensure_ascii=False)
+            self.initial["payload"] = json.dumps(self.hiding.shown(message.payload), indent=2, ensure_ascii=False)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the verb."""
         return {}
+
+
+class ReasonActionForm(ActionForm):
+    """Beside the choice of an action: why, for those that ask nothing else."""
+
+    reason = forms.CharField(label=_("Reason:"), required=False, max_length=255)
 
 
 class ReasonForm(VerbForm):
@@ -90,13 +108,22 @@ class EditForm(VerbForm):
 
     payload = PayloadField(help_text=_("As JSON. What is left empty stays as it is."))
 
+    #: As it was entered, with marks for what is hidden.
+    given: Any = None
+
+    def clean_payload(self) -> Any:
+        self.given = self.cleaned_data["payload"]
+        return self.hiding.restored(self.given)
+
     @property
     def changes_payload(self) -> bool:
         """Was a payload entered, and another one than there is?"""
         text = self.data.get(self.add_prefix("payload"), "") if "payload" in self.fields else ""
         if not text.strip() or "payload" not in self.cleaned_data:
             return False
-        return self.message is None or canonical(self.cleaned_data["payload"]) != canonical(self.message.payload)
+        if self.message is None or self.hiding.replaces(self.given):
+            return True
+        return canonical(self.cleaned_data["payload"]) != canonical(self.message.payload)
 
     def arguments(self) -> dict[str, Any]:
         return {"payload": self.cleaned_data["payload"]} if self.changes_payload else {}
@@ -104,7 +131,7 @@ class EditForm(VerbForm):
     @property
     def preview(self) -> str:
         """A name of the payload that was entered: what was previewed is what is written."""
-        return hashlib.sha256(canonical(self.cleaned_data.get("payload")).encode()).hexdigest()
+        return salted_hmac("django_sked.preview", canonical(self.given)).hexdigest()
 
     @property
     def diff(self) -> list[tuple[str, str]]:
@@ -112,8 +139,8 @@ class EditForm(VerbForm):
         if self.message is None:
             before: list[str] = []
         else:
-            before = _lines(self.message.payload)
-        lines = difflib.ndiff(before, _lines(self.cleaned_data.get("payload")))
+            before = _lines(self.hiding.shown(self.message.payload))
+        lines = difflib.ndiff(before, _lines(self.hiding.told(self.given)))
         return [(line[0], line[2:]) for line in lines if line[0] != "?"]
 
 
@@ -168,15 +195,17 @@ class RescheduleForm(EditForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["at"].help_text = _("In the time zone %(zone)s. A time that has passed makes them due at once.") % {
-            "zone": timezone.get_current_timezone_name()
-        }
+        if "at" in self.fields:
+            text = _("In the time zone %(zone)s. A time that has passed makes them due at once.")
+            self.fields["at"].help_text = text % {"zone": timezone.get_current_timezone_name()}
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         given = [name for name in ("at", "shift") if cleaned.get(name) is not None]
         if self.errors:
             return cleaned
+        if "at" not in self.fields and not self.changes_payload:
+            raise ValidationError(_("Enter another payload: to move it you have no permission."), code="invalid")
         if len(given) > 1 or (not given and not self.changes_payload):
             raise ValidationError(_("Enter either a new time or by how much to move it."), code="invalid")
         try:

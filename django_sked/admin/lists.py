@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -15,6 +15,7 @@ from django.db import DataError
 from django.db.models import QuerySet
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from django_sked.admin import times, walks
@@ -80,21 +81,30 @@ def turn(walk: Walk, cursor: Cursor | None, size: int) -> Turned:
             return turn(walk, None, size)  # there is less than a page before it: a whole one is the first
         page = list(reversed(found[:size]))
         before = Cursor.of(walk, page[0] if len(found) > size else _end(edge, found), backwards=True)
-        after = Cursor.of(walk, page[-1] if page else cursor.place)
+        after = Cursor.of(walk, page[-1]) if page else cursor.turned()
         return Turned(found=page, previous=before, next=after, is_capped=True)
     found, edge = walk.stretch(cursor.place if cursor else None, size + 1)
     page = found[:size]
     is_full = len(found) > size
     beyond = page[-1] if is_full else edge
     total, is_capped = _total(walk, cursor, found, size, edge)
+    previous = None if cursor is None else Cursor.of(walk, page[0], backwards=True) if page else cursor.turned()
     return Turned(
         found=page,
-        previous=None if cursor is None else Cursor.of(walk, page[0] if page else cursor.place, backwards=True),
+        previous=previous,
         next=None if beyond is None else Cursor.of(walk, beyond),
         edge=None if is_full else edge,
         total=total,
         is_capped=is_capped,
     )
+
+
+def glimpse(queryset: QuerySet[Any] | StoredMessages, size: int) -> Turned:
+    """The first of them, and how many there are, at a cost that does not grow with the table."""
+    if is_stored(queryset):
+        counted = capped_count(queryset)
+        return Turned(found=list(queryset[:size]), total=min(counted, CAP), is_capped=counted > CAP)
+    return turn(walks.walk(queryset, descending=True), None, size)  # type: ignore[arg-type]
 
 
 def _end(edge: Edge | None, found: list[ScheduledMessage]) -> Edge | ScheduledMessage:
@@ -156,7 +166,7 @@ class MessageList(ChangeList):
         is_asked = self._field in super().get_ordering(request, queryset.order_by())
         return [self._field, "id"] if is_asked else [f"-{self._field}", "-id"]
 
-    def get_ordering_field_columns(self) -> dict[int, str]:
+    def get_ordering_field_columns(self) -> dict[int, Literal["asc", "desc"]]:
         """The column with the arrow, and its direction."""
         for number, name in enumerate(self.list_display):
             if self.get_ordering_field(name) == self._field:
@@ -197,7 +207,10 @@ class MessageList(ChangeList):
             self.next = self.get_query_string({PAGE_VAR: str(turned.next)})
         if turned.edge is not None:
             text = _("%(count)s messages were looked through, as far as %(time)s.")
-            self.note = text % {"count": f"{walks.LOOKED:,}", "time": times.absolute(turned.edge.at)}
+            self.note = text % {
+                "count": number_format(walks.LOOKED, force_grouping=True),
+                "time": times.absolute(turned.edge.at),
+            }
 
     def _cursor(self, request: HttpRequest, walk: Walk) -> Cursor | None:
         text = request.GET.get(PAGE_VAR, "")

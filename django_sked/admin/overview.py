@@ -14,6 +14,7 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
@@ -24,6 +25,7 @@ from django_sked.admin import times
 from django_sked.admin.backfilling import moment_input
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.backends.backlog import KINDS
 from django_sked.backends.base import BaseBackend
 from django_sked.controls import MOST_CONCURRENCY
 from django_sked.exceptions import SkedError
@@ -33,12 +35,17 @@ from django_sked.models import Overview, QueueControl, WorkerProcess
 SLIDER = 50
 
 
-class PauseForm(forms.Form):
-    until = forms.DateTimeField(required=False, widget=moment_input(), label=gettext_lazy("Until"))
+class ReasonForm(forms.Form):
     reason = forms.CharField(required=False, max_length=255, label=gettext_lazy("Reason"))
 
 
-class ScaleForm(forms.Form):
+class PauseForm(ReasonForm):
+    field_order = ("until", "reason")
+    until = forms.DateTimeField(required=False, widget=moment_input(), label=gettext_lazy("Until"))
+
+
+class ScaleForm(ReasonForm):
+    field_order = ("concurrency", "reason")
     concurrency = forms.IntegerField(
         required=False,
         min_value=1,
@@ -108,11 +115,13 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         return {
             "number": number,
             "figures": of_queue,
+            "counts": {kind: boards.number(getattr(of_queue.backlog, kind)) for kind in KINDS},
             "lateness": [(name, length(late)) for name, late in zip(names, of_queue.lateness, strict=True)],
             "oldest": times.shown(of_queue.backlog.oldest, board.now),
             "until": times.shown(control.paused_until, board.now),
             "pause": PauseForm(auto_id=auto_id) if self.has_queue_permission(request, "pause") else None,
-            "scale": ScaleForm(auto_id=auto_id, initial={"concurrency": control.concurrency})
+            "resume": ReasonForm(auto_id=f"id_{number}_resume_%s"),
+            "scale": ScaleForm(auto_id=f"id_{number}_scale_%s", initial={"concurrency": control.concurrency})
             if self.has_queue_permission(request, "scale")
             else None,
             "slider": widget_attributes,
@@ -179,7 +188,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             return QueueControl.objects.pause(queue, until=until, reason=reason, by=by, backend=backend.alias)
 
         shown = _(" until %(time)s") % {"time": times.absolute(until)} if until else ""
-        self._write(request, backend, write, f"paused{shown}{f': {reason}' if reason else ''}")
+        noted = _("paused%(until)s") % {"until": shown}
+        self._write(request, backend, write, noted, reason)
         return _("The queue %(queue)s is paused%(until)s.") % {"queue": queue, "until": shown}
 
     def _resume(self, request: HttpRequest, backend: BaseBackend, queue: str) -> str:
@@ -187,27 +197,35 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             was_paused = QueueControl.objects.resume(queue, by=request.user.get_username(), backend=backend.alias)
             return QueueControl.objects.of(backend).get(queue=queue) if was_paused else None
 
-        if self._write(request, backend, write, "resumed"):
+        if self._write(request, backend, write, _("resumed"), _cleaned(ReasonForm(request.POST))["reason"]):
             return _("The queue %(queue)s goes on.") % {"queue": queue}
         return _("The queue %(queue)s was not paused.") % {"queue": queue}
 
     def _scale(self, request: HttpRequest, backend: BaseBackend, queue: str) -> str:
-        concurrency = _cleaned(ScaleForm(request.POST))["concurrency"]
+        asked = _cleaned(ScaleForm(request.POST))
+        concurrency = asked["concurrency"]
         by = request.user.get_username()
 
         def write() -> QueueControl:
             return QueueControl.objects.scale(queue, concurrency=concurrency, by=by, backend=backend.alias)
 
-        self._write(request, backend, write, f"concurrency {concurrency}" if concurrency else "concurrency as started")
+        noted = _("concurrency %(count)d") % {"count": concurrency} if concurrency else _("concurrency as started")
+        self._write(request, backend, write, noted, asked["reason"])
         if concurrency is None:
             return _("The queue %(queue)s has as many threads as each worker was started with.") % {"queue": queue}
         text = _("The queue %(queue)s has %(count)d threads in each worker.")
         return text % {"queue": queue, "count": concurrency}
 
     def _write(
-        self, request: HttpRequest, backend: BaseBackend, write: Callable[[], QueueControl | None], said: str
+        self,
+        request: HttpRequest,
+        backend: BaseBackend,
+        write: Callable[[], QueueControl | None],
+        said: str,
+        reason: str,
     ) -> bool:
-        """No change without its entry in the log."""
+        """No change without its entry in the log, with the reason that was given."""
+        said = f"{said}: {reason}" if reason else said
         with transaction.atomic(using=QueueControl.objects.database_of(backend)):
             row = write()
             if row is not None:
@@ -222,10 +240,10 @@ def length(seconds: float | None) -> str:
     if seconds > histogram.BOUNDS[-1]:
         return f"> {length(histogram.BOUNDS[-1])}"
     if seconds < 1:
-        return _("%(number)s ms") % {"number": f"{1000 * seconds:.3g}"}
+        return _("%(number)s ms") % {"number": number_format(f"{1000 * seconds:.3g}")}
     if seconds < 120:
-        return _("%(number)s s") % {"number": f"{seconds:.3g}"}
-    return _("%(number)s min") % {"number": f"{seconds / 60:.3g}"}
+        return _("%(number)s s") % {"number": number_format(f"{seconds:.3g}")}
+    return _("%(number)s min") % {"number": number_format(f"{seconds / 60:.3g}")}
 
 
 def _backend(alias: str | None) -> BaseBackend:

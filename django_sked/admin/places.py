@@ -56,6 +56,13 @@ class Addresses(BaseAdmin[T]):
 class Places(Addresses[ScheduledMessage]):
     """Mixed into the admin of messages."""
 
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> ScheduledMessage | None:
+        """For its page, which shows nothing that `redact` hides."""
+        found = super().get_object(request, object_id, from_field)
+        return None if found is None else found.without_secrets()
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[ScheduledMessage]:
         """The messages of one backend: rows, or what stands for a QuerySet of those that are none."""
         backend = message_backends[chosen(request) or DEFAULT_ALIAS]

@@ -23,7 +23,8 @@ from django.utils.translation import gettext as _
 
 from django_sked import ids, times
 from django_sked.admin import walks
-from django_sked.admin.stored import is_stored
+from django_sked.admin.stored import backend_of, is_stored
+from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
@@ -84,13 +85,15 @@ def parse(text: str, now: datetime, *, with_payload: bool) -> Wanted:
 
 def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[ScheduledMessage], str]:
     """What meets all of it, and, where a word was not taken as a beginning, a sentence that says so."""
+    _refuse_hidden(backend_of(rows), wanted)  # type: ignore[arg-type]
     if is_stored(rows):
         return _narrowed(rows, wanted), ""
     for condition in wanted.indexed:
         rows = rows.filter(condition)
     words, said = wanted.words, ""
-    if words and _is_many(rows):
-        rows, words = _whole(rows, words)
+    whole, rest = _whole(rows, words)
+    if rest != words and _is_many(rows):
+        rows, words = whole, rest
         if not (words or wanted.others or wanted.inside):
             said = _("Only what has this whole id or key is listed, not what begins so.")
     for condition in (*wanted.others, *_beginnings(words)):
@@ -105,6 +108,15 @@ def narrow(rows: QuerySet[ScheduledMessage], wanted: Wanted) -> tuple[QuerySet[S
             any_of |= Q(**{alias: value})
         rows = rows.alias(**{alias: inside}).filter(any_of)
     return rows, said
+
+
+def _refuse_hidden(backend: BaseBackend, wanted: Wanted) -> None:
+    """Whether something is found would tell what nobody is shown; of what is encrypted nothing would be."""
+    for name, path, _values in wanted.inside:
+        if backend.redaction.hides(tuple(path)):
+            raise Unclear(_("%(path)s is hidden (redact): nobody can search for it.") % {"path": ".".join(path)})
+        if name == "payload" and backend.options.payload_cipher is not None:
+            raise Unclear(_("Payloads are encrypted here (payload_cipher): they cannot be searched."))
 
 
 def _narrowed(rows: Any, wanted: Wanted) -> Any:
@@ -122,9 +134,9 @@ def _narrowed(rows: Any, wanted: Wanted) -> Any:
 
 
 def _is_many(rows: QuerySet[ScheduledMessage]) -> bool:
-    """Is it worth while to look for a whole id or key first, as these have an index, and beginnings have none?"""
-    everything = ScheduledMessage.objects.using(rows.db).order_by()
-    return not walks.walk(rows, descending=True).few and everything[: walks.FEW + 1].count() > walks.FEW
+    """Are there too many to look for beginnings, which have no index, among them?"""
+    everything = ScheduledMessage.objects.using(rows.db).order_by("pk")
+    return not walks.walk(rows, descending=True).few and everything[: walks.LOOKED + 1].count() > walks.LOOKED
 
 
 def _whole(rows: QuerySet[ScheduledMessage], words: list[str]) -> tuple[QuerySet[ScheduledMessage], list[str]]:
@@ -264,8 +276,8 @@ def _id(name: str, *, is_indexed: bool) -> Callable[[Wanted, str, datetime], Non
     def add(wanted: Wanted, value: str, now: datetime) -> None:
         try:
             id = ids.parse(value)
-        except InvalidMessage as error:
-            raise Unclear(str(error)) from None
+        except InvalidMessage:
+            raise Unclear(_("%(value)s is no UUID.") % {"value": value}) from None
         (wanted.indexed if is_indexed else wanted.others).append(Q(**{name: id}))
 
     return add

@@ -12,18 +12,22 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db.models import DateTimeField, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.formats import date_format
+from django.utils.functional import Promise
 from django.utils.html import format_html_join
+from django.utils.translation import get_language, gettext_lazy, pgettext
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from django_sked import definitions, ticking, triggers
 from django_sked.admin import times
 from django_sked.admin.backfilling import Backfilling, moment_input
 from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.hiding import Hiding
 from django_sked.admin.places import PARAMETER, address, chosen
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.redaction import Redaction
 
 #: What a recurrence carries.
 CONFIDENTIAL = {"payload", "metadata"}
@@ -48,11 +52,17 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.hiding = Hiding(redaction_of(self.instance), str(self.instance.pk), self.instance.payload)
+        if "payload" in self.initial:
+            self.initial["payload"] = self.hiding.shown(self.instance.payload)
         stored = self.instance.trigger or {}
         if stored.get("kind") == "cron":
             self.initial["cron"] = stored["expression"]
         elif stored.get("kind") == "every":
             self.initial["every"] = triggers.Every(stored["interval"]).interval
+
+    def clean_payload(self) -> Any:
+        return self.hiding.restored(self.cleaned_data["payload"])
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -77,6 +87,10 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
         rows = Recurrence.objects.using(Recurrence.objects.database_of(self.instance.store))
         if rows.filter(name=self.instance.name).exclude(pk=self.instance.pk).exists():
             self.add_error("name", self.instance.unique_error_message(Recurrence, ("name",)))
+
+
+def redaction_of(recurrence: Recurrence) -> Redaction:
+    return recurrence.store.redaction if recurrence.backend in message_backends else Redaction()
 
 
 class RecurrenceAdminMixin(Backfilling):
@@ -111,6 +125,14 @@ class RecurrenceAdminMixin(Backfilling):
         """What is stored in one database does not go to another by a form."""
         return self.readonly_fields if obj is None else [*self.readonly_fields, "backend"]
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Recurrence | None:
+        """To be looked at only, it is without what `redact` hides; the form of who may change it has marks for that."""
+        found = super().get_object(request, object_id, from_field)
+        if found is not None and not self.has_change_permission(request, found):
+            redact = redaction_of(found)
+            found.payload, found.metadata = redact.shown(found.payload), redact.shown(found.metadata)
+        return found
+
     def get_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[Any]:
         """What is carried is for those who may see it; what has happened, of what is there."""
         fields: list[Any] = list(RecurrenceForm.Meta.fields)
@@ -140,6 +162,9 @@ class RecurrenceAdminMixin(Backfilling):
         """Whether there is one whose payload begins with some letter is for those who may see payloads."""
         name = lookup.split("__")[0]
         if name in CONFIDENTIAL and not request.user.has_perm("django_sked.view_payload"):
+            return False
+        options = [backend.options for backend in message_backends.all()]
+        if name in CONFIDENTIAL and any(each.redact or each.payload_cipher for each in options):
             return False
         return super().lookup_allowed(lookup, value, request)
 
@@ -176,7 +201,7 @@ class RecurrenceAdminMixin(Backfilling):
     @admin.display(description=gettext_lazy("when"))
     def when(self, recurrence: Recurrence) -> str:
         try:
-            return recurrence.explain()
+            return _in_words(recurrence)
         except SkedError as error:
             return str(error)
 
@@ -201,25 +226,35 @@ class RecurrenceAdminMixin(Backfilling):
             ticks = recurrence.next_ticks(5) if recurrence.status == Recurrence.Status.ACTIVE else []
         except SkedError as error:
             return str(error)
-        lines = ((tick.isoformat(), tick.strftime("%a %d %b %Y %H:%M:%S %Z")) for tick in ticks)
+        shape = pgettext("format of a tick", "D j M Y H:i:s T")
+        lines = ((tick.isoformat(), date_format(tick, shape)) for tick in ticks)
         return format_html_join(", ", '<time datetime="{}">{}</time>', lines) or "-"
 
     # Actions
 
     @admin.action(permissions=["pause"], description=gettext_lazy("Pause selected recurrences"))
     def pause(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
-        self._do(request, queryset, "paused", lambda each: each.pause(reason=f"by {request.user}"))
+        reason = _("by %(user)s") % {"user": request.user}
+        done = gettext_lazy("paused"), gettext_lazy("%(count)d of %(all)d recurrences were paused.")
+        self._do(request, queryset, *done, lambda each: each.pause(reason=reason))
 
     @admin.action(permissions=["pause"], description=gettext_lazy("Resume selected recurrences"))
     def resume(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
-        self._do(request, queryset, "resumed", lambda each: each.resume())
+        done = gettext_lazy("resumed"), gettext_lazy("%(count)d of %(all)d recurrences were resumed.")
+        self._do(request, queryset, *done, lambda each: each.resume())
 
     @admin.action(permissions=["run"], description=gettext_lazy("Run selected recurrences now"))
     def run_now(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
-        self._do(request, queryset, "run", lambda each: each.run_now() is not None)
+        done = gettext_lazy("run now"), gettext_lazy("%(count)d of %(all)d recurrences were run.")
+        self._do(request, queryset, *done, lambda each: each.run_now() is not None)
 
     def _do(
-        self, request: HttpRequest, queryset: QuerySet[Recurrence], done: str, act: Callable[[Recurrence], bool]
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Recurrence],
+        noted: Promise | str,
+        said: Promise | str,
+        act: Callable[[Recurrence], bool],
     ) -> None:
         """Each one, with an entry in the log of who did it."""
         changed: list[Recurrence] = []
@@ -230,10 +265,20 @@ class RecurrenceAdminMixin(Backfilling):
             except SkedError as error:
                 self.message_user(request, f"{recurrence}: {error}", messages.ERROR)
         if changed:
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=done)  # type: ignore[arg-type]
-        text = _("%(count)d of %(all)d recurrences were %(done)s.")
+            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=str(noted))  # type: ignore[arg-type]
         level = messages.SUCCESS if changed else messages.WARNING
-        self.message_user(request, text % {"count": len(changed), "all": len(queryset), "done": done}, level)
+        self.message_user(request, said % {"count": len(changed), "all": len(queryset)}, level)
+
+
+def _in_words(recurrence: Recurrence) -> str:
+    """When it comes. Cron expressions have English words only: in another language they speak for themselves."""
+    if (get_language() or "en").partition("-")[0] == "en":
+        return recurrence.explain()
+    trigger = triggers.from_json(recurrence.trigger)
+    if isinstance(trigger, triggers.Every):
+        return _("Every %(length)s") % {"length": times.length(trigger.interval)}
+    text = trigger.expression if isinstance(trigger, triggers.Cron) else triggers.explain(trigger)
+    return f"{text}, {recurrence.timezone}"
 
 
 def _now(recurrence: Recurrence) -> datetime:

@@ -13,6 +13,7 @@ from uuid import UUID
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from django_sked import ids
 from django_sked.backends.base import BaseBackend
@@ -86,13 +87,15 @@ class StoredMessages(MessageQuery):
         return self
 
     def _narrowed(self, name: str, value: Any) -> Self:
-        field, _, lookup = name.partition("__")
+        field, _separator, lookup = name.partition("__")
         narrow = _NARROW.get((field, lookup or "exact"))
         if field in {"pk", "id"} and (lookup or "exact") in {"exact", "in"}:
             wanted = frozenset(map(ids.parse, value if lookup == "in" else [value]))
             return self._clone(ids=wanted if self._ids is None else self._ids & wanted)
         if narrow is None:
-            raise IncorrectLookupParameters(f"{self._backend.alias} cannot be searched by {name}.")
+            raise IncorrectLookupParameters(
+                _("%(backend)s cannot be searched by %(name)s.") % {"backend": self._backend.alias, "name": name}
+            )
         return self._clone(criteria=narrow(self._criteria, value))
 
     def _clone(self, **changes: Any) -> Self:
@@ -126,7 +129,7 @@ def _lookups(conditions: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(condition, tuple):
             yield condition
         elif condition.negated or (condition.connector != Q.AND and len(condition.children) > 1):
-            raise IncorrectLookupParameters("Only conditions that all hold can be searched for.")
+            raise IncorrectLookupParameters(_("Only conditions that all hold can be searched for."))
         else:
             yield from _lookups(condition.children)
 

@@ -22,9 +22,9 @@ from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
 
 #: Messages that are looked through for one page, or for one step of a verb on a whole filter ...
-LOOKED = 20_000
+LOOKED = 10_000
 #: ... and that are sorted rather than walked along, where an index finds all of them.
-FEW = 10_000
+FEW = 20_000
 #: Fields with an index of their own, by which few messages are found.
 _OWN_INDEX = frozenset({"id", "key", "recurrence_id", "workflow_id", "subject_type"})
 
@@ -32,10 +32,11 @@ Rows = QuerySet[ScheduledMessage]
 
 
 class Place(NamedTuple):
-    """Where a message is on a walk."""
+    """Where a message is on a walk; and does what is beyond begin with that very one?"""
 
     at: datetime
     id: UUID
+    is_included: bool = False
 
 
 class Edge(NamedTuple):
@@ -78,16 +79,27 @@ class Walk:
 
     def edge(self, start: Place | None, down: bool) -> Edge | None:
         """The last of the `LOOKED` messages beyond this place; None where there are no more."""
-        rest = self.base.filter(_beyond(self.field, start, down)).order_by(*self._order(down))
+        rest = self.base.filter(_beyond(self.field, start, down)).order_by(*self._indexed(down))
         last = list(rest.values_list(self.field, "pk")[LOOKED - 1 : LOOKED + 1])
-        return Edge(*last[0], is_amidst=last[0][0] == last[1][0]) if len(last) == 2 else None
+        if len(last) < 2:
+            return None
+        at, id = last[0]
+        if self.field == "due_at":
+            return Edge(at, id, is_amidst=at == last[1][0])
+        # Of what ended at the same time, all: the index has no order among these, and they are few.
+        return Edge(at, UUID(int=0) if down else UUID(int=2**128 - 1), is_amidst=False)
 
     def count(self, most: int, edge: Edge | None) -> int:
         """How many there are up to this edge, seen from the beginning; `most` + 1 for more than that."""
-        rows = self.rows.order_by()
+        # In the order of the walk, so that its index is read: a scan of the table may begin with all that was pruned.
+        rows = self.rows.order_by() if self.few else self.rows.order_by(*self._indexed(self.descending))
         if edge is not None:
             rows = rows.filter(_up_to(self.field, edge, self.descending))
         return rows[: most + 1].count()
+
+    def _indexed(self, down: bool) -> list[str]:
+        """The order of the index and no more, so that nothing has to be sorted."""
+        return self._order(down) if self.field == "due_at" else self._order(down)[:1]
 
     def _order(self, down: bool) -> list[Any]:
         if not self.few:
@@ -125,13 +137,13 @@ def _only(rows: Rows, leaves: list[Any]) -> Rows:
 
 
 def _parts(field: str, start: Place | None, edge: Edge | None, down: bool) -> Iterator[Q]:
-    """From `start`, without it, to `edge`, with it: each part is one range of the index.
+    """From `start` to `edge`, with that: each part is one range of the index.
 
     As one condition it would be none: "earlier, or as early and with a lower id" reads all that are as early.
     """
     beyond, before = ("lt", "gt") if down else ("gt", "lt")
     if start is not None:
-        same = Q(**{field: start.at, f"pk__{beyond}": start.id})
+        same = Q(**{field: start.at, f"pk__{beyond}{'e' * start.is_included}": start.id})
         if edge is not None and edge.at == start.at:
             yield same & Q(**{f"pk__{before}e": edge.id})
             return
@@ -150,7 +162,7 @@ def _beyond(field: str, start: Place | None, down: bool) -> Q:
     if start is None:
         return Q()
     beyond = "lt" if down else "gt"
-    rest = Q(**{f"{field}__{beyond}": start.at}) | Q(**{f"pk__{beyond}": start.id})
+    rest = Q(**{f"{field}__{beyond}": start.at}) | Q(**{f"pk__{beyond}{'e' * start.is_included}": start.id})
     return Q(**{f"{field}__{beyond}e": start.at}) & rest
 
 

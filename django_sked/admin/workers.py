@@ -14,13 +14,15 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from django_sked.admin import times
 from django_sked.admin.board import sizes
 from django_sked.admin.filters import WorkerBackendFilter
+from django_sked.admin.forms import ReasonActionForm
 from django_sked.admin.places import PARAMETER, Addresses, address, chosen
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
@@ -49,6 +51,7 @@ class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProc
         "drains",
     )
     actions = ("drain",)
+    action_form = ReasonActionForm
     change_form_template = "admin/django_sked/worker.html"
     list_filter: ClassVar[tuple[Any, ...]] = (WorkerBackendFilter,)
     ordering: ClassVar[tuple[str, ...]] = ("host", "pid", "id")
@@ -99,10 +102,13 @@ class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProc
     def _drain(self, request: HttpRequest, workers: Sequence[WorkerProcess]) -> None:
         """Each one, with an entry in the log of who asked it."""
         asked = []
+        noted = gettext("asked to drain")
+        if reason := request.POST.get("reason", "").strip()[:255]:
+            noted = f"{noted}: {reason}"
         for worker in workers:
             with transaction.atomic(using=worker._state.db):
                 if worker.drain():
-                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message="drain")  # type: ignore[arg-type]
+                    LogEntry.objects.log_actions(request.user.pk, [worker], CHANGE, change_message=noted)  # type: ignore[arg-type]
                     asked.append(worker)
         text = ngettext(
             "%(count)d worker finishes what runs and stops.",
@@ -127,7 +133,7 @@ class WorkerProcessAdminMixin(Addresses[WorkerProcess], ReadOnlyAdmin[WorkerProc
     def busy(self, worker: WorkerProcess) -> str:
         if worker.busy_since is None:
             return "-"
-        return f"{worker.busy_event}, {times.shown(worker.busy_since, _backend(worker).now())}"
+        return format_html("{}, {}", worker.busy_event, times.shown(worker.busy_since, _backend(worker).now()))
 
     @admin.display(description=_("started"))
     def started(self, worker: WorkerProcess) -> str:

@@ -129,7 +129,7 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
 
     @admin.display(description=gettext_lazy("metadata"))
     def metadata_text(self, workflow: Workflow) -> str:
-        return as_text(workflow.metadata)
+        return as_text(workflow.store.redaction.shown(workflow.metadata))
 
     # One workflow
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from django_sked import conf
+from django_sked import conf, sealing
 from django_sked.exceptions import InvalidBackend
 
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
+    from django_sked.sealing import Seal
 
 __all__ = ["DEFAULT_ALIAS", "message_backends"]
 
@@ -29,6 +30,7 @@ class MessageBackends:
 
     def __init__(self) -> None:
         self._backends: dict[str, BaseBackend] = {}
+        self._seals: dict[str | None, Seal | None] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(conf.aliases())
@@ -67,9 +69,23 @@ class MessageBackends:
             return default
         raise InvalidBackend(f"No SKED backend stores its messages in the database {using!r}.")
 
+    def seal_of(self, using: str | None) -> Seal | None:
+        """What encrypts the payloads in this database, if anything does."""
+        if using not in self._seals:
+            found = (backend.options.payload_cipher for backend in self.all() if backend.database == using)
+            self._seals[using] = next(found, None)
+        return self._seals[using]
+
+    def opened(self, value: Any) -> Any:
+        """A stored JSON value: out of its envelope, by whatever backend has the key, or as it is. See `sealing`."""
+        if not sealing.is_envelope(value):
+            return value
+        seals = (backend.options.payload_cipher for backend in self.all())
+        return sealing.opened(value, [seal for seal in seals if seal is not None])
+
     def reset(self) -> None:
         """Forget every backend, as when the setting has changed."""
-        self._backends = {}
+        self._backends, self._seals = {}, {}
 
 
 message_backends = MessageBackends()

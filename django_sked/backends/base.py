@@ -27,6 +27,7 @@ from django_sked.conf import BackendSettings, Options
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Link
 from django_sked.outcomes import Outcome
+from django_sked.redaction import Redaction
 from django_sked.scheduling import OnConflict
 from django_sked.series import Series
 from django_sked.states import PENDING, Answer
@@ -55,6 +56,8 @@ class BaseBackend(ABC):
     supports_workflows: ClassVar[bool] = False
     #: Can the messages about an object be searched for?
     supports_subjects: ClassVar[bool] = False
+    #: Does it store encrypted what `payload_cipher` is for?
+    supports_cipher: ClassVar[bool] = False
     #: Can it tell an idle worker, in whatever process, that a message arrived?
     supports_wakeup: ClassVar[bool] = False
 
@@ -67,6 +70,8 @@ class BaseBackend(ABC):
         self.settings = settings
         self.alias = settings.alias
         self.options = settings.options
+        #: What is shown to nobody but receivers.
+        self.redaction = Redaction(self.options.redact)
 
     @property
     def database(self) -> str | None:
@@ -232,6 +237,13 @@ class BaseBackend(ABC):
     @abstractmethod
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         """Do it to each of these messages that allows it; returns how many changed."""
+
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        """Encrypt anew, by the first key, what these pending messages carry; returns of how many.
+
+        Nothing that somebody changes at the same moment is lost. What no key here opens stays as it is.
+        """
+        return 0
 
     # The worker's lease
 

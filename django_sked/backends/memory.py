@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.db import router
 
+from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.changes import assignments
 from django_sked.backends.query import MessageQuery
@@ -27,6 +28,7 @@ from django_sked.dependencies import Decision, Link, prepare
 from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
+from django_sked.sealing import SEALED, is_unopened
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
@@ -41,11 +43,12 @@ class MemoryBackend(BaseBackend):
     supports_wakeup: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
     supports_subjects: ClassVar[bool] = True
+    supports_cipher: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
         self._lock = threading.RLock()
-        self._shelf = Shelf()
+        self._shelf = Shelf(self.options.payload_cipher)
         self._leases: dict[UUID, datetime] = {}
         # Where the workers with a lease are, or were.
         self._places: dict[UUID | None, tuple[str, int]] = {}
@@ -205,6 +208,16 @@ class MemoryBackend(BaseBackend):
         if isinstance(verb, Cancel | Reschedule):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
 
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        done = 0
+        with self._lock:
+            for message in self._shelf.copies(ids):
+                values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
+                if message.status in PENDING and values and not is_unopened(message):
+                    self._shelf.write(self._shelf[message.pk], values)
+                    done += 1
+        return done
+
     # The worker's lease
 
     def register(self, worker: WorkerProcess, *, now: datetime | None = None) -> None:
@@ -276,7 +289,7 @@ class MemoryBackend(BaseBackend):
                 if message.status != Status.CLAIMED:
                     settled.repeated[outcome.id] = {name: getattr(message, name) for name in STORED}
                     continue
-                row = Row(**{name: getattr(message, name) for name in Row.__slots__})
+                row = Row(**{name: message_backends.opened(getattr(message, name)) for name in Row.__slots__})
                 settled.written[outcome.id] = fields = written(outcome, row, at)
                 others += self._end(message, fields, at)
                 self._delete_at_once([message])

@@ -13,11 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from django_sked import arguments
+from django_sked.backends import message_backends
 from django_sked.backends.due import Due
 from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
+from django_sked.sealing import SEALED, Seal, sealed
 from django_sked.states import LIVE, Status
 from django_sked.verbs import Reschedule, Verb
 
@@ -27,7 +29,8 @@ _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_polic
 class Shelf(Mapping[UUID, ScheduledMessage]):
     """By id, with a table of keys and heaps of due times, which `write` keeps in step."""
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal | None = None) -> None:
+        self._seal = seal
         self._messages: dict[UUID, ScheduledMessage] = {}
         self._holders: dict[str, UUID] = {}
         self._due = Due(self._messages)
@@ -47,13 +50,13 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
     def put(self, message: ScheduledMessage) -> None:
         """Store a copy of a new message."""
         self._messages[message.pk] = stored = copied(message)
-        self.write(stored, {})
+        self.write(stored, {name: getattr(stored, name) for name in SEALED})
 
     def write(self, message: ScheduledMessage, fields: dict[str, Any]) -> None:
         """Set fields of a stored message."""
         old_key = message.live_key
         for name, value in fields.items():
-            setattr(message, name, value)
+            setattr(message, name, sealed(self._seal, value) if name in SEALED else value)
         if old_key is not None and self._holders.get(old_key) == message.pk:
             del self._holders[old_key]
         if message.live_key is not None and message.status in LIVE:
@@ -148,5 +151,5 @@ def copied(message: ScheduledMessage) -> ScheduledMessage:
     twin = copy.copy(message)
     twin._state = copy.copy(message._state)
     for name in _JSON:
-        setattr(twin, name, copy.deepcopy(getattr(message, name)))
+        setattr(twin, name, message_backends.opened(copy.deepcopy(getattr(message, name))))
     return twin

@@ -103,6 +103,7 @@ class Metrics:
         signals.store_error.connect(self._on_store_error, weak=False, dispatch_uid=self._uid)
 
     def disconnect(self) -> None:
+        """Count no more; what was counted stays in the registry."""
         for fact in (*_FACTS.values(), signals.worker_error, signals.store_error):
             fact.disconnect(dispatch_uid=self._uid)
 

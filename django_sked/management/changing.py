@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import translation
 
 from django_sked import ids
 from django_sked.backends.base import BaseBackend
@@ -100,7 +101,9 @@ class ChangeCommand(BaseCommand):
         answer = refusing(
             lambda: ScheduledMessage.objects._change(backend.alias, name.get("id"), name.get("key"), lambda store: verb)
         )
-        self.stdout.write(f"{shown}: {answer}")
+        # As the rest of what is said here: in English, whatever the language of the project.
+        with translation.override(None):
+            self.stdout.write(f"{shown}: {answer}")
         return answer
 
     # All that meet some conditions

@@ -20,6 +20,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
 from django_sked.exceptions import InvalidMessage, Misconfigured
 from django_sked.models import ScheduledMessage
+from django_sked.redaction import MARK
 from django_sked.states import Status
 
 #: Messages that are counted at most, for a preview.
@@ -79,6 +80,13 @@ def from_json(text: str) -> Json:
         return Json(json.loads(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+
+
+def new_payload(given: Json, backend: BaseBackend) -> Any:
+    """Raises CommandError where it was copied from a message that is shown without what `redact` hides."""
+    if backend.redaction.has_mark(given.value):
+        raise CommandError(f"--payload: {MARK} stands for a hidden value, and would take its place. Write the value.")
+    return given.value
 
 
 def whole(text: str, most: int = 1_000_000) -> int:

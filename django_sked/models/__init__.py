@@ -1,3 +1,5 @@
+"""The rows: messages, recurrences, workflows, workers, queues, and counts by the minute."""
+
 from __future__ import annotations
 
 from django_sked.models.message import ScheduledMessage

@@ -16,6 +16,7 @@ from django_sked import arguments, civil, ids, revising, scheduling, signals, su
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
+from django_sked.models.sealed import SealedField
 from django_sked.queries import UNSET, Delay, given
 from django_sked.states import FINISHED, LIVE, Answer, Status
 from django_sked.twins import twin
@@ -36,7 +37,7 @@ class ScheduledMessage(models.Model):
     event = models.CharField(_("event"), max_length=255)
     queue = models.CharField(_("queue"), max_length=64, default="default")
     priority = models.SmallIntegerField(_("priority"), default=0)
-    payload: models.JSONField[Any, Any] = models.JSONField(_("payload"), null=True, blank=True)
+    payload: models.JSONField[Any, Any] = SealedField(_("payload"), null=True, blank=True)
     metadata: models.JSONField[Any, Any] = models.JSONField(_("metadata"), default=dict, blank=True)
     schema_version = models.PositiveSmallIntegerField(_("schema version"), default=1)
     subject_type = models.CharField(_("subject type"), max_length=150, null=True, blank=True)
@@ -83,12 +84,12 @@ class ScheduledMessage(models.Model):
     # Receiver name -> "delivered" or "buried": they are not called again.
     delivered_to: models.JSONField[Any, Any] = models.JSONField(_("delivered to"), default=dict, blank=True)
     errors: models.JSONField[Any, Any] = models.JSONField(_("errors"), default=list, blank=True)
-    result: models.JSONField[Any, Any] = models.JSONField(_("result"), null=True, blank=True)
+    result: models.JSONField[Any, Any] = SealedField(_("result"), null=True, blank=True)
     progress = models.PositiveSmallIntegerField(_("progress"), null=True, blank=True)
     recurrence_id = models.UUIDField(_("recurrence"), null=True, blank=True)
     tick_at = models.DateTimeField(_("tick at"), null=True, blank=True)
     # What its receivers said of its recurrence: {"next_payload": ...}, {"end": "reason"}, or both.
-    verdict: models.JSONField[Any, Any] = models.JSONField(_("verdict"), null=True, blank=True)
+    verdict: models.JSONField[Any, Any] = SealedField(_("verdict"), null=True, blank=True)
     # The wall time and zone that were asked for, as in 2027-03-28T09:00:00[Europe/Berlin].
     local_time = models.CharField(_("local time"), max_length=100, null=True, blank=True)
 
@@ -122,6 +123,7 @@ class ScheduledMessage(models.Model):
         permissions = [
             ("cancel_scheduledmessage", _("Can cancel scheduled messages")),
             ("reschedule_scheduledmessage", _("Can reschedule scheduled messages")),
+            ("edit_scheduledmessage", _("Can change the payload of scheduled messages")),
             ("make_due_scheduledmessage", _("Can make scheduled messages due")),
             ("hold_scheduledmessage", _("Can hold scheduled messages")),
             ("resume_scheduledmessage", _("Can resume held messages")),
@@ -201,6 +203,10 @@ class ScheduledMessage(models.Model):
         if self.backend_alias is not None:
             return message_backends[self.backend_alias]
         return message_backends.of_database(self._state.db)
+
+    def without_secrets(self) -> Self:
+        """A copy to be shown, without what the setting `redact` hides; itself where there is nothing to hide."""
+        return self.backend.redaction.without_secrets(self)  # type: ignore[return-value]
 
     @property
     def is_live(self) -> bool:

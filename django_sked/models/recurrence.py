@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
-from django_sked import arguments, civil, definitions, ids, payloads, ticking, triggers
+from django_sked import arguments, civil, definitions, ids, payloads, sealing, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, RecurrenceChanged
 from django_sked.models import occurrences
 from django_sked.models.message import ScheduledMessage
+from django_sked.models.sealed import SealedField
 from django_sked.recurrences import RecurrenceManager
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Recurrence(models.Model):
     """
 
     class Status(models.TextChoices):
-        ACTIVE = "active", _("active")
+        ACTIVE = "active", pgettext_lazy("recurrence", "active")
         PAUSED = "paused", _("paused")
         ENDED = "ended", _("ended")
 
@@ -50,7 +52,7 @@ class Recurrence(models.Model):
     name = models.CharField(_("name"), max_length=255, unique=True)
     backend = models.CharField(_("backend"), max_length=64, default=DEFAULT_ALIAS)
     event = models.CharField(_("event"), max_length=255, blank=True)
-    payload: models.JSONField[Any, Any] = models.JSONField(_("payload"), null=True, blank=True)
+    payload: models.JSONField[Any, Any] = SealedField(_("payload"), null=True, blank=True)
     queue = models.CharField(_("queue"), max_length=64, default="default")
     priority = models.SmallIntegerField(_("priority"), default=0)
     metadata: models.JSONField[Any, Any] = models.JSONField(_("metadata"), default=dict, blank=True)
@@ -128,8 +130,14 @@ class Recurrence(models.Model):
         """The backend that gets its messages."""
         return message_backends[self.backend]
 
+    def sealed(self, payload: Any) -> Any:
+        """As it is stored: by the cipher of its backend, which need not be in the database of its row."""
+        found = sealing.sealed(self.store.options.payload_cipher, payload)
+        return sealing.Sealed(found) if sealing.is_envelope(found) else found
+
     @property
     def zone(self) -> ZoneInfo:
+        """The time zone of its ticks; raises InvalidMessage when this machine does not know it."""
         return civil.zone(self.timezone)
 
     @property
@@ -343,7 +351,8 @@ class Recurrence(models.Model):
     def write(self, fields: dict[str, Any]) -> bool:
         """Write these fields if nobody else has changed it since it was read; false when somebody has."""
         rows: models.QuerySet[Self] = models.QuerySet(type(self), using=self._state.db)
-        if not rows.filter(pk=self.pk, version=self.version).update(version=self.version + 1, **fields):
+        stored = fields | ({"payload": self.sealed(fields["payload"])} if "payload" in fields else {})
+        if not rows.filter(pk=self.pk, version=self.version).update(version=self.version + 1, **stored):
             return False
         for name, value in (fields | {"version": self.version + 1}).items():
             setattr(self, name, value)

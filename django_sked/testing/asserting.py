@@ -104,4 +104,5 @@ def _others(backend: str) -> str:
 
 def _shown(message: ScheduledMessage) -> str:
     key = f" key={message.key!r}" if message.key else ""
-    return f"{message.event} at {message.due_at.isoformat()}{key} payload={arguments.shown(message.payload)}"
+    payload = arguments.shown(message.without_secrets().payload)
+    return f"{message.event} at {message.due_at.isoformat()}{key} payload={payload}"

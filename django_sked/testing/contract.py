@@ -33,6 +33,7 @@ class BackendContract:
 
     @property
     def backend(self) -> BaseBackend:
+        """The backend under test."""
         return message_backends[self.alias]
 
     def schedule(self, **arguments: Any) -> ScheduledMessage:
@@ -41,6 +42,7 @@ class BackendContract:
         return ScheduledMessage.objects.schedule(EVENT, backend=self.alias, **(defaults | arguments))
 
     def find(self, message: ScheduledMessage) -> ScheduledMessage:
+        """The message as it is stored now."""
         return self.backend.find(id=message.pk)
 
     def register(self, now: datetime = T0) -> uuid.UUID:
@@ -52,9 +54,11 @@ class BackendContract:
     def claim(
         self, queue: str, now: datetime = T0, worker: uuid.UUID | None = None, limit: int = 100
     ) -> list[ScheduledMessage]:
+        """What this worker, or a new one, claims."""
         return self.backend.claim(worker or self.register(now), queue, limit, now=now)
 
     def settle(self, message: ScheduledMessage, step: Any = "deliver", now: datetime = T0, **how: Any) -> Settled:
+        """Settle a claimed message with one outcome."""
         return self.backend.settle([Outcome(id=message.pk, token=message.token, step=step, **how)], now=now)
 
     # Schedule and find

@@ -11,6 +11,7 @@ from django_sked import arguments
 from django_sked.exceptions import Bury, LeaseLost, Reschedule, Retry, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome, Step
+from django_sked.redaction import Redaction
 from django_sked.retry import Exponential, RetryPolicy, from_json
 from django_sked.worker import failures
 
@@ -90,7 +91,15 @@ class Attempt:
 class Answers:
     """Turns exceptions into replies, and replies into outcomes, by the rules of one backend."""
 
-    def __init__(self, *, clock: Callable[[], datetime], default_retry: RetryPolicy, worker: str) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime],
+        default_retry: RetryPolicy,
+        worker: str,
+        redact: Redaction = Redaction(),  # noqa: B008
+    ) -> None:
+        self._redact = redact
         self._clock = clock
         self._default_retry = default_retry
         self._worker = worker
@@ -140,11 +149,15 @@ class Answers:
             "receiver": receiver,
             "type": type(error).__name__,
             "class": failures.path_of(error),
-            "text": failures.text_of(error),
-            "traceback": failures.traceback_of(error),
+            "text": self.scrubbed(failures.text_of(error), message),
+            "traceback": self.scrubbed(failures.traceback_of(error), message),
             "worker": self._worker,
             "started_at": _started_at(message),
         }
+
+    def scrubbed(self, text: str, message: ScheduledMessage) -> str:
+        """Without what is not to be shown, so that neither the store nor a log has it in the text of an error."""
+        return self._redact.scrub(text, message.payload, message.metadata) if self._redact else text
 
     def conclude(self, attempt: Attempt) -> Outcome:
         """One outcome from all replies: again at the earliest time asked; at the end dead if anyone gave up."""

@@ -30,6 +30,7 @@ class Claimer:
         *,
         term: Callable[[], int] = lambda: 0,
         is_paused: Callable[[str], bool] = lambda queue: False,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
         self._backend = backend
         self._worker = worker
@@ -39,6 +40,7 @@ class Claimer:
         self._make_pool = make_pool
         self._term = term
         self._is_paused = is_paused
+        self._is_behind = is_behind
         self._left = options.max_messages
         #: Had a pool no room at the last round, so that nobody has looked whether something is due for it?
         self.passed_over = False
@@ -76,7 +78,7 @@ class Claimer:
         return claimed, more
 
     def _room(self, pool: Pool) -> Room:
-        if self._is_paused(pool.queue):
+        if self._is_paused(pool.queue) or self._is_behind():
             return NO_ROOM
         room = pool.room(self._options.batch_size)
         if self._left is None or room.limit <= self._left:

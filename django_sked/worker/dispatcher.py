@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import AttemptTimedOut, EndRecurrence, SkedError, UndecodablePayload
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
+from django_sked.sealing import is_unopened
 from django_sked.signals import Receiver, message_due, message_started
 from django_sked.worker import failures, hooks, hygiene, progress, transactions
 from django_sked.worker.answers import Answers, Attempt
@@ -70,13 +71,14 @@ class Dispatcher:
         self._guard = guard
         self.receivers_of = receivers_of
         self._tell_progress = tell_progress or partial(progress.write_now, backend)
-        self._answers = Answers(clock=clock, default_retry=backend.options.retry, worker=worker)
+        options = backend.options
+        self._answers = Answers(clock=clock, default_retry=options.retry, worker=worker, redact=backend.redaction)
         self._warned: set[str] = set()
         #: Around each call of a receiver; a loop of the program's own has them around its own work.
         self.hooks = hooks.of(backend.options.around_delivery)
         self._results = Results(backend.options.max_result_bytes)
-        #: What the receivers running now were given, by id and token.
-        self._shown: dict[tuple[UUID, int], ScheduledMessage] = {}
+        #: What the receivers running now were given, beside what was claimed; by the identity of the former.
+        self._shown: dict[int, tuple[ScheduledMessage, ScheduledMessage]] = {}
 
     def dispatch(self, message: ScheduledMessage) -> Outcome | None:
         """Call every receiver that has not been satisfied yet; the outcome says what is to be written.
@@ -86,6 +88,8 @@ class Dispatcher:
         attempt = Attempt(message, {}, verdict=message.verdict, tell_progress=self._tell_progress)
         try:
             receivers = self.receivers_of(message.event)
+            if is_unopened(message):
+                return self._unopened(message)
             return self._dispatch(attempt, receivers) if receivers else self._unroutable(message)
         except (Abandoned, transactions.Lost):
             logger.warning("lease_lost id=%s token=%s", message.id, message.token)
@@ -100,8 +104,8 @@ class Dispatcher:
 
     def request_cancel(self, tokens: Mapping[UUID, int]) -> None:
         """Let receivers that run now, under these tokens, see that their message shall be cancelled."""
-        for claim in tokens.items():
-            if (shown := self._shown.get(claim)) is not None:
+        for message, shown in list(self._shown.values()) if tokens else ():
+            if tokens.get(message.id) == message.token:
                 shown.cancel_requested = True
 
     def _dispatch(self, attempt: Attempt, receivers: tuple[Receiver, ...]) -> Outcome:
@@ -109,7 +113,9 @@ class Dispatcher:
         attempt.satisfied = dict(message.delivered_to)
         if len(receivers) > 1 or attempt.satisfied:
             attempt.is_for_several = True
-        wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
+        wanted: Sequence[Receiver] = receivers
+        if attempt.satisfied:
+            wanted = [receiver for receiver in receivers if receiver.name not in attempt.satisfied]
         if typed.known and (refused := self._decode(attempt, wanted)) is not None:
             return refused
         for receiver in wanted:
@@ -142,7 +148,7 @@ class Dispatcher:
                     attempt.was_interrupted = False
         return self._answers.conclude(attempt)
 
-    def _decode(self, attempt: Attempt, wanted: list[Receiver]) -> Outcome | None:
+    def _decode(self, attempt: Attempt, wanted: Sequence[Receiver]) -> Outcome | None:
         """Make the instance that the first receiver gets; what is to be written when the payload fits no type."""
         message = attempt.message
         if not any(message.event in receiver.typed_events for receiver in wanted):
@@ -223,8 +229,7 @@ class Dispatcher:
             function = partial(self.hooks.call, shown, function)
         kwargs = {"signal": message_due, "sender": ScheduledMessage, "message": shown}
         context = signals._current.set(shown)
-        claim = (attempt.message.id, attempt.message.token)
-        self._shown[claim] = shown
+        self._shown[id(shown)] = attempt.message, shown
         try:
             failpoints.hit("dispatch.during")
             if receiver.is_async:
@@ -233,8 +238,8 @@ class Dispatcher:
                 value = function(**kwargs)
             else:
                 write_off = partial(self._not_ended, attempt, receiver.name, timeout)
-                called = partial(function, **kwargs)
-                value = self._deadlines.run(called, timeout.total_seconds(), write_off, attempt.note_interrupt)
+                run = partial(self._deadlines.run, partial(function, **kwargs), timeout.total_seconds(), write_off)
+                value = _in_time(shown, partial(run, attempt.note_interrupt))
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown)
             return value
@@ -247,7 +252,7 @@ class Dispatcher:
                 error.args = (_had(timeout),)
             raise
         finally:
-            self._shown.pop(claim, None)
+            self._shown.pop(id(shown), None)
             signals._current.reset(context)
 
     def _call_async(
@@ -285,8 +290,14 @@ class Dispatcher:
                     "version_unknown event=%s id=%s version=%s", message.event, message.id, message.schema_version
                 )
             return _released(message)
-        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, str(error))
+        why = self._answers.scrubbed(str(error), message)
+        logger.error("undecodable event=%s id=%s reason=%r", message.event, message.id, why)
         return self._answers.undecodable(attempt, error)
+
+    def _unopened(self, message: ScheduledMessage) -> Outcome:
+        """Given back: another worker may have the key, or this one after its next start."""
+        logger.error("payload_not_opened event=%s id=%s", message.event, message.id)
+        return _released(message)
 
     def _unroutable(self, message: ScheduledMessage) -> Outcome:
         if message.event not in self._warned and len(self._warned) < MOST_WARNED:
@@ -310,6 +321,16 @@ def _released(message: ScheduledMessage) -> Outcome:
     )
 
 
+def _in_time(shown: ScheduledMessage, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except AttemptTimedOut as late:
+        if shown._delivery is None:
+            raise
+        # A loop of the program's own may have been told that its answer was in time, before this came.
+        return shown._delivery.time_is_up(late)
+
+
 def _had(timeout: timedelta) -> str:
     return f"It had {timeout.total_seconds():g} s."
 
@@ -321,8 +342,7 @@ def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMes
     """
     message = attempt.message
     shown = ScheduledMessage.__new__(ScheduledMessage)
-    values = shown.__dict__
-    values.update(message.__dict__)
+    values = shown.__dict__ = message.__dict__.copy()
     values["_state"] = state = ModelState()
     state.adding, state.db = message._state.adding, message._state.db
     values["attempt"] = message.attempt + 1

@@ -11,6 +11,9 @@ from django_sked.models import WorkerProcess
 
 #: The part of a lease during which receivers may be started, counted from before the beat was sent.
 TRUSTED = 0.8
+#: Seconds after an outage within which every worker has beaten again, however long its lease is and its waits between
+#: two tries (see `Loop`) have become.
+RETURN = 12.0
 
 
 class Leases:
@@ -21,6 +24,7 @@ class Leases:
         self._process = process
         self._good_until = float("-inf")
         self._unbroken_since: float | None = None
+        self._was_away = False
         self._asked = False
         #: Raised whenever the lease is there again after it may have run out. What was claimed in an earlier term may
         #: have been rescued since: nothing of it is started any more.
@@ -50,6 +54,7 @@ class Leases:
             self.cancel_requested = self._backend.beat(self._process)
         except Exception:
             self._unbroken_since = None
+            self._was_away = True
             raise
         self._renewed(sent)
 
@@ -66,9 +71,11 @@ class Leases:
         return clock.monotonic() < self._good_until
 
     def may_rescue(self) -> bool:
-        """Have we had the store for one whole lease without a break? Else it may be the store that was away."""
+        """Have we had the store for one whole lease without a break? Else it may be the store that was away, and
+        others, whose leases may be longer, are about to renew theirs."""
         since = self._unbroken_since
-        return since is not None and self.may_start() and clock.monotonic() - since >= self._process.lease
+        enough = max(self._process.lease, RETURN) if self._was_away else self._process.lease
+        return since is not None and self.may_start() and clock.monotonic() - since >= enough
 
     def retire(self) -> None:
         self._backend.retire(self._process)

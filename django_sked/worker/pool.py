@@ -104,7 +104,9 @@ class Pool:
         self._backend = backend
         self._dispatch = dispatch
         self._on_room = on_room
-        self._condition = threading.Condition()
+        #: Taken by itself for each message: a condition would do so in Python.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._waiting: deque[ScheduledMessage] = deque()
         #: (instant, order of arrival, message)
         self._early: list[tuple[float, int, ScheduledMessage]] = []
@@ -292,7 +294,7 @@ class Pool:
 
     def _next(self, me: int) -> ScheduledMessage | None:
         """The next message; None when this thread is to end."""
-        with self._condition:
+        with self._lock:
             worked = True
             while not self._stopping and self._threads <= self.size:
                 message = self._pop()
@@ -350,7 +352,7 @@ class Pool:
 
     def _done(self, me: int) -> bool:
         """False when this thread has been written off meanwhile."""
-        with self._condition:
+        with self._lock:
             if me in self._abandoned:
                 self._abandoned.remove(me)
                 self._budget.lose(-1)

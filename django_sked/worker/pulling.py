@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from django_sked.signals import EVERY_EVENT, Receiver
 from django_sked.typed import MessageType
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.hooks import Entered, Hooks
-from django_sked.worker.pool import Pool
+from django_sked.worker.pool import STALE, Pool
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -65,12 +65,19 @@ class Delivery:
 
     def wait(self) -> Any:
         """Returns what a receiver would have returned."""
-        try:
-            while not self._silence.acquire(timeout=REACHABLE):
-                pass
-        except AttemptTimedOut as late:
-            if self._say(late):
-                raise
+        while not self._silence.acquire(timeout=REACHABLE):
+            pass
+        return self._answered()
+
+    def time_is_up(self, late: AttemptTimedOut) -> Any:
+        """Wherever that was raised in the thread that waits: what the loop was told has been taken counts.
+
+        Returns what a receiver would have returned; raises `late` when nothing was said in time.
+        """
+        self._say(late)
+        return self._answered()
+
+    def _answered(self) -> Any:
         error, result = self._said[0]
         if error is not None:
             raise error
@@ -80,8 +87,13 @@ class Delivery:
 class Handover:
     """Where the threads of the pools and the loop meet, one message at a time."""
 
-    def __init__(self, kinds: Iterable[MessageType] = (), hooks: Hooks | None = None) -> None:
+    def __init__(
+        self, kinds: Iterable[MessageType] = (), hooks: Hooks | None = None, wake: Callable[[], None] = lambda: None
+    ) -> None:
         self._hooks = hooks or Hooks(())
+        self._wake = wake
+        #: Has it wanted no message for so long that what was claimed for it was given back? Ends with a call of `wake`.
+        self.is_behind = False
         events = frozenset(kind.event for kind in kinds)
         receiver = Receiver(NAME, tuple(events) or EVERY_EVENT, False, False, lambda: self._receive, events)
         self._receivers = (receiver,)
@@ -92,9 +104,11 @@ class Handover:
         self._is_over = False
 
     @classmethod
-    def instead_of(cls, dispatcher: Dispatcher, kinds: Iterable[MessageType], pools: Iterable[Pool]) -> Self:
+    def instead_of(
+        cls, dispatcher: Dispatcher, kinds: Iterable[MessageType], pools: Iterable[Pool], wake: Callable[[], None]
+    ) -> Self:
         """One that gets what the receivers would have got, one message of a queue at a time."""
-        handover = cls(kinds, dispatcher.hooks)
+        handover = cls(kinds, dispatcher.hooks, wake)
         dispatcher.hooks = None  # those of a loop are around its own work
         dispatcher.receivers_of = handover.receivers_of
         for pool in pools:
@@ -150,15 +164,27 @@ class Handover:
 
     def _next(self) -> Delivery | None:
         self._wanted.release()
+        if self.is_behind:
+            self.is_behind = False
+            self._wake()
         return self._deliveries.get()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until the loop wants a message, so that whether it may still be started is looked at just then."""
-        self._wanted.acquire()
+    def turn(self) -> Iterator[bool]:
+        """Wait until the loop wants a message, so that whether it may still be started is looked at just then.
+
+        False if it has wanted none for so long that another worker may be free for it.
+        """
+        if not self._wanted.acquire(timeout=STALE):
+            self.is_behind = True
+            # Once more: it may have wanted one just before it could see that.
+            if not self._wanted.acquire(blocking=False):
+                yield False
+                return
+            self.is_behind = False
         self._local.took = False
         try:
-            yield
+            yield True
         finally:
             if not self._local.took:
                 self._wanted.release()

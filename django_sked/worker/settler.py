@@ -118,7 +118,9 @@ class Settler(Part):
         self._holding = holding
         self._reporter = reporter
         self._on_settled = on_settled
-        self._condition = threading.Condition()
+        #: Taken by itself where nothing is waited for: a condition would do so in Python.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._waiting: deque[Outcome] = deque()
         self._first_at = 0.0
         self._again: list[Outcome] = []
@@ -133,7 +135,7 @@ class Settler(Part):
 
         Unless told otherwise it waits while the store does not take what is there.
         """
-        with self._condition:
+        with self._lock:
             while waits and self._backlog >= MOST_WAITING and not self._stopping:
                 self._condition.wait(0.1)
             if self._ended:
@@ -144,7 +146,8 @@ class Settler(Part):
             self._waiting.append(outcome)
             # The thread is woken to begin to wait for a full batch, and when it has one; not for each outcome.
             waiting = len(self._waiting)
-            if waiting == 1 or waiting == BATCH or self._stopping or self._backlog >= len(self._holding):
+            everything = waiting + len(self._again) >= len(self._holding)
+            if waiting == 1 or waiting == BATCH or self._stopping or everything:
                 self._condition.notify_all()
 
     @property
@@ -171,16 +174,20 @@ class Settler(Part):
             self._stopping = True
             self._condition.notify_all()
 
-    def finish(self, seconds: Callable[[], float]) -> None:
-        """Write what is there, then end; waits for that, as long as `seconds` says by then."""
+    def finish(self, seconds: Callable[[], float]) -> int:
+        """Write what is there, then end; waits for that, as long as `seconds` says by then.
+
+        Returns how many outcomes were not written: their messages stay claimed, and are rescued once the lease has
+        run out.
+        """
         self.close()
         begun = clock.monotonic()
         while self.is_alive():
             if clock.monotonic() - begun >= seconds():
-                # They stay claimed, and are rescued once the lease has run out.
-                logger.error("unsettled messages=%s", self.unsettled)
-                return
+                logger.error("unsettled messages=%s", unsettled := self.unsettled)
+                return unsettled
             self.join(0.1)
+        return 0
 
     def work(self) -> None:
         is_prepared = False
@@ -262,9 +269,11 @@ class Settler(Part):
         return settled.busy
 
     def _confirm(self, batch: Sequence[Outcome], settled: Settled) -> None:
-        busy = {(outcome.id, outcome.token) for outcome in settled.busy}
+        busy = {(outcome.id, outcome.token) for outcome in settled.busy}  # mostly none
         holding = self._holding
         for outcome in batch:
             held = holding.get(outcome.id)
-            if held is not None and held.token == outcome.token and (outcome.id, outcome.token) not in busy:
+            if held is None or held.token != outcome.token:
+                continue
+            if not busy or (outcome.id, outcome.token) not in busy:
                 holding.pop(outcome.id, None)  # whose thread may forget it at the same time

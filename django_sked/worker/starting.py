@@ -46,13 +46,21 @@ class Starter:
         #: Where a loop of your own takes the messages, one at a time.
         self.handover: Handover | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Is there a loop that takes no message for the time being?"""
+        return self.handover is not None and self.handover.is_behind
+
     def deliver(self, message: ScheduledMessage) -> None:
         try:
             if self.handover is None:
                 self._start_or_release(message)
             else:
-                with self.handover.turn():
-                    self._start_or_release(message)
+                with self.handover.turn() as has_come:
+                    if has_come:
+                        self._start_or_release(message)
+                    else:
+                        self._release([message])
         except BaseException:
             # Ours to mend, as when memory has run out: forget it, and it is released as a claim we do not know of.
             self.forget(message)
@@ -78,8 +86,12 @@ class Starter:
         leases = self._leases
         if not leases.may_start() or message._term != leases.term:
             return False
-        # A claim that was under way when a stop was asked for still brings messages.
-        return has_begun or not (self._is_stopping() or leases.cancel_requested.get(message.id) == message.token)
+        if has_begun:
+            return True
+        # Mostly empty, and the hash of a UUID takes longer than to see that. A claim that was under way when a stop was
+        # asked for still brings messages.
+        cancelled = leases.cancel_requested
+        return not (self._is_stopping() or (cancelled and cancelled.get(message.id) == message.token))
 
     def forget(self, message: ScheduledMessage) -> None:
         # What was lost may have been claimed here again, which is to be kept. And what is still to be settled is not

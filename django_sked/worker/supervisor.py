@@ -24,6 +24,8 @@ logger = logging.getLogger("django_sked.worker")
 
 #: How a child ends that could not even begin. If it is the first in its place, so would all others.
 EXIT_NOT_STARTED = 78
+#: How a child ends whose worker says 0: what a receiver ends by `os._exit(0)` has not ended in order.
+IN_ORDER = 79
 #: Seconds before a child that died is replaced, doubled each time up to the second; after one that lived `LONG`, from
 #: the first again.
 RESTART = (0.1, 30.0)
@@ -134,7 +136,7 @@ class Supervisor:
         except BaseException:
             logger.exception("child_failed pid=%s", os.getpid())
         finally:
-            leave(code)
+            leave(code or IN_ORDER)
 
     # Stop
 
@@ -170,8 +172,9 @@ class Supervisor:
 
     def _ended(self, place: Place, code: int) -> None:
         lived = clock.monotonic() - place.started_at
-        in_order = code == 0 or place.is_killed
-        level = logging.INFO if in_order else logging.WARNING
+        has_died = code != IN_ORDER
+        code = 0 if code == IN_ORDER else code
+        level = logging.WARNING if has_died and not place.is_killed else logging.INFO
         logger.log(level, "child_ended pid=%s by=%s lived=%.1f", place.pid, _manner(code), lived)
         place.pid = None
         if place.pipe is not None:
@@ -182,8 +185,8 @@ class Supervisor:
             self._asked = max(self._asked, 1)
         elif self._asked:
             # One that was killed, or crashed, has also left something to the rescue.
-            self._worst = max(self._worst, code if code in {0, EXIT_STUCK} else EXIT_ABANDONED)
-        elif code:
+            self._worst = max(self._worst, EXIT_ABANDONED if has_died and code != EXIT_STUCK else code)
+        elif has_died:
             if lived >= LONG:
                 place.backoff.reset()
             place.start_at = clock.monotonic() + place.backoff.next()

@@ -9,13 +9,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, Self, cast
 
-from django_sked import clock
+from django_sked import clock, signals
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import threads
 from django_sked.worker import hygiene
 from django_sked.worker.deadlines import Abandoned
+from django_sked.worker.loops import QUIET
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -23,7 +25,8 @@ logger = logging.getLogger("django_sked.worker")
 CALLS = frozenset(
     {
         *("register", "beat", "retire", "queues", "next_due_at", "claim", "has_suspects", "claim_suspect"),
-        *("settle", "held_by", "has_lapsed", "rescue", "expire", "prune", "read_now", "set_progress"),
+        *("settle", "held_by", "has_lapsed", "rescue", "expire", "unblock", "prune", "set_progress"),
+        *("find", "now", "read_now"),
     }
 )
 #: Seconds between two looks.
@@ -37,22 +40,38 @@ LAST = 3.0
 
 
 class Call:
-    """A store call that is under way; `using` is the alias of another database that it is about.
+    """A store call that is under way; without one that is not vital the worker can do.
 
     With `abandon` it belongs to a message: when a cut does not help, that is called with its thread, and the worker
     goes on.
     """
 
-    __slots__ = ("abandon", "abandoned", "name", "over", "using")
+    __slots__ = ("abandon", "abandoned", "is_vital", "name", "over")
 
-    def __init__(self, name: str, using: str = "", abandon: Callable[[int], None] | None = None) -> None:
+    def __init__(self, name: str, *, is_vital: bool = True, abandon: Callable[[int], None] | None = None) -> None:
         self.name = name
-        self.using = using
+        self.is_vital = is_vital
         self.abandon = abandon
         #: Taken by who is first: the thread, as the call ends, or the watchdog, as it abandons it.
         self.over = threading.Lock()
         #: Set once everybody knows that the thread has been written off.
         self.abandoned = threading.Event()
+
+
+@contextmanager
+def _while_others_listen(under_way: dict[int, Call]) -> Iterator[None]:
+    """Whoever listens to the facts is the project's: it may take its time within a call of the store, and costs no
+    worker. What it waits for is cut after a while all the same: it could be a server that has fallen silent."""
+    thread = threading.get_ident()
+    call = under_way.get(thread)
+    under_way[thread] = Call("listener", is_vital=False)
+    try:
+        yield
+    finally:
+        if call is None:
+            del under_way[thread]
+        else:
+            under_way[thread] = call
 
 
 class Guard:
@@ -118,11 +137,13 @@ class Watched:
 
     def _watched(self, name: str) -> Callable[..., Any]:
         backend, under_way, get_ident = self._backend, self._under_way, threading.get_ident
+        around_listeners = partial(_while_others_listen, under_way)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # One item of a dictionary, by the thread that owns it: no lock.
             thread = get_ident()
             under_way[thread] = Call(name)
+            signals.surround_listeners(around_listeners)
             try:
                 return getattr(backend, name)(*args, **kwargs)
             except BaseException:
@@ -190,6 +211,8 @@ class Watchdog:
         self._give_up = give_up
         self._parts = parts
         self._seen: dict[int, _Seen] = {}
+        #: What was said of which kind of calls, and how many more there were since.
+        self._said: dict[str, tuple[float, int]] = {}
         self._forced_for = 0.0
         self._stopped = threading.Event()
 
@@ -204,7 +227,8 @@ class Watchdog:
         is_apart = using != self._backend.database
         if is_apart:
             threads.prepare(using, apart=True)
-        self._under_way[thread] = Call(name, using if is_apart else "")
+        self._under_way[thread] = Call(name, is_vital=not is_apart)
+        signals.surround_listeners(partial(_while_others_listen, self._under_way))
         try:
             yield
         finally:
@@ -239,7 +263,9 @@ class Watchdog:
         if (lost := next((part for part in self._parts() if part.is_lost), None)) is not None:
             return f"Its thread {lost.name!r} has ended."
         requests = min(self._requests(), 2)
-        patience = min((self._lease, *PATIENCE[:requests]))
+        # Where there is one writer, what runs may be that one, and is finished before anything else is written.
+        hurry = PATIENCE[1:requests] if self._backend.has_one_writer else PATIENCE[:requests]
+        patience = min((self._lease, *hurry))
         before, self._seen = self._seen, {}
         for thread, call in list(self._under_way.items()):
             seen = before.get(thread)
@@ -252,7 +278,7 @@ class Watchdog:
                 continue
             if seen.is_cut and call.abandon is not None:
                 _abandon(thread, call)
-            elif seen.is_cut and not call.using:
+            elif seen.is_cut and call.is_vital:
                 return f"The store call {call.name!r} neither returns nor fails."
             else:
                 self._cut(thread, seen)
@@ -266,10 +292,21 @@ class Watchdog:
             interrupted = self._backend.interrupt_thread(thread)
         except Exception:
             interrupted = False
-        if seen.call.using:
+        if not seen.call.is_vital:
             interrupted = threads.interrupt(thread) or interrupted
-        logger.warning("call_cut call=%s interrupted=%s", seen.call.name, interrupted)
+        self._say(seen.call, interrupted)
         self._on_cut()
+
+    def _say(self, call: Call, interrupted: bool) -> None:
+        """A store that has fallen silent meets every thread, again and again: that is one line in ten seconds."""
+        kind = "" if call.is_vital and call.abandon is None else call.name
+        now = clock.monotonic()
+        said_at, more = self._said.get(kind, (float("-inf"), 0))
+        if now - said_at < QUIET and call.abandon is None:
+            self._said[kind] = said_at, more + 1
+            return
+        logger.warning("call_cut call=%s interrupted=%s more=%s", call.name, interrupted, more)
+        self._said[kind] = now, 0
 
 
 def _abandon(thread: int, call: Call) -> None:

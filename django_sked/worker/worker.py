@@ -164,6 +164,7 @@ class Worker(Life):
             self._make_pool,
             term=lambda: self._leases.term,
             is_paused=self._controls.is_paused,
+            is_behind=lambda: self._starter.is_behind,
         )
         self._quarantine = Quarantine(self._claimer, self._holding)
         self._rounds = Rounds(
@@ -216,7 +217,8 @@ class Worker(Life):
         `@message_type`, only theirs, and each payload is an instance; what else is due is given back for others.
         """
         self._refuse_a_second_run()
-        handover = Handover.instead_of(self._dispatcher, typed.all_of(types), self._claimer.pools.values())
+        pools, wake = self._claimer.pools.values(), self._waker.wake
+        handover = Handover.instead_of(self._dispatcher, typed.all_of(types), pools, wake)
         self._starter.handover = handover
         self._operating.scales = False
         self._waits_for = me = threading.current_thread()
@@ -343,7 +345,8 @@ class Worker(Life):
         if not self._wait_until(lambda: not any(pool.running() for pool in pools)):
             self._abandon([message for pool in pools for message, _ in pool.running()])
         in_order, at_once = LAST_WRITES
-        self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order))
+        if self._settler.finish(lambda: at_once if self._forced else max(self.options.lease, in_order)):
+            self.exit_code = self.exit_code or EXIT_ABANDONED
         self._try("promote", self._rollups.finish)  # whose loop has written them so far
         self._pruner.stop()
         parts = self._loops_and_progress

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.utils import timezone
 
 from django_sked.models import Recurrence
@@ -15,6 +16,7 @@ from shop import services
 from shop.models import Customer, Invoice, Order
 
 LOGIN = ("admin", "admin")
+SUPPORT = ("support", "support")
 CUSTOMERS = [
     ("Ada", "ada@example.com", "Germany", True),
     ("Bo", "bo@example.com", "Sweden", True),
@@ -29,6 +31,15 @@ def create_superuser() -> None:
     users = get_user_model().objects
     if not users.filter(username=LOGIN[0]).exists():
         users.create_superuser(LOGIN[0], password=LOGIN[1])
+
+
+def create_support() -> None:
+    """Who helps customers: may look, and correct what a message says, but neither move nor cancel it."""
+    support, _ = get_user_model().objects.get_or_create(username=SUPPORT[0], defaults={"is_staff": True})
+    support.set_password(SUPPORT[1])
+    support.save()
+    names = ["view_scheduledmessage", "view_payload", "edit_scheduledmessage"]
+    support.user_permissions.set(Permission.objects.filter(content_type__app_label="django_sked", codename__in=names))
 
 
 def fill(messages: int) -> None:
@@ -50,6 +61,8 @@ def fill(messages: int) -> None:
     ada = Customer.objects.get(email="ada@example.com")
     if not Recurrence.objects.filter(name="offer.coffee").exists():
         services.repeat_offer("coffee", ada, every=timedelta(seconds=10), times=6)
+    if not Recurrence.objects.filter(name=f"offer.advent-{now.year + 1}").exists():
+        services.offer_in_advent(ada, now.year + 1)
     if apps.is_installed("django_sked.contrib.tasks"):
         import_module("shop.tasks").request_statement(ada)
     services.invite(ada, datetime(now.year + 1, 3, 28, 9), "Europe/Berlin")

@@ -18,8 +18,10 @@ from django_sked.signals import message_due
 from django_sked.states import Status
 from django_sked.typed import TypedMessage
 from shop import carrier, hooks, mail, services
+from shop.calendars import BankDays
 from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
+from shop.triggers import WorkingMorning
 
 STAFF = "staff@example.com"
 
@@ -146,7 +148,8 @@ def tell_of_gift_card(sender: type[ScheduledMessage], message: ScheduledMessage,
     became = {parent.event: parent.status for parent in message.parents}
     is_shipped = became["gift_card.ship"] == Status.DELIVERED
     subject = "Your gift card" if is_shipped else "Your card was refused"
-    mail.send(order.customer.email, subject, f"Dear {order.customer},")
+    text = f"its code is {message.payload['code']}." if is_shipped else ""
+    mail.send(order.customer.email, subject, f"Dear {order.customer}, {text}".strip())
 
 
 @receiver(message_due, event="stock.close")
@@ -201,6 +204,13 @@ def write_weekly_report(message: ScheduledMessage, **kwargs: Any) -> None:
     mail.send(STAFF, "The week in the shop", f"{placed} orders were placed.")
 
 
+@recurring("invoices.balance", trigger=BankDays(18), timezone="Europe/Berlin", queue="reports")
+def write_balance(message: ScheduledMessage, **kwargs: Any) -> None:
+    """At the end of each day on which money may have come."""
+    unpaid = Invoice.objects.filter(paid_at=None).count()
+    mail.send(STAFF, "Unpaid invoices", f"{unpaid} invoices are unpaid.")
+
+
 @recurring(
     "catalogue.import", every=timedelta(minutes=5), payload={"page": 1}, stateful=True, misfire="skip", jitter=10
 )
@@ -210,3 +220,10 @@ def import_catalogue(message: ScheduledMessage, **kwargs: Any) -> None:
     if page > carrier.CATALOGUE_PAGES:
         raise EndRecurrence("the catalogue is read")
     message.next_payload = {"page": page + 1}
+
+
+@recurring("warehouse.pick_list", trigger=WorkingMorning(7), timezone="Europe/Berlin")
+def print_pick_list(message: ScheduledMessage, **kwargs: Any) -> None:
+    """By a trigger of our own, which knows on which days the warehouse works."""
+    open_orders = Order.objects.filter(status=Order.Status.PAID, packed_at=None).count()
+    mail.send(STAFF, "To be packed today", f"{open_orders} orders.")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from secrets import token_hex
 from typing import Any, Literal
 from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
 
 from django.db import transaction
 from django.utils import timezone
@@ -112,7 +114,8 @@ def _plan_gift_card(flow: Flow, order: Order) -> None:
     charge = flow.schedule("gift_card.charge", payload, max_attempts=3, retry=Fixed([1, 5]))
     ship = flow.schedule("gift_card.ship", payload, on_success=charge)
     refund = flow.schedule("gift_card.refund", payload, on_failure=charge)
-    flow.schedule("gift_card.notify", payload, on_finish=[ship, refund], queue="mail")
+    secret = payload | {"code": token_hex(8)}
+    flow.schedule("gift_card.notify", secret, on_finish=[ship, refund], queue="mail")
 
 
 def take_stock(shelves: list[str]) -> Workflow:
@@ -316,6 +319,22 @@ def repeat_offer(name: str, customer: Customer, *, every: timedelta, times: int)
     """The same offer again and again, and so many times in all; not one on top of another that is still on its way."""
     return Recurrence.objects.create(
         f"offer.{name}", payload={"customer": customer.pk}, every=every, max_occurrences=times, overlap="skip"
+    )
+
+
+def offer_in_advent(customer: Customer, year: int) -> Recurrence:
+    """On each Sunday of Advent at four in the afternoon: from the end of November on, not after Christmas Eve, and not
+    more than four of them, whatever the calendar has."""
+    berlin = ZoneInfo("Europe/Berlin")
+    return Recurrence.objects.create(
+        f"offer.advent-{year}",
+        event="offer.advent",
+        payload={"customer": customer.pk},
+        cron="0 16 * * sun",
+        timezone=berlin.key,
+        start=datetime(year, 11, 27, tzinfo=berlin),
+        end=datetime(year, 12, 24, 23, 59, tzinfo=berlin),
+        max_occurrences=4,
     )
 
 

@@ -10,23 +10,28 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
 from unittest import skipUnless
+from zoneinfo import ZoneInfo
 
 from asgiref.sync import async_to_sync
 from config.settings import sinks
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
+from django.db import connection
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.backends import message_backends
 from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
-from shop import carrier, services
+from shop import carrier, demo, services
+from shop.calendars import BankDays
 from shop.models import Customer, Email, Invoice, Order
 
 DAY = timedelta(days=1)
@@ -104,6 +109,46 @@ class GiftCardTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Your gift card"])
         self.assertEqual(sold.counts, {Status.DELIVERED: 3, Status.CANCELLED: 1})
         self.assertEqual(sold.state, "finished")
+
+    def test_its_code_is_for_the_customer_and_for_nobody_in_the_admin(self) -> None:
+        sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+        notify = next(message for message in sold.messages if message.event == "gift_card.notify")
+        code = notify.payload["code"]
+        demo.create_superuser()
+        self.client.force_login(User.objects.get(username=demo.LOGIN[0]))
+        page = self.client.get(reverse("admin:django_sked_scheduledmessage_change", args=[notify.pk]))
+        self.assertContains(page, "[redacted]")
+        self.assertNotContains(page, code)
+        deliver_due()
+        self.assertIn(f"its code is {code}.", Email.objects.get(subject="Your gift card").text)
+
+    def test_support_may_correct_what_a_message_says_but_neither_move_nor_cancel_it(self) -> None:
+        message = services.send_voucher(self.customer, at=timezone.now() + DAY, valid_until=timezone.now() + 2 * DAY)
+        demo.create_support()
+        self.client.force_login(User.objects.get(username=demo.SUPPORT[0]))
+        due_at = message.due_at
+        for verb, data in (("cancel", {}), ("reschedule", {"shift": "2h"})):
+            url = reverse("admin:django_sked_scheduledmessage_verb", args=[message.pk, verb])
+            self.client.post(url, {"_answered": "1", **data})
+        data = {"_answered": "1", "payload": '{"customer": 0}'}
+        seen = self.client.post(url, data)
+        self.client.post(url, data | {"_previewed": seen.context["preview"].preview, "reason": "the wrong one"})
+        message.refresh_from_db()
+        self.assertEqual((message.status, message.due_at, message.payload), ("scheduled", due_at, {"customer": 0}))
+
+    @skipUnless(find_spec("cryptography"), "needs the extra cipher")
+    def test_with_keys_the_database_has_no_code(self) -> None:
+        default = settings.SKED["default"]
+        options = default["OPTIONS"] | {"payload_cipher": ["0" * 43 + "="]}
+        with override_settings(SKED=settings.SKED | {"default": default | {"OPTIONS": options}}):
+            sold = services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
+            code = next(m.payload["code"] for m in sold.messages if m.event == "gift_card.notify")
+            if connection.vendor == "sqlite" and message_backends["default"].database is not None:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT payload FROM django_sked_scheduledmessage")
+                    self.assertNotIn(code, repr(cursor.fetchall()))
+            deliver_due()
+            self.assertIn(code, Email.objects.get(subject="Your gift card").text)
 
     def test_a_gift_card_has_no_invoice_and_the_first_page_shows_it_all_the_same(self) -> None:
         services.sell_gift_card(Order.objects.create(customer=self.customer, total=Decimal(20)))
@@ -211,7 +256,8 @@ class OperationsTests(ShopTestCase):
         call_command("sked_status", stdout=out)
         call_command("sked_show", key=invoice.reminder_key, stdout=out)
         call_command("sked_cancel", event="invoice.reminder", yes=True, stdout=out)
-        for text in ("mail", "Its time has not come", "1 messages were cancelled."):
+        call_command("sked_scale", "mail", "2", stdout=out)
+        for text in ("mail", "Its time has not come", "1 messages were cancelled.", "mail has 2 threads"):
             self.assertIn(text, out.getvalue())
 
 
@@ -422,7 +468,18 @@ class RecurrenceTests(ShopTestCase):
         (tick,) = Recurrence.objects.get(name="report.weekly").next_ticks(1)
         self.assertEqual((tick.weekday(), tick.hour), (0, 9))
         deliver_due(now=tick)
-        self.assertEqual(self.subjects(), ["The week in the shop"])
+        self.assertEqual(self.subjects().count("The week in the shop"), 1)
+
+    def test_the_balance_is_written_on_bank_days(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        recurrence = Recurrence.objects.get(name="invoices.balance")
+        self.assertEqual(recurrence.explain(), "At 18:00 on bank days, Europe/Berlin")
+        (tick,) = recurrence.next_ticks(1)
+        self.assertLess(tick.weekday(), 5)
+        christmas_eve = datetime(2026, 12, 24, 18, tzinfo=UTC)
+        self.assertEqual(BankDays(18).next_after(christmas_eve), datetime(2026, 12, 28, 18, tzinfo=UTC))
+        deliver_due(now=tick)
+        self.assertIn("Unpaid invoices", self.subjects())
 
     def test_an_offer_is_repeated_so_many_times(self) -> None:
         recurrence = services.repeat_offer("coffee", self.customer, every=DAY, times=2)
@@ -432,6 +489,32 @@ class RecurrenceTests(ShopTestCase):
         self.assertEqual(self.subjects(), ["Our offer: coffee"] * 2)
         recurrence.refresh_from_db()
         self.assertEqual((recurrence.status, recurrence.successes), ("ended", 2))
+
+    def test_offers_come_on_the_four_sundays_of_advent_and_on_no_other(self) -> None:
+        berlin = ZoneInfo("Europe/Berlin")
+        with freeze(datetime(2030, 11, 1, tzinfo=UTC)) as time:
+            recurrence = services.offer_in_advent(self.customer, 2030)
+            sundays = [datetime(2030, 12, day, 16, tzinfo=berlin) for day in (1, 8, 15, 22)]
+            self.assertEqual(recurrence.next_ticks(5), sundays)
+            for day in range(90):
+                time.move_to(datetime(2030, 11, 1, 18, tzinfo=UTC) + day * DAY)
+                deliver_due()
+        self.assertEqual(self.subjects(), ["Our offer: advent"] * 4)
+        recurrence.refresh_from_db()
+        self.assertEqual((recurrence.status, recurrence.successes), ("ended", 4))
+
+    def test_the_pick_list_comes_on_working_mornings_only(self) -> None:
+        call_command("sked_sync", stdout=StringIO())
+        recurrence = Recurrence.objects.get(name="warehouse.pick_list")
+        self.assertEqual(recurrence.trigger, {"kind": "shop.working-morning", "hour": 7})
+        self.assertEqual(recurrence.explain(), "At 07:00 on each working day, Europe/Berlin")
+        # From the Friday before Christmas: a week end, two days, the holidays.
+        friday = datetime(2030, 12, 20, 7, tzinfo=ZoneInfo("Europe/Berlin"))
+        days = [tick.day for tick in recurrence.next_ticks(4, after=friday)]
+        self.assertEqual(days, [23, 24, 27, 30])
+        with freeze(recurrence.next_ticks(1)[0]):
+            deliver_due()
+        self.assertEqual(self.subjects().count("To be packed today"), 1)
 
     def test_the_catalogue_is_read_page_by_page_to_its_end(self) -> None:
         call_command("sked_sync", stdout=StringIO())

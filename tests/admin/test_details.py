@@ -14,6 +14,7 @@ from django.utils import timezone
 from django_sked.admin import details, times
 from django_sked.states import Status
 from django_sked.typed import message_type
+from django_sked.verbs import Reschedule
 from tests.admin.conftest import LIST, Login, change_url, make, verb_url
 
 pytestmark = pytest.mark.django_db
@@ -169,3 +170,13 @@ def test_times_are_told_relative_to_now_in_both_directions() -> None:
         7500: "in 2\xa0hours, 5\xa0minutes",
         -86400 * 3: "3\xa0days ago",
     }
+
+
+def test_the_page_shows_the_wall_time_and_the_zone_that_were_asked_for(boss: Client) -> None:
+    html = page(boss, local_time="2027-03-28T09:00:00[Europe/Berlin]")
+    assert "2027-03-28 09:00:00, Europe/Berlin" in html
+
+    message = make(local_time="2027-03-28T09:00:00[Europe/Berlin]")
+    text = "2027-03-28T09:00:00[Mars/Olympus]"
+    message.backend.change_one(message.pk, Reschedule(due_at=message.due_at, fields={"local_time": text}))
+    assert text in boss.get(change_url(message)).content.decode()

@@ -28,7 +28,18 @@ def test_a_worker_is_asked_to_drain_from_its_page_once(boss: Client) -> None:
     assert worker.drain_requested_at is not None
     assert other.drain_requested_at is None
     assert drain not in boss.get(page).content.decode()
-    assert [entry.change_message for entry in LogEntry.objects.all()] == ["drain"]
+    assert [entry.change_message for entry in LogEntry.objects.all()] == ["asked to drain"]
+
+
+def test_the_history_says_why_a_worker_was_asked_to_drain(boss: Client) -> None:
+    one, other = make(), make()
+    boss.post(reverse("admin:django_sked_workerprocess_drain", args=[one.pk]), {"reason": "a new host"})
+    data = {"action": "drain", "_selected_action": str(other.pk), "reason": "a new kernel"}
+    assert 'name="reason"' in boss.get(reverse(URL)).content.decode()
+    boss.post(reverse(URL), data)
+
+    said = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
+    assert said == ["drain: a new host", "drain: a new kernel"]
 
 
 def test_several_are_asked_from_the_list(boss: Client) -> None:

@@ -18,7 +18,10 @@ from tests.admin.conftest import LIST, Login, change_url, make, verb_url
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = {"customer": 7, "to": "secret@example.com"}, {"customer": 7, "to": "new@example.com"}
-EDITORS = ("view_scheduledmessage", "view_payload", "reschedule_scheduledmessage", "redrive_scheduledmessage")
+EDITORS = (
+    *("view_scheduledmessage", "view_payload", "edit_scheduledmessage"),
+    *("reschedule_scheduledmessage", "redrive_scheduledmessage"),
+)
 
 
 def post(client: Client, message: ScheduledMessage, verb: str = "reschedule", **fields: Any) -> Any:
@@ -186,3 +189,60 @@ def test_many_get_one_payload_after_a_look(boss: Client) -> None:
 
     assert {m["n"] for m in ScheduledMessage.objects.values_list("payload", flat=True)} == {9}
     assert LogEntry.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("permissions", "edits", "moves"),
+    [
+        (("edit_scheduledmessage", "view_payload"), True, False),
+        (("reschedule_scheduledmessage", "view_payload"), False, True),
+        (("edit_scheduledmessage", "reschedule_scheduledmessage"), False, True),
+        (("edit_scheduledmessage",), False, False),
+        (("view_payload",), False, False),
+        (("edit_scheduledmessage", "reschedule_scheduledmessage", "view_payload"), True, True),
+    ],
+)
+def test_to_change_the_payload_and_to_move_it_are_permissions_of_their_own(
+    permissions: tuple[str, ...], edits: bool, moves: bool, login: Login
+) -> None:
+    client = login("view_scheduledmessage", *permissions)
+    for way in ("page", "list"):
+        edited, moved = make(payload=OLD), make(payload=OLD)
+        for message, fields in ((edited, {"payload": json.dumps(NEW)}), (moved, {"shift": "2h"})):
+            data: dict[str, Any] = {"_answered": "1", **fields}
+            if way == "page":
+                seen = client.post(verb_url(message, "reschedule"), data)
+            else:
+                data |= {"action": "reschedule", "_selected_action": str(message.pk)}
+                seen = client.post(reverse(LIST), data)
+            if seen.context and seen.context.get("preview"):
+                data["_previewed"] = name_of(seen)
+                client.post(seen.wsgi_request.get_full_path(), data)
+
+        due_at = moved.due_at
+        edited.refresh_from_db()
+        moved.refresh_from_db()
+        assert (edited.payload == NEW) is edits, way
+        assert (moved.due_at != due_at) is moves, way
+
+
+def test_who_may_only_edit_is_offered_no_time_to_enter(login: Login) -> None:
+    message = make(payload=OLD)
+    client = login("view_scheduledmessage", "view_payload", "edit_scheduledmessage")
+
+    assert verb_url(message, "reschedule") in client.get(change_url(message)).content.decode()
+    html = client.post(verb_url(message, "reschedule")).content.decode()
+
+    assert 'name="payload"' in html
+    assert 'name="at"' not in html and 'name="shift"' not in html
+    assert "you have no permission" in post(client, message, payload="").content.decode()
+
+
+def test_redrive_with_another_payload_needs_the_permission_to_edit_as_well(login: Login) -> None:
+    client = login("view_scheduledmessage", "view_payload", "redrive_scheduledmessage")
+    message = make(payload=OLD, status=Status.DEAD)
+
+    post(client, message, "redrive", payload=json.dumps(NEW))
+
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (OLD, Status.SCHEDULED)

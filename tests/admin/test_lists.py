@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.admin import filters
 from django_sked.states import Status
 from tests.admin.conftest import LIST, make
 
@@ -102,6 +103,17 @@ def test_the_queue_filter_offers_the_queues_of_the_setting_and_those_in_use(boss
     assert 'value="old"' not in html
     assert found(boss, {"queue": "slow"}) == ["slow"]
     assert found(boss, {"queue": "old"}) == ["done"]
+
+
+def test_of_many_queues_only_some_are_offered_and_the_chosen_one(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "MOST_QUEUES", 2)
+    for number in range(4):
+        make(queue=f"queue-{number}")
+
+    html = boss.get(reverse(LIST), {"queue": "queue-3"}).content.decode()
+
+    offered = [number for number in range(4) if f'<option value="queue-{number}"' in html]
+    assert offered == [0, 1, 3]
 
 
 def test_a_filter_sent_without_a_value_as_its_button_does_filters_nothing(boss: Client) -> None:

@@ -139,7 +139,7 @@ def test_the_index_of_the_app_leads_to_it(boss: Client) -> None:
 
 
 def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss: Client) -> None:
-    until = timezone.localtime() + timedelta(days=1)
+    until = (timezone.localtime() + timedelta(days=1)).replace(hour=12)  # there is one noon in each day
     form = {"queue": "mail", "until": f"{until:%Y-%m-%dT%H:%M:%S}", "reason": "the relay is down"}
     html = boss.post(url("pause"), form, follow=True).content.decode()
 
@@ -158,6 +158,11 @@ def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss:
     said = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
     assert said[0].startswith("paused until") and said[0].endswith(": the relay is down")
     assert said[1:] == ["resumed", "concurrency 8", "concurrency as started"]
+    boss.post(url("pause"), {"queue": "mail"})
+    boss.post(url("resume"), {"queue": "mail", "reason": "the relay is back"})
+    boss.post(url("scale"), {"queue": "mail", "concurrency": "2", "reason": "it is slow yet"})
+    said = [entry.change_message for entry in LogEntry.objects.order_by("pk")][-3:]
+    assert said == ["paused", "resumed: the relay is back", "concurrency 2: it is slow yet"]
     assert {str(entry.user) for entry in LogEntry.objects.all()} == {"user0"}
 
 

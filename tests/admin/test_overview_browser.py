@@ -59,7 +59,7 @@ def test_a_queue_is_paused_and_resumed_with_a_mouse(page: Any) -> None:
     page.locator("#content-main").get_by_role("link", name="Overview").first.click()
 
     card(page, "mail").locator("summary").click()
-    card(page, "mail").get_by_label("Reason").fill("no relay")
+    card(page, "mail").locator("form[action*=pause]").get_by_label("Reason").fill("no relay")
     card(page, "mail").get_by_role("button", name="Pause").click()
 
     assert page.locator(".messagelist").inner_text().strip() == "The queue mail is paused."

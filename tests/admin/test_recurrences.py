@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -145,11 +145,11 @@ def backfill_url(recurrence: Recurrence) -> str:
 
 
 def hourly() -> tuple[Recurrence, dict[str, str]]:
-    """An interval, and a form for the three hours before now."""
-    now = timezone.localtime().replace(microsecond=0)
-    recurrence = Recurrence.objects.create("hourly", every=timedelta(hours=1), start=now - timedelta(days=9))
-    start = now - timedelta(hours=2, minutes=30)
-    return recurrence, {"start": f"{start:%Y-%m-%dT%H:%M:%S}", "end": f"{now:%Y-%m-%dT%H:%M:%S}", "rate": "0.5"}
+    """An interval, and a form for three hours of a day on which no clock is changed."""
+    end = timezone.make_aware(datetime(2026, 1, 15, 12))
+    recurrence = Recurrence.objects.create("hourly", every=timedelta(hours=1), start=end - timedelta(days=9))
+    start = end - timedelta(hours=2, minutes=30)
+    return recurrence, {"start": f"{start:%Y-%m-%dT%H:%M:%S}", "end": f"{end:%Y-%m-%dT%H:%M:%S}", "rate": "0.5"}
 
 
 def test_a_range_is_backfilled_by_a_form(boss: Client) -> None:

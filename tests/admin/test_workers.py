@@ -56,7 +56,7 @@ def test_a_row_tells_what_has_been_running_longest(boss: Client) -> None:
 
     html = boss.get(reverse(URL)).content.decode()
 
-    assert "report.build" in html
+    assert "report.build, <time datetime=" in html
     assert "3\xa0hours ago" in html
 
 

@@ -165,7 +165,7 @@ def test_what_has_not_changed_is_not_sent_again(page: Any) -> None:
     for _ in range(3):
         with page.expect_response("**/graph/", timeout=PATIENCE):
             pass
-    assert statuses == [200, 304, 304]
+    assert statuses[:3] == [200, 304, 304]
     end(pay)
 
     page.locator(f"#message-{pay.pk}.sked-delivered").wait_for(timeout=PATIENCE)
@@ -175,10 +175,10 @@ def test_nothing_is_asked_for_while_the_tab_is_hidden(page: Any) -> None:
     flow, pay = order()
     page.clock.install()
     page.goto(url(flow))
+    hide(page, True)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
 
-    hide(page, True)
     page.clock.run_for(60_000)
     assert asked == []
 

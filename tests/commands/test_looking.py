@@ -7,11 +7,12 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.utils import translation
 
 from django_sked.backends import backlog
 from django_sked.backends.database import backlog as backlog_of_rows
 from django_sked.explaining import workers_of
-from django_sked.models import QueueControl
+from django_sked.models import QueueControl, ScheduledMessage
 from django_sked.standing import standing
 from django_sked.states import Status
 from tests.commands.conftest import Run
@@ -240,3 +241,14 @@ def test_what_is_past_its_retention_is_deleted(store: Store, run: Run) -> None:
     assert all(store.status(message) for message in kept)
     assert store.search().count() == len(kept)
     assert gone
+
+
+def test_what_is_said_is_english_whatever_the_language_of_the_project(default: Store, run: Run) -> None:
+    message = ScheduledMessage.objects.schedule("invoice.reminder", delay=timedelta(days=2, minutes=30))
+    commands = [("sked_show", str(message.pk)), ("sked_list",), ("sked_cancel", str(message.pk), "--dry-run")]
+    english = [run(*command).out for command in commands]
+
+    with translation.override("de"):
+        assert [run(*command).out for command in commands] == english
+        assert run("sked_cancel", str(message.pk)).out == f"{message.pk}: cancelled\n"
+        assert "cancelled" in run("sked_show", str(message.pk)).out

@@ -119,13 +119,13 @@ class Explained:
             yield node
             found += node.get("Plans", [])
 
-    def faults(self) -> list[str]:
+    def faults(self, most_sorted: int = 3000) -> list[str]:
         """What reads or sorts all of something that may be large."""
         return [
             f"{node['Node Type']} {node.get('Relation Name', '')} of {node['Actual Rows']} rows: {self.sql}"
             for node in self.nodes()
             if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == TABLE)
-            or (node["Node Type"] == "Sort" and node["Actual Rows"] > 3000)
+            or (node["Node Type"] == "Sort" and node["Actual Rows"] > most_sorted)
         ]
 
 

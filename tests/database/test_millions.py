@@ -10,8 +10,15 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
+from django.contrib.admin import site
+from django.contrib.auth.models import User
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.db import connections
+from django.test import RequestFactory
 
+from django_sked.admin import lists, runs, walks
+from django_sked.admin.cursors import Cursor
+from django_sked.admin.walks import Place
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import backlog
@@ -79,6 +86,25 @@ def process() -> WorkerProcess:
     return WorkerProcess(id=WORKER, backend="default", host="h", pid=1, lease=30.0)
 
 
+def listed(backend: BaseBackend, **query: str) -> object:
+    """A page of the admin's list, by whoever may see everything."""
+    request = RequestFactory().get("/", {"backend": backend.alias, **query})
+    request.user = User(is_staff=True, is_superuser=True, is_active=True)
+    request._messages = CookieStorage(request)  # type: ignore[attr-defined]
+    return list(site.get_model_admin(ScheduledMessage).get_changelist_instance(request).result_list)
+
+
+def cursor(field: str, *, days: int, backwards: bool = False) -> str:
+    """Where the page begins that is so many days before the newest finished message."""
+    return str(Cursor(Place(NOW - timedelta(days=days), millions.id_of(1_000_000)), field, True, backwards))
+
+
+def step(backend: BaseBackend, **conditions: Any) -> object:
+    """What a verb on a whole filter reads to find the messages of one step."""
+    rows = ScheduledMessage.objects.using(str(backend.database)).filter(**conditions)
+    return runs._next(rows, millions.id_of(1_000_000))
+
+
 def hours(start: datetime, count: int) -> list[datetime]:
     return [start + timedelta(hours=hour) for hour in range(count + 1)]
 
@@ -118,6 +144,31 @@ ACTIONS: dict[str, tuple[Callable[[BaseBackend], object], int]] = {
     "forecast": (lambda store: store.forecast(hours(NOW, 24)), 2 * backlog.MOST_READ),
     "first page": (lambda store: list(store.search(Criteria())[:100]), 300),
 }
+#: A page of the admin: its rows and a count up to a cap, along an index ...
+PAGE = 2 * lists.CAP
+#: ... or, for what has no index, of the messages that are looked through.
+LOOK = 4 * walks.LOOKED
+ACTIONS |= {
+    "admin, first page": (lambda store: listed(store), PAGE),
+    "admin, first page, ascending": (lambda store: listed(store, o="4"), PAGE),
+    "admin, deep page": (lambda store: listed(store, p=cursor("due_at", days=5)), PAGE),
+    "admin, deep page, backwards": (lambda store: listed(store, p=cursor("due_at", days=5, backwards=True)), PAGE),
+    "admin, dead": (lambda store: listed(store, status__exact="dead"), PAGE),
+    "admin, dead, deep": (lambda store: listed(store, status__exact="dead", p=cursor("finished_at", days=5)), PAGE),
+    "admin, claimed": (lambda store: listed(store, status__exact="claimed"), LOOK),
+    "admin, blocked, none": (lambda store: listed(store, status__exact="blocked"), LOOK),
+    "admin, queue": (lambda store: listed(store, queue="queue-7"), LOOK),
+    "admin, queue, none": (lambda store: listed(store, queue="nowhere"), LOOK),
+    "admin, queue, deep": (lambda store: listed(store, queue="queue-7", p=cursor("due_at", days=5)), LOOK),
+    "admin, queue and dead": (lambda store: listed(store, queue="queue-7", status__exact="dead"), LOOK),
+    "admin, search by key": (lambda store: listed(store, q="key:k300"), PAGE),
+    "admin, search by word": (lambda store: listed(store, q="k300"), LOOK),
+    "admin, event and status": (lambda store: listed(store, q="event:invoice.* status:dead"), LOOK),
+    "admin, event, none": (lambda store: listed(store, q="event:zzz.* status:delivered"), LOOK),
+    "admin, step of all": (lambda store: step(store), LOOK),
+    "admin, step of dead": (lambda store: step(store, status="dead", finished_at__isnull=False), LOOK),
+    "admin, step, none": (lambda store: step(store, queue="nowhere"), LOOK),
+}
 #: A sweep with much to do may sort it all as long as too little is known of the table: until autovacuum comes by.
 SORTING = ("expire 100", "prune 1000")
 
@@ -126,13 +177,16 @@ SORTING = ("expire 100", "prune 1000")
 def test_of_two_million_messages_only_those_are_read_that_are_wanted(
     name: str, full: BaseBackend, statistics: str, binding: str
 ) -> None:
-    if statistics != "fresh" and name in SORTING:
-        pytest.skip("may sort until autovacuum comes by")
     act, most = ACTIONS[name]
+    if statistics != "fresh" and (name in SORTING or most == LOOK):
+        pytest.skip("may sort until autovacuum comes by")
+    if binding == "generic plan" and name.startswith("admin"):
+        pytest.skip("uses partial indexes, which need the values: Django prepares no statements unless it is told to")
 
     found = millions.explained(str(full.database), lambda: act(full), generic=binding == "generic plan")
 
     assert found
-    assert [fault for each in found for fault in each.faults()] == []
+    sorted_at_most = walks.FEW if name.startswith("admin") else 3000
+    assert [fault for each in found for fault in each.faults(sorted_at_most)] == []
     pages = sum(each.pages for each in found)
     assert pages <= most, [(each.pages, each.sql) for each in found]

@@ -65,7 +65,7 @@ def test_a_setting_takes_the_place_of_the_one_of_its_name(tmp_path: Path) -> Non
 @pytest.mark.parametrize("alias", sorted(DATABASES))
 def test_the_transcript_has_every_command_of_the_tutorial(alias: str) -> None:
     text = (DOCS / f"newcomer-{alias}.md").read_text(encoding="utf-8")
-    other = {name for name in DATABASES.values()} - {DATABASES[alias]}
+    other = set(DATABASES.values()) - {DATABASES[alias]}
 
     for step in steps(DOCS / "tutorial.md"):
         if step.language == "console" and step.heading not in other:

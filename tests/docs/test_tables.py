@@ -339,6 +339,10 @@ def test_the_log_events() -> None:
     levels = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
     rows = table(page, "Logger `django_sked`")
     assert {codes(row["name"])[0]: levels[row["level"]] for row in rows} == facts
+    left = next(rows for heading, rows in tables(page) if heading == "Logger `django_sked`" and "means" in rows[0])
+    texts = [text for logger, text in lines if logger == "django_sked" and text.startswith("not_")]
+    written = {(codes(row["name"])[0], *codes(row["keys"])) for row in left}
+    assert written == {(text.split()[0], *re.findall(r"(\w+)=", text)) for text in texts}
 
 
 def test_the_keys_of_the_workers_log_events() -> None:

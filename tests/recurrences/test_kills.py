@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.conf import settings
 
-from tests import servers
+from tests.recurrences.projects import project_on, stored, vendors
 from tests.worker.programs import Program, Project
 
 pytestmark = pytest.mark.slow
@@ -56,53 +52,14 @@ CREATE = """
 from django_sked.models import Recurrence
 Recurrence.objects.create("digest", every=5, misfire="all", misfire_cap=1000)
 """
-STORED = """
-import json
-from django_sked.models import Recurrence, ScheduledMessage
-recurrence = Recurrence.objects.get()
-messages = list(ScheduledMessage.objects.search())
-print(json.dumps({
-    "ticks": sorted(each.tick_at.isoformat() for each in messages),
-    "made": recurrence.occurrences,
-    "first": recurrence.created_at.isoformat(),
-}))
-"""
 
 
-#: What a vendor's settings end with.
-_LATER = {
-    "redis": "SKED['default'] = %(entry)r\n",
-    "mariadb": "from tests.servers import use_mysql_driver\nuse_mysql_driver()\n",
-}
-
-
-def _makers() -> list[Any]:
-    return [
-        pytest.param(
-            vendor, marks=pytest.mark.skipif(vendor not in settings.SKED_TEST_VENDORS, reason=f"a run without {vendor}")
-        )
-        for vendor in ("sqlite", "postgresql", "mariadb", "redis")
-    ]
-
-
-@pytest.fixture(params=_makers())
+@pytest.fixture(params=vendors("sqlite", "postgresql", "mariadb", "redis"))
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     """A project on a server of its own, migrated and with one recurrence."""
-    vendor = request.param
-    server: Any = {"postgresql": servers.PostgreSQL, "mariadb": servers.MariaDB, "redis": servers.Redis}.get(vendor)
-    if vendor in ("mariadb", "redis") and server.find() is None:
-        pytest.skip(f"no {vendor} is installed")
-    manager: Any = nullcontext() if server is None else server()
-    with manager as running:
-        project = Project(tmp_path, None if vendor in ("sqlite", "redis") else running.entry)
-        with (tmp_path / "sked_command_settings.py").open("a") as file:
-            file.write(_LATER.get(vendor, "") % {"entry": running and running.entry})
-        try:
-            assert project.run("migrate", "--verbosity", "0").process.returncode == 0
-            assert project.script(CREATE).end() == 0
-            yield project
-        finally:
-            project.close()
+    with project_on(request.param, tmp_path) as (project, _server):
+        assert project.script(CREATE).end() == 0
+        yield project
 
 
 @pytest.fixture
@@ -124,9 +81,9 @@ def test_promoters_that_are_killed_make_each_of_five_hundred_ticks_once(project:
 
     # Each is killed, unless others were quicker with every tick that is left.
     assert set(codes) <= {0, -signal.SIGKILL}, codes
-    ticks, made, first = _stored(project)
-    assert ticks[:TICKS] == [first + timedelta(seconds=5 * count) for count in range(1, TICKS + 1)]
-    assert len(ticks) == len(set(ticks)) == made
+    found = stored(project)
+    assert found.ticks[:TICKS] == [found.first + timedelta(seconds=5 * count) for count in range(1, TICKS + 1)]
+    assert len(found.ticks) == len(set(found.ticks)) == found.made
 
 
 def _promote(project: Project, kill: str = "") -> Program:
@@ -138,11 +95,3 @@ def _shoot(program: Program, *, after: int) -> None:
     for _ in range(after):
         program.wait_for("looked")
     program.send(signal.SIGKILL)
-
-
-def _stored(project: Project) -> tuple[list[datetime], int, datetime]:
-    program = project.script(STORED)
-    assert program.end() == 0, program.output
-    found = json.loads(program.lines[-1])
-    ticks = [datetime.fromisoformat(tick) for tick in found["ticks"]]
-    return ticks, found["made"], datetime.fromisoformat(found["first"])

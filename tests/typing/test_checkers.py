@@ -1,4 +1,4 @@
-"""`messages.py` is clean in pyright, too; mypy checks it with everything else."""
+"""What programs write is clean in pyright, too; mypy checks it with everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pyright(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_typed_messages_are_clean_in_pyright() -> None:
+def test_the_public_surface_is_clean_in_pyright() -> None:
     if pyright("--version").returncode:
         pytest.skip("pyright, or the node that it needs, is not installed here")
 

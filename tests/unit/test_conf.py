@@ -153,3 +153,34 @@ def test_a_wrong_setting_is_found_by_the_system_check(setting: Any, ids: list[st
 def test_times_without_zones_are_found_by_the_system_check() -> None:
     with override_settings(USE_TZ=False):
         assert findings({"default": DATABASE}) == ["django_sked.E006"]
+
+
+def test_keys_of_a_cipher_are_checked_and_never_repeated() -> None:
+    good, bad = "0" * 43 + "=", "secret-that-is-no-key"
+    for value in ([bad], [good, bad], [], [7], bad, b"x", {"key": good}, good):
+        with pytest.raises(InvalidBackend) as caught:
+            conf.parse("default", MEMORY | {"OPTIONS": {"payload_cipher": value}}, Options)
+        assert str(caught.value).startswith("SKED['default']['OPTIONS']['payload_cipher']: ")
+        assert bad not in str(caught.value) and good not in str(caught.value)
+    options = conf.parse("default", MEMORY | {"OPTIONS": {"payload_cipher": [good]}}, Options).options
+    assert good not in repr(options)
+    assert findings({"default": MEMORY | {"OPTIONS": {"payload_cipher": [bad]}}}) == ["django_sked.E002"]
+
+
+@pytest.mark.parametrize("path", ["nowhere.Cipher", "tests.unit.test_conf.MEMORY", "tests.unit.test_conf.findings"])
+def test_a_path_that_leads_to_no_cipher_is_found_by_the_system_check(path: str) -> None:
+    assert findings({"default": MEMORY | {"OPTIONS": {"payload_cipher": path}}}) == ["django_sked.E042"]
+    assert findings({"default": MEMORY | {"OPTIONS": {"payload_cipher": "tests.cipher.conftest.Reversed"}}}) == []
+
+
+class Forgetful(MemoryBackend):
+    """A backend of others, from before there were ciphers."""
+
+    supports_cipher = False
+
+
+def test_a_cipher_that_a_backend_does_not_use_is_found_by_the_system_check() -> None:
+    cipher = {"OPTIONS": {"payload_cipher": ["0" * 43 + "="]}}
+
+    assert findings({"default": cipher | {"BACKEND": "tests.unit.test_conf.Forgetful"}}) == ["django_sked.E042"]
+    assert findings({"default": MEMORY | cipher}) == []

@@ -123,6 +123,21 @@ def test_the_commands_pause_and_resume() -> None:
     assert run("sked_resume", "mail") == "The queue mail was not paused."
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_command_scales_a_queue_and_leaves_it_to_the_workers_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="django_sked")
+
+    assert run("sked_scale", "default", "8") == "The queue default has 8 threads in each worker."
+    assert QueueControl.objects.get().concurrency == 8
+    assert run("sked_scale", "default", "--as-started").endswith("as many threads as each worker was started with.")
+    assert QueueControl.objects.get().concurrency is None
+    assert caplog.messages == [
+        "queue_scaled queue=default backend=default concurrency=8 by=sked_scale",
+        "queue_scaled queue=default backend=default concurrency=None by=sked_scale",
+    ]
+    assert run("sked_scale", "mial", "2") == f"The queue mial has 2 threads in each worker.\n{UNKNOWN}"
+
+
 def test_a_pause_ends_at_a_time_or_a_length_of_time_from_now_as_in_the_other_commands() -> None:
     before = timezone.now()
 
@@ -162,6 +177,13 @@ def test_of_a_queue_that_somebody_knows_no_such_thing_is_said(known_by: str, set
         (("sked_pause", "mail", "--until", "2001-01-01"), "until must be"),
         (("sked_pause", "mail", "--backend", "nowhere"), "nowhere"),
         (("sked_resume", "mail", "--backend", "nowhere"), "nowhere"),
+        (("sked_scale", "mail", "0"), "concurrency must be a whole number from 1 to 100"),
+        (("sked_scale", "mail", "101"), "concurrency must be a whole number from 1 to 100"),
+        (("sked_scale", "mail", "many"), "invalid int value: 'many'"),
+        (("sked_scale", "mail"), "Say either how many threads"),
+        (("sked_scale", "mail", "2", "--as-started"), "Say either how many threads"),
+        (("sked_scale", "two words", "2"), "queue must be"),
+        (("sked_scale", "mail", "2", "--backend", "nowhere"), "nowhere"),
     ],
 )
 def test_the_commands_say_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:

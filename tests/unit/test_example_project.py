@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 
 from tests.servers import empty
+from tests.servers.base import free_port
 
 ROOT = Path(__file__).parents[2]
 STORES = [pytest.param(store, id=alias) for alias, store in settings.SKED_TEST_STORES.items() if store is not None]
@@ -27,14 +28,22 @@ def test_the_demo_runs_on_it(store: dict[str, Any], tmp_path: Path) -> None:
         "SHOP_MESSAGES": store["LOCATION"],
         "SHOP_SQLITE_FILE": str(tmp_path / "shop.sqlite3"),
     }
-    command = [sys.executable, "example_project/manage.py", "demo", "--seconds=6", "--port=8300"]
-
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    said = ""
+    for seconds in (6, 30):  # a busy machine gets on more slowly
+        command = [sys.executable, "example_project/manage.py", "demo", f"--seconds={seconds}", f"--port={free_port()}"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        said += done.stdout + done.stderr
+        assert done.returncode == 0, said
+        if not missing(done.stdout):
+            break
 
     empty(store)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert missing(done.stdout) == []
     assert re.search(r"Stopped. \d\d+ messages were delivered.", done.stdout)
+    assert "Traceback" not in said
+
+
+def missing(said: str) -> list[str]:
     both_branches = ("gift_card.ship", "gift_card.refund", "gift_card.notify")
-    for event in ("order.placed", "offer.weekend", "order.paid", "customer.welcome", *both_branches):
-        assert re.search(rf"delivered +{event}", done.stdout), event
-    assert "Traceback" not in done.stdout + done.stderr
+    wanted = ("order.placed", "offer.weekend", "order.paid", "customer.welcome", *both_branches)
+    return [event for event in wanted if not re.search(rf"delivered +{event}", said)]

@@ -75,3 +75,17 @@ def test_a_worker_outlives_an_outage_and_says_so_every_ten_seconds(project: Proj
     assert last - first >= timedelta(seconds=19.9)
     assert [line.split()[3] for line in said if "listen_failed" not in line] == ["worker_error"] * 3
     assert sum("listen_failed" in line for line in said) <= 1
+
+
+def test_what_could_not_be_written_before_a_stop_is_told_by_the_exit_code(project: Project, server: PostgreSQL) -> None:
+    project.schedule("gate", 0)
+    worker = project.start("sked_worker", "--lease", "3")
+    worker.wait_for("begun 0")
+
+    server.stop()
+    project.gate.touch()
+    worker.wait_for("finished 0")
+    worker.send(signal.SIGTERM)
+
+    worker.wait_for("unsettled messages=1")
+    assert worker.end() == 70, worker.output

@@ -173,7 +173,7 @@ print("main is over" if input() else "", flush=True)
 
 ENDS_SOON = """
 from django_sked.worker import Worker, life
-life.FAREWELL = 0.5
+life.FAREWELL = 2.0
 workers = [Worker(concurrency=1).start() for _ in range(2)]
 input()
 """
@@ -205,7 +205,7 @@ async def two_parts(message, **kwargs):
 """
     )
     project.schedule("two-parts", 0)
-    program = project.script(ENDS_SOON.replace("0.5", "60"))
+    program = project.script(ENDS_SOON.replace("2.0", "60"))
     program.wait_for("begun 0")
 
     program.write("end\n")

@@ -24,7 +24,7 @@ from django_sked.worker import pruner as pruner_module
 from django_sked.worker import settler as settler_module
 from django_sked.worker import worker as worker_module
 from django_sked.worker.event_loop import EventLoop
-from django_sked.worker.leases import Leases
+from django_sked.worker.leases import RETURN, Leases
 from django_sked.worker.loops import Backoff, Loop, Reporter
 from django_sked.worker.pool import Pool
 from django_sked.worker.pruner import Pruner
@@ -105,7 +105,7 @@ def test_others_are_rescued_only_after_a_whole_lease_with_the_store(leases: Leas
     assert leases.may_rescue()
 
 
-def test_a_beat_that_failed_starts_that_wait_again(
+def test_a_beat_that_failed_starts_a_wait_that_is_long_enough_for_workers_of_any_lease(
     leases: Leases, time: Clock, memory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases.register()
@@ -124,7 +124,9 @@ def test_a_beat_that_failed_starts_that_wait_again(
     assert not leases.may_rescue()
     time.pass_(7)
     leases.beat()
-    time.pass_(3)
+    time.pass_(RETURN - 7 - 0.1)
+    assert not leases.may_rescue()
+    time.pass_(0.1)
     assert leases.may_rescue()
 
 

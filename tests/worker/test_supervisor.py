@@ -17,7 +17,7 @@ import pytest
 from django.db import connections
 
 from django_sked import clock
-from django_sked.worker.supervisor import EXIT_NOT_STARTED, LONG, RESTART, Supervisor, close_connections
+from django_sked.worker.supervisor import EXIT_NOT_STARTED, IN_ORDER, LONG, RESTART, Supervisor, close_connections
 from tests.worker.conftest import eventually
 from tests.worker.programs import Program, Project
 
@@ -340,12 +340,22 @@ def test_a_child_that_ended_in_order_is_replaced_at_once(pretended: Callable[...
     pipes = pretended()
     pipes.live(1.0, 1)
 
-    assert pipes.live(1.0, 0) == 0.0
+    assert pipes.live(1.0, IN_ORDER) == 0.0
+
+
+@pytest.mark.parametrize(("code", "is_replaced"), [(IN_ORDER, False), (0, True)])
+def test_a_child_that_a_receiver_has_ended_with_0_has_died(
+    pretended: Callable[..., Pipes], code: int, is_replaced: bool
+) -> None:
+    """A burst is over when its workers say so, and not when a library calls `os._exit(0)`."""
+    pipes = pretended(ends=True)
+
+    assert (pipes.live(1.0, code) is not None) == is_replaced
 
 
 def test_a_child_that_cannot_begin_later_on_is_tried_again(pretended: Callable[..., Pipes]) -> None:
     pipes = pretended()
-    pipes.live(100.0, 0)
+    pipes.live(100.0, IN_ORDER)
 
     assert pipes.live(1.0, EXIT_NOT_STARTED) is not None
 
@@ -371,7 +381,17 @@ def test_a_process_without_a_descriptor_left_tries_to_start_its_child_again_late
     assert "not_forked" in caplog.text
 
 
-@pytest.mark.parametrize(("codes", "worst"), [((0, 0), 0), ((70, 0), 70), ((70, 75), 75), ((-9, 0), 70), ((3, 0), 70)])
+CODES = [
+    ((IN_ORDER, IN_ORDER), 0),
+    ((70, IN_ORDER), 70),
+    ((70, 75), 75),
+    ((-9, IN_ORDER), 70),
+    ((3, IN_ORDER), 70),
+    ((0, IN_ORDER), 70),
+]
+
+
+@pytest.mark.parametrize(("codes", "worst"), CODES)
 def test_the_worst_code_of_the_stop_is_the_answer(
     pretended: Callable[..., Pipes], codes: tuple[int, int], worst: int
 ) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from django_sked import clock
+from django_sked import clock, signals
+from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import threads
 from django_sked.exceptions import AttemptTimedOut
 from django_sked.signals import worker_error
@@ -29,6 +32,7 @@ class Wall:
 
     alias = "wall"
     database = "default"
+    has_one_writer = False
 
     def __init__(self, *, can_interrupt: bool = True) -> None:
         self.can_interrupt = can_interrupt
@@ -43,8 +47,12 @@ class Wall:
             raise ConnectionError("cut")
         return value
 
-    def find(self) -> str:
+    def find_many(self) -> str:
         return "found"
+
+    def rescue(self) -> None:
+        """Tells a fact, as where what was rescued has died."""
+        signals.send_safely(worker_error, sender=Wall)
 
     def prepare_thread(self, *, apart: bool) -> None:
         assert apart
@@ -190,9 +198,76 @@ def test_after_the_second_request_nothing_is_waited_for_in_the_end(watching: Wat
 def test_only_calls_of_the_store_are_watched(watching: Watching) -> None:
     store: Any = watching.dog.store
 
-    assert store.find() == "found"
+    assert store.find_many() == "found"
     assert store.alias == "wall"
     assert store.interrupt_thread == watching.wall.interrupt_thread
+
+
+def test_who_listens_to_a_fact_within_a_call_may_take_its_time_and_costs_no_worker(watching: Watching) -> None:
+    """What it waits for is cut all the same, as it could be a server that has fallen silent."""
+
+    def listen(**kwargs: Any) -> None:
+        watching.wall.entered.release()
+        assert watching.wall.open.wait(ENOUGH)
+
+    store: Any = watching.dog.store
+    worker_error.connect(listen)
+    try:
+        watching.thread = threading.Thread(target=store.rescue, daemon=True)
+        thread = watching.begin()
+        assert watching.look(0.0, LEASE - 0.1) is None
+        assert watching.wall.interrupted == []
+        assert watching.look(0.1, LEASE, LEASE) is None
+        watching.finish()
+    finally:
+        worker_error.disconnect(listen)
+
+    assert set(watching.wall.interrupted) == {thread}
+    assert watching.look(0.0, 10 * LEASE) is None
+
+
+def test_where_one_writes_at_a_time_the_first_request_to_stop_shortens_nothing(watching: Watching) -> None:
+    """What keeps the file may be a receiver, which is finished first."""
+    watching.wall.has_one_writer = True
+    watching.begin()
+    watching.requests = 1
+    assert watching.look(0.0, LEASE - 0.1) is None
+    assert watching.wall.interrupted == []
+
+    watching.requests = 2
+
+    assert watching.look(PATIENCE[1]) is None
+    assert len(watching.wall.interrupted) == 1
+
+
+def test_calls_that_are_cut_again_and_again_are_one_line_in_ten_seconds(
+    watching: Watching, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instants = iter([1000.0, 1004.0, 1009.0, 1011.0])
+    monkeypatch.setattr(watchdog.clock, "monotonic", lambda: next(instants))
+    for _ in range(4):
+        watching.dog._say(watchdog.Call("beat"), True)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["call_cut call=beat interrupted=True more=0", "call_cut call=beat interrupted=True more=2"]
+
+
+def test_whatever_a_worker_asks_the_store_for_is_watched() -> None:
+    """All that its own threads call and that may go to a server."""
+    local = {"alias", "settings", "options", "database", "is_expected", "prepare_thread", "interrupt_thread", "tell"}
+    local |= {name for name in vars(BaseBackend) if name.startswith(("supports_", "has_one", "joins_", "is_"))}
+    # Looks at what it remembers; has its own thread, and its own time; and what is under a `Guard`.
+    local |= {"look_back", "listen", "after_commit", "receiver_transaction", "settle_now"}
+    called: set[str] = set()
+    for path in Path(watchdog.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+                if owner in {"_backend", "backend", "store"} and hasattr(BaseBackend, node.attr):
+                    called.add(node.attr)
+
+    assert {"claim", "unblock", "now"} <= called
+    assert called - local - watchdog.CALLS == set()
 
 
 @pytest.mark.parametrize(("using", "is_given_up"), [("default", True), ("elsewhere", False)])

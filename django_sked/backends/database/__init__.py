@@ -1,3 +1,5 @@
+"""Messages as rows of a Django database."""
+
 from __future__ import annotations
 
 from django_sked.backends.database.backend import DatabaseBackend

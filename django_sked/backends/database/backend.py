@@ -63,6 +63,7 @@ class DatabaseBackend(BaseBackend):
     supports_atomic_receivers = True
     supports_workflows = True
     supports_subjects = True
+    supports_cipher = True
 
     def __init__(self, settings: BackendSettings) -> None:
         super().__init__(settings)
@@ -114,7 +115,9 @@ class DatabaseBackend(BaseBackend):
 
     @property
     def takes_series(self) -> bool:
-        return copying.can_copy(self.database)
+        # A cipher of others may want to use the database in the middle of the COPY.
+        seal = self.options.payload_cipher
+        return copying.can_copy(self.database) and (seal is None or not seal.path)
 
     def add_series(self, series: Series) -> list[ScheduledMessage] | None:
         stored = adding.add_series(self.database, series)
@@ -207,6 +210,9 @@ class DatabaseBackend(BaseBackend):
             self._wakeups.changed(ids, verb, now)
             self._tell_changed(ids, verb, now)
         return changed
+
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        return changing.seal_anew(self.database, ids)
 
     def _tell_changed(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> None:
         """Cancelled and rescheduled messages are read again for their listeners, if there are any."""

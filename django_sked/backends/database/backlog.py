@@ -47,6 +47,17 @@ WITH RECURSIVE found(queue) AS (
 SELECT queue, priority FROM band WHERE priority IS NOT NULL LIMIT {{limit}}
 """
 
+_QUEUES = f"""
+WITH RECURSIVE found(queue, number) AS (
+    SELECT (SELECT queue FROM {TABLE} WHERE {{condition}} ORDER BY queue LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT m.queue FROM {TABLE} m WHERE {{condition}} AND m.queue > found.queue ORDER BY m.queue LIMIT 1),
+        number + 1
+    FROM found WHERE found.queue IS NOT NULL AND number < {{most}}
+)
+SELECT queue FROM found WHERE queue IS NOT NULL
+"""
+
 
 class Part(NamedTuple):
     """Rows of which a statement returns the number, up to a cap, and the first next_at; by queue if of many.
@@ -77,6 +88,13 @@ def bands(using: str) -> tuple[list[tuple[str, int]], bool]:
         cursor.execute(_BANDS.format(condition=_scheduled(using), limit=MOST_BANDS + 1))
         found = [(queue, priority) for queue, priority in cursor.fetchall() if isinstance(queue, str)]
     return found[:MOST_BANDS], len(found) <= MOST_BANDS
+
+
+def queues(using: str, most: int) -> list[str]:
+    """The first queues by name, so many at most, that have scheduled messages, suspects apart: an index probe each."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_QUEUES.format(condition=_scheduled(using), most=most))
+        return [queue for (queue,) in cursor.fetchall()]
 
 
 def _scheduled(using: str, suspect: bool = False) -> str:
@@ -135,7 +153,8 @@ def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
     else:
         cap = CAP_BY_DUE
         where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
-        parts = [Part((n,), where, span) for n, span in spans]
+        # In the order of the index: a scan of the table may begin with all that was pruned.
+        parts = [Part((n,), where, span, "due_at, id") for n, span in spans]
     counts = [Count() for _ in spans]
     for name, _queue, count, _first in _find(using, parts, cap):
         counts[name[0]].add(count, cap)

@@ -26,7 +26,8 @@ from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import REDRIVEN, finish
-from django_sked.states import Answer, Status
+from django_sked.sealing import SEALED, is_unopened
+from django_sked.states import PENDING, Answer, Status
 from django_sked.verbs import Cancel, Hold, MakeDue, Redrive, Reschedule, Resume, Verb
 
 #: The verbs that concern the children of a message.
@@ -132,6 +133,21 @@ def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
 def _request_cancel(using: str, ids: Sequence[UUID], verb: Cancel) -> int:
     claimed = messages(using).filter(pk__in=ids, status=Status.CLAIMED)
     return claimed.update(cancel_requested=True, reason=verb.reason[:255])
+
+
+def seal_anew(using: str, ids: Sequence[UUID]) -> int:
+    """See `BaseBackend.seal_anew`."""
+    done = 0
+    with transaction.atomic(using=using):
+        take_write_lock(using)
+        rows = messages(using).filter(pk__in=sorted(ids), status__in=PENDING).order_by("pk").only("id", *SEALED)
+        if connections[using].features.has_select_for_update:
+            rows = rows.select_for_update()
+        for row in rows:
+            values = {name: getattr(row, name) for name in SEALED if getattr(row, name) is not None}
+            if values and not is_unopened(row):
+                done += messages(using).filter(pk=row.pk).update(**values)
+    return done
 
 
 def assignments(verb: Verb, now: datetime) -> dict[str, Any]:

@@ -16,8 +16,11 @@ from typing import Any
 from django.db import DataError, connections
 
 from django_sked import garbage, payloads
+from django_sked.backends import message_backends
 from django_sked.backends.database.columns import AnyField, Columns, Prepare, are_same, needed
 from django_sked.models import ScheduledMessage
+from django_sked.models.sealed import SealedField
+from django_sked.sealing import Seal
 from django_sked.series import VARYING, Series
 
 #: Rows that are made ready while the server takes in those before them.
@@ -43,9 +46,10 @@ def copy(using: str, messages: Sequence[ScheduledMessage]) -> int:
     when a number is out of the range of its column, and NotSupportedError where rows are subject to row-level security.
     """
     columns = needed(messages)
+    seal = message_backends.seal_of(using)
     with _copying(using, columns) as write:
         for start in range(0, len(messages), CHUNK):
-            write(_rows(columns, messages[start : start + CHUNK]))
+            write(_rows(columns, messages[start : start + CHUNK], seal))
     return len(messages)
 
 
@@ -54,13 +58,19 @@ def copy_series(using: str, series: Series) -> list[ScheduledMessage]:
     chunks = series.chunks(CHUNK)
     first = next(chunks)
     columns = needed(first[:1])
+    seal = message_backends.seal_of(using)
     stored: list[ScheduledMessage] = []
     # Not before the server has begun, which may wait for a lock.
     with _copying(using, columns) as write, garbage.left_alone():
         for chunk in chain([first], chunks):
-            write(_rows(columns, chunk, VARYING))
+            write(_rows(columns, chunk, seal, VARYING))
             stored += chunk
     return stored
+
+
+def sealing(seal: Seal | None, field: AnyField, prepare: Prepare) -> Prepare:
+    """The same, of what is stored encrypted."""
+    return prepare if seal is None or not isinstance(field, SealedField) else lambda value: prepare(seal(value))
 
 
 @contextmanager
@@ -78,7 +88,9 @@ def _copying(using: str, columns: Columns) -> Iterator[Callable[[bytes], None]]:
         rows.write(_END)
 
 
-def _rows(columns: Columns, messages: Sequence[ScheduledMessage], varying: Collection[str] | None = None) -> bytes:
+def _rows(
+    columns: Columns, messages: Sequence[ScheduledMessage], seal: Seal | None, varying: Collection[str] | None = None
+) -> bytes:
     """Most columns have the same value in all rows: these are made ready once, together with their neighbours.
 
     Where it is known which do not, the others are not looked at.
@@ -86,7 +98,7 @@ def _rows(columns: Columns, messages: Sequence[ScheduledMessage], varying: Colle
     parts: list[Iterable[bytes]] = []
     same = struct.pack(">h", len(columns.fields) + len(columns.constants))
     for field in columns.fields:
-        pack = _packed(field)
+        pack = sealing(seal, field, _packed(field))
         is_known = varying is not None and field.attname not in varying
         column = list(map(attrgetter(field.attname), messages[:1] if is_known else messages))
         if is_known or (varying is None and are_same(column, field)):

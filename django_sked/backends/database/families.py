@@ -3,7 +3,8 @@
 Locks are taken in one order: parents first, skipping those that are locked, or by the verb that ends them; then all
 children, in the order of their ids. A settle never waits for a child that somebody else has locked, so that no open
 transaction of a person holds up a worker: such an edge becomes `new` again, which is what a late child's edge is, and
-is decided by the sweep within a second.
+is decided by the sweep within a second. So is what is more than `LEVELS` generations below what a worker ends: a settle
+that took longer than a lease would be cut, and begun again, for ever.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from django_sked.states import FINISHED, Status
 
 #: Edges that a sweep looks at, whatever their state.
 PAGE = 500
+#: Generations that are decided with the end of a message by a worker, and in each step of a sweep.
+LEVELS = 500
 #: A workflow without a message is kept for so long.
 EMPTY = timedelta(hours=1)
 #: Every so many sweeps look at so many messages, for who is blocked without an edge.
@@ -61,31 +64,41 @@ class Families:
 
     def ended(
         self, statuses: Mapping[UUID, Status | None], now: datetime, *, wait: bool = False, is_late: bool = False
-    ) -> None:
+    ) -> bool:
         """These parents, whose rows this transaction has locked, have ended so: decide their edges.
 
-        With `wait`, as in what a person does, children that somebody else has locked are waited for. Otherwise they are
-        tried once more after the commit, unless that is where we are: then they are left to the sweep.
+        With `wait`, as in what a person does, children that somebody else has locked are waited for, and all that
+        follows is decided at once. Otherwise they are tried once more after the commit, unless that is where we are:
+        then they are left to the sweep. Returns whether there are generations below that are left to it as well.
         """
         put_off: set[UUID] = set()
-        while statuses and (edges := self._undecided(statuses)):
+        is_deep = False
+        while statuses and not is_deep:
+            edges, is_deep = self._undecided(statuses, float("inf") if wait else LEVELS)
+            if not edges:
+                break
             failpoints.hit("settle.before_release")
             cancelled = self._decide(statuses, edges, now, put_off, wait=wait)
             # Again for those: somebody may have joined them before they were locked.
             statuses = dict.fromkeys(cancelled, Status.CANCELLED)
+        if is_deep:
+            mark(self._using, [edge.id for edge in self._edges_from(statuses)], state=EdgeState.NEW)
         if put_off and not is_late:
             transaction.on_commit(lambda: self.join_children(put_off), using=self._using, robust=True)
+        return is_deep
 
-    def _undecided(self, statuses: Mapping[UUID, Status | None]) -> _Edges:
-        """The undecided edges of these, and of all that may be cancelled by their end, level by level."""
+    def _undecided(self, statuses: Mapping[UUID, Status | None], levels: float) -> tuple[_Edges, bool]:
+        """The undecided edges of these, and of all that may be cancelled by their end, so many levels of them; and
+        whether there are more."""
         found: _Edges = {}
         level: Collection[UUID] = statuses
-        while level:
+        while level and levels > 0:
+            levels -= 1
             edges = list(self._edges_from(level))
             for edge in edges:
                 found.setdefault(edge.parent, []).append(edge)
             level = [id for id in beyond(edges, statuses) if id not in found and id not in statuses]
-        return found
+        return found, bool(level)
 
     def _edges_from(self, parents: Collection[UUID]) -> Iterator[Edge]:
         for id, parent, child, condition, *_ in edges_from(self._using, parents, UNDECIDED):
@@ -157,11 +170,11 @@ class Families:
             last = page[-1][0]
             with transaction.atomic(using=self._using):
                 take_write_lock(self._using)
-                self._join({parent for _, parent in page}, [id for id, _ in page], now)
-            if len(page) < BATCH:
+                is_deep = self._join({parent for _, parent in page}, [id for id, _ in page], now)
+            if is_deep or len(page) < BATCH:
                 return
 
-    def _join(self, parents: Collection[UUID], edges: Collection[int], now: datetime) -> None:
+    def _join(self, parents: Collection[UUID], edges: Collection[int], now: datetime) -> bool:
         there = messages(self._using).filter(pk__in=sorted(parents)).order_by("pk")
         locked = dict(skip_locked(there).values_list("pk", "status"))
         missed = set(parents) - locked.keys()
@@ -173,7 +186,7 @@ class Families:
             known.update(state=EdgeState.OPEN)
         ended: dict[UUID, Status | None] = dict.fromkeys(missed - elsewhere)
         ended.update({id: Status(status) for id, status in locked.items() if status in FINISHED})
-        self.ended(ended, now, is_late=True)
+        return self.ended(ended, now, is_late=True)
 
     def join_children(self, children: Collection[UUID]) -> None:
         """These were stored, waiting for others, in a transaction that has committed."""

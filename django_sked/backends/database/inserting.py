@@ -14,7 +14,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.constants import OnConflict
 
 from django_sked import payloads
+from django_sked.backends import message_backends
 from django_sked.backends.database.columns import ALL, LEAST, USUAL, Columns, Prepare, needed, prepared
+from django_sked.backends.database.copying import sealing
 from django_sked.models import ScheduledMessage
 
 
@@ -78,7 +80,9 @@ def _execute(connection: BaseDatabaseWrapper, sql: str, parameters: list[Any]) -
 
 def _prepares(connection: BaseDatabaseWrapper, columns: Columns) -> list[Prepare]:
     if connection.vendor == "postgresql":
-        return _FOR_POSTGRESQL[columns]
+        seal = message_backends.seal_of(connection.alias)
+        prepares = _FOR_POSTGRESQL[columns]
+        return prepares if seal is None else list(map(partial(sealing, seal), columns.fields, prepares))
     return [partial(field.get_db_prep_save, connection=connection) for field in columns.fields]
 
 

@@ -20,8 +20,10 @@ from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
 from django_sked import failpoints
+from django_sked.backends import message_backends
 from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.models import ScheduledMessage
+from django_sked.sealing import ENVELOPE
 from django_sked.states import Status
 
 _FIELDS = ScheduledMessage._meta.concrete_fields
@@ -126,7 +128,10 @@ def _json(value: str | None) -> Any:
         return {}
     if value == "[]":
         return []
-    return None if value is None else json.loads(value)
+    if value is None:
+        return None
+    found = json.loads(value)
+    return message_backends.opened(found) if value.startswith(ENVELOPE) else found
 
 
 def _duration(value: int | None) -> timedelta | None:

@@ -19,6 +19,7 @@ from django_sked.dependencies import Condition, refuse_unknown
 from django_sked.exceptions import BackendFull, IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
+from django_sked.sealing import Seal
 from django_sked.states import PENDING
 
 _KIND = ("status", "queue", "event", "priority")
@@ -89,7 +90,7 @@ def add(
     before is passed over and has no answer.
     """
     call = secrets.token_hex(8)
-    arguments: list[Any] = [on_conflict, 0, news, call, ticks, *_arguments(messages, call)]
+    arguments: list[Any] = [on_conflict, 0, news, call, ticks, *_arguments(messages, call, records.seal)]
     try:
         again = lambda: [on_conflict, 1, *arguments[2:]]  # noqa: E731
         answer = scripts.call("add", *arguments, now=now, again=again, is_asked_for=True)
@@ -114,7 +115,7 @@ def add(
     return list(answers.values()), replaced, followed
 
 
-def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
+def _arguments(messages: Sequence[ScheduledMessage], call: str, seal: Seal | None) -> list[Any]:
     """The messages as `lua/add.lua` takes them, those that only schedule() has touched by the short way."""
     kinds: dict[tuple[Any, ...], int] = {}
     found: list[Any] = []
@@ -124,7 +125,7 @@ def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
         values = message.__dict__
         more_of_it = values["recurrence_id"] or values["workflow_id"] or values["parents_left"]
         if message.has_own_id or more_of_it:
-            found += _in_full(message, kinds, call)
+            found += _in_full(message, kinds, call, seal)
             continue
         # Mostly all of a call have been made at one instant, and are due at another.
         if values["created_at"] is not created_at:
@@ -134,7 +135,7 @@ def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
             due_at = values["due_at"]
             due = micros(due_at)
         kind = kinds.setdefault(("scheduled", values["queue"], values["event"], values["priority"]), len(kinds) + 1)
-        found += (f"{values['id'].int:032x}", kind, due, new_body(values, created))
+        found += (f"{values['id'].int:032x}", kind, due, new_body(values, created, seal))
         key, expires_at = values["key"], values["expires_at"]
         if key is None and expires_at is None:
             found.append(0)
@@ -145,8 +146,8 @@ def _arguments(messages: Sequence[ScheduledMessage], call: str) -> list[Any]:
     return [len(kinds), *(name for kind in kinds for name in kind), *found]
 
 
-def _in_full(message: ScheduledMessage, kinds: dict[tuple[Any, ...], int], call: str) -> list[Any]:
-    fields = encoded(message.__dict__)
+def _in_full(message: ScheduledMessage, kinds: dict[tuple[Any, ...], int], call: str, seal: Seal | None) -> list[Any]:
+    fields = encoded(message.__dict__, seal)
     kind = tuple(fields.pop(name) for name in _KIND)
     found = [message.pk.hex, kinds.setdefault(kind, len(kinds) + 1), fields.pop("due_at"), fields.pop("body")]
     if fields["next_at"] == found[2]:

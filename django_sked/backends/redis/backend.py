@@ -47,6 +47,7 @@ class RedisBackend(BaseBackend):
 
     options_class = RedisOptions
     supports_wakeup: ClassVar[bool] = True
+    supports_cipher: ClassVar[bool] = True
     supports_workflows: ClassVar[bool] = True
 
     def __init__(self, settings: BackendSettings) -> None:
@@ -65,7 +66,7 @@ class RedisBackend(BaseBackend):
         )
         self._clock = StoreClock(self.read_now)
         self._families = Families(self.alias, self.scripts, self._tell_followed)
-        self._records = Records(self.alias, self.scripts, self._families)
+        self._records = Records(self.alias, self.scripts, self._families, self.options.payload_cipher)
         self._claims = Claims(self.alias, self.scripts, self._records)
         self._settles = Settles(self.scripts, self._records, retention)
         self._roster = Roster(self.alias)
@@ -85,6 +86,7 @@ class RedisBackend(BaseBackend):
         return instant(self.scripts.call("read")[0])
 
     def is_postponing(self) -> bool:
+        """Is this thread inside a transaction, so that writes wait for its commit?"""
         return committing.is_open(self.redis_options.transaction_database)
 
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
@@ -231,6 +233,9 @@ class RedisBackend(BaseBackend):
         if isinstance(verb, Cancel | Reschedule):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed.messages)
         return changed
+
+    def seal_anew(self, ids: Sequence[UUID]) -> int:
+        return changing.seal_anew(self._records, ids)
 
     # The worker's lease
 

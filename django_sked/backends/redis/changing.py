@@ -13,7 +13,8 @@ from django_sked.backends.redis import encoding
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage
-from django_sked.states import Answer, Status
+from django_sked.sealing import SEALED, is_unopened
+from django_sked.states import PENDING, Answer, Status
 from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
 
 
@@ -60,6 +61,19 @@ def change(
         if write.step == verb.step:
             refusals.pop(id, None)
     return Changed([_after(write) for write in done.values() if write.step == verb.step], refusals)
+
+
+def seal_anew(records: Records, ids: Sequence[UUID]) -> int:
+    """See `BaseBackend.seal_anew`."""
+
+    def decision(record: Record | None, id: UUID, at: datetime) -> Write | None:
+        message = None if record is None else record.message
+        if record is None or message is None or message.status not in PENDING or is_unopened(message):
+            return None
+        values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
+        return Write(record=record, step="reschedule", changes=values) if values else None
+
+    return len(records.decide(ids, decision))
 
 
 def _after(write: Write) -> ScheduledMessage:

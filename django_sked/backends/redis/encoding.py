@@ -15,9 +15,11 @@ from uuid import UUID, SafeUUID
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
+from django_sked.backends import message_backends
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.payloads import dumps
+from django_sked.sealing import SEALED, Seal
 from django_sked.states import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,21 +103,21 @@ def _loads(text: str) -> Any:
 # Out
 
 
-def new_body(values: Mapping[str, Any], created_at: int) -> str:
+def new_body(values: Mapping[str, Any], created_at: int, seal: Seal | None = None) -> str:
     """The `body` of a message on which nothing but what `schedule()` takes has been set."""
     text = f'{{"created_at":{created_at}'
     if (payload := values["payload"]) is not None:
-        text += f',"payload":{dumps(payload)}'
+        text += f',"payload":{dumps(payload if seal is None else seal(payload))}'
     if _seldom(values) == _USUAL:
         return f"{text}}}"
     more = {name: _plain(name, values[name]) for name in _SELDOM if values[name] != _DEFAULTS[name]}
     return f"{text},{dumps(more)[1:]}"
 
 
-def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
+def encoded(values: Mapping[str, Any], seal: Seal | None = None) -> dict[str, Any]:
     """The fields of a new hash from the attributes of a message."""
-    body = {name: _plain(name, values[name]) for name in BODY if values[name] != _DEFAULTS[name]}
-    history = {name: _plain(name, values[name]) for name in HISTORY if values[name] != _DEFAULTS[name]}
+    body = {name: _plain(name, values[name], seal) for name in BODY if values[name] != _DEFAULTS[name]}
+    history = {name: _plain(name, values[name], seal) for name in HISTORY if values[name] != _DEFAULTS[name]}
     fields = {field_name(name): column(name, value) for name, value in values.items() if _is_column(name)}
     found = {name: value for name, value in fields.items() if value is not None}
     found["body"] = dumps(body)
@@ -153,10 +155,12 @@ def field_name(attribute: str) -> str:
     return "live" if attribute == "live_key" else attribute
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any, seal: Seal | None = None) -> Any:
     """As JSON keeps it."""
     if value is None:
         return None
+    if seal is not None and name in SEALED:
+        return seal(value)
     if name in _INSTANTS:
         return micros(value)
     if name in _DURATIONS:
@@ -166,7 +170,9 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def changed(record: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def changed(
+    record: Mapping[str, Any], changes: Mapping[str, Any], seal: Seal | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The fields to set in a record so that the message has these changes, and those to remove."""
     sets: dict[str, Any] = {}
     dels: list[str] = []
@@ -184,7 +190,7 @@ def changed(record: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict
         inside = {name: value for name, value in changes.items() if name in names}
         if inside:
             before = _loads(record.get(field, "{}"))
-            sets[field] = dumps(before | {name: _plain(name, value) for name, value in inside.items()})
+            sets[field] = dumps(before | {name: _plain(name, value, seal) for name, value in inside.items()})
     return sets, dels
 
 
@@ -227,7 +233,7 @@ def _fresh() -> dict[str, Any]:
 def _unpack(values: dict[str, Any], text: str) -> None:
     for name, value in _loads(text).items():
         if value is None or name in _PLAIN:
-            values[name] = value
+            values[name] = value if type(value) is not dict else message_backends.opened(value)
         elif name in _INSTANTS:
             values[name] = instant(value)
         elif name in _DURATIONS:

@@ -19,6 +19,7 @@ from django_sked.backends.redis.encoding import UNREADABLE, changed, decoded, in
 from django_sked.backends.redis.families import Families
 from django_sked.backends.redis.scripts import Scripts
 from django_sked.models import ScheduledMessage
+from django_sked.sealing import Seal
 
 #: Records that one script reads or writes: more would keep the server from others for too long.
 BATCH = 100
@@ -50,9 +51,9 @@ class Write:
     lapsed: str = ""
     delete: bool = False
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, seal: Seal | None = None) -> list[Any]:
         fields = self.record.fields
-        sets, dels = changed(fields, self.changes)
+        sets, dels = changed(fields, self.changes, seal)
         found: list[Any] = [self.step, self.record.id.hex, fields.get("rev", ""), fields["token"], fields["status"]]
         found += [secrets.token_hex(8), self.lapsed, int(self.delete), len(sets), len(dels)]
         for name, value in sets.items():
@@ -63,7 +64,8 @@ class Write:
 class Records:
     """Reads and writes the records of one backend."""
 
-    def __init__(self, alias: str, scripts: Scripts, families: Families) -> None:
+    def __init__(self, alias: str, scripts: Scripts, families: Families, seal: Seal | None = None) -> None:
+        self.seal = seal
         self._alias = alias
         self._scripts = scripts
         self._families = families
@@ -111,7 +113,7 @@ class Records:
         for start in range(0, len(writes), BATCH):
             arguments: list[Any] = [news, secrets.token_hex(8) if is_asked_for else ""]
             for write in writes[start : start + BATCH]:
-                arguments += write.arguments()
+                arguments += write.arguments(self.seal)
             given = micros(now) if now else ""
             found = self._scripts.call("write", *arguments, now=given, is_asked_for=is_asked_for)
             followed = found.pop() if isinstance(found[-1], list) else None

@@ -149,7 +149,7 @@ def arguments_of(message: ScheduledMessage) -> tuple[list[Any], dict[str, Any]]:
 
 def alias_of(message: ScheduledMessage) -> str:
     """The alias in TASKS by which it was enqueued."""
-    return str(message.payload["backend"]) if isinstance(message.payload, dict) else ""
+    return str(message.payload.get("backend", "")) if isinstance(message.payload, dict) else ""
 
 
 def result_of(message: ScheduledMessage) -> SkedTaskResult:

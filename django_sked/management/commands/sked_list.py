@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.db.models import QuerySet
 
 from django_sked.backends import message_backends
@@ -22,6 +22,7 @@ class Command(BaseCommand):
         add_backend(parser)
         parser.add_argument("--most", type=whole, default=100, metavar="N", help="messages listed at most (100)")
 
+    @no_translations
     def handle(self, **options: Any) -> None:
         if options["messages"]:
             self._list_messages(options)

@@ -6,9 +6,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from django_sked.backends import DEFAULT_ALIAS, message_backends
-from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import SkedError
-from django_sked.explaining import workers_of
+from django_sked.management.queues import doubt
 from django_sked.management.selecting import instant
 from django_sked.models import QueueControl
 
@@ -37,19 +36,5 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         shown = f" until {timezone.localtime(row.paused_until).isoformat()}" if row.paused_until else ""
         self.stdout.write(f"The queue {row.queue} is paused{shown}.")
-        if not _is_known(message_backends[row.backend], row.queue):
-            text = (
-                f"No setting or worker names the queue {row.queue}, and no message is scheduled, claimed or dead in it."
-            )
+        if (text := doubt(message_backends[row.backend], row.queue)) is not None:
             self.stdout.write(self.style.WARNING(text))
-
-
-def _is_known(backend: BaseBackend, queue: str) -> bool:
-    """Is it written right, as far as can be seen? True where nothing can be: it is paused anyway."""
-    if queue in {"default", *backend.settings.queues} or not backend.reaches_other_processes:
-        return True
-    try:
-        served = {name for worker in workers_of(backend) or () for name in worker.queues or ()}
-        return queue in served or queue in backend.backlog()
-    except Exception:  # whatever a store raises that is away
-        return True

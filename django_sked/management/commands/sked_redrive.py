@@ -7,7 +7,7 @@ from django.core.management.base import CommandParser
 from django_sked import revising
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
-from django_sked.management.selecting import from_json, instant
+from django_sked.management.selecting import from_json, instant, new_payload
 from django_sked.states import Status
 from django_sked.verbs import Redrive
 
@@ -23,5 +23,5 @@ class Command(ChangeCommand):
         parser.add_argument("--payload", type=from_json, metavar="JSON", help="the new payload of all of them")
 
     def verb(self, backend: BaseBackend, options: dict[str, Any]) -> Redrive:
-        fields = {} if options["payload"] is None else {"payload": options["payload"].value}
+        fields = {} if options["payload"] is None else {"payload": new_payload(options["payload"], backend)}
         return revising.redrive(backend.settings, backend.now(), at=options["at"], **fields)

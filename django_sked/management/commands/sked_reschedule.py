@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_sked import revising, times
 from django_sked.backends.base import BaseBackend
 from django_sked.management.changing import ChangeCommand
-from django_sked.management.selecting import from_json, instant
+from django_sked.management.selecting import from_json, instant, new_payload
 from django_sked.states import PENDING, Status
 from django_sked.verbs import Reschedule
 
@@ -35,7 +35,7 @@ class Command(ChangeCommand):
         if options["to_queue"] is not None:
             wanted["queue"] = options["to_queue"]
         if options["payload"] is not None:
-            wanted["payload"] = options["payload"].value
+            wanted["payload"] = new_payload(options["payload"], backend)
         if not wanted:
             raise CommandError("Say what to change: --at, --shift, --now, --to-queue or --payload.")
         return revising.reschedule(backend.settings, backend.now(), **wanted)

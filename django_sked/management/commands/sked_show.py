@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, no_translations
 from django.core.serializers.json import DjangoJSONEncoder
 
 from django_sked.explaining import explain
@@ -33,8 +33,9 @@ class Command(BaseCommand):
         parser.add_argument("--full", action="store_true", help="also payload, metadata, result and tracebacks")
         parser.add_argument("--json", action="store_true", help="as one JSON object")
 
+    @no_translations
     def handle(self, **options: Any) -> None:
-        message = self._find(options)
+        message = self._find(options).without_secrets()
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(message, full=options["full"]), cls=DjangoJSONEncoder, indent=2))
             return

@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandParser, no_translations
 from django.core.serializers.json import DjangoJSONEncoder
 
 from django_sked.backends.backlog import KINDS
@@ -23,6 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--queue", metavar="NAME", help="only this queue")
         parser.add_argument("--json", action="store_true", help="as one JSON object")
 
+    @no_translations
     def handle(self, **options: Any) -> None:
         backends = reachable() if options["backend"] is None else [backend_of(options["backend"])]
         found = [standing(backend) for backend in backends]

@@ -63,6 +63,7 @@ class Command(BaseCommand):
         if waiting:
             self.say(f"{waiting} messages of the last run are still here; those that are due come first.")
         demo.create_superuser()
+        demo.create_support()
         demo.fill(messages)
         self.say(
             f"{ScheduledMessage.objects.search(status=LIVE).count()} messages are scheduled, from now until next year."

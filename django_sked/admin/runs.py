@@ -1,0 +1,160 @@
+"""A verb on all that a filter leaves: a step at a time, for as long as a page may take, then on from where it stopped.
+
+What a run has done is written into its entry in the history, in the transaction of each step. So a request that is
+killed has done whole steps only, and when the same page is sent again, by "Go on" or by reloading it, the run goes on
+behind the last of them: what is moved by an hour is never moved by two. That holds where the history is in the database
+of the messages; in another one the last step may be done twice.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+from uuid import UUID
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
+from django.db import router, transaction
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from django_sked.admin import applying, walks
+from django_sked.admin.actions import Action
+from django_sked.admin.applying import Applied
+from django_sked.admin.forms import VerbForm
+from django_sked.admin.stored import backend_of
+from django_sked.admin.walks import Rows
+
+#: Seconds after which a page stops and offers to go on; less than proxies wait for an answer.
+SECONDS = 10.0
+#: Messages that one step changes, in one transaction.
+STEP = 1000
+#: The field of the page that asks, which makes a run of it: the same page sent again is the same run.
+RUN = "_run"
+#: Entries of a user among which a run is looked for.
+_RECENT = 100
+_MARK = re.compile(
+    r" \[run (?P<run>[0-9a-f]{12}): (?P<changed>\d+) of (?P<seen>\d+), "
+    r"(?:(?P<done>done)|after (?P<after>[0-9a-f-]{36}))\]$"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How far it has come: of the messages seen so far, up to this id, so many were changed."""
+
+    id: str
+    changed: int = 0
+    seen: int = 0
+    after: UUID = UUID(int=0)
+    is_done: bool = False
+    entry: int = 0
+
+    @classmethod
+    def read(cls, entry: LogEntry) -> Self | None:
+        """As the entry says; None where it is about something else."""
+        found = _MARK.search(entry.change_message)
+        if found is None:
+            return None
+        after, counts = found["after"], {name: int(found[name]) for name in ("changed", "seen")}
+        is_done = found["done"] is not None
+        return cls(id=found["run"], after=UUID(after or "0" * 32), is_done=is_done, entry=entry.pk, **counts)
+
+    @property
+    def mark(self) -> str:
+        """What is put behind the text of the entry."""
+        rest = "done" if self.is_done else f"after {self.after}"
+        return f" [run {self.id}: {self.changed} of {self.seen}, {rest}]"
+
+    def applied(self, action: Action) -> Applied:
+        return Applied(action=action, changed=self.changed, unchanged=self.seen - self.changed)
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def of(request: HttpRequest) -> Run | None:
+    """The run that this page has begun before, if it has."""
+    id = request.POST.get(RUN, "")
+    entries = LogEntry.objects.using(_log()).filter(user=request.user.pk, object_id=None).order_by("-pk")[:_RECENT]
+    return next((run for run in map(Run.read, entries) if run is not None and run.id == id), None) if id else None
+
+
+def go_on(request: HttpRequest, rows: Rows, action: Action, form: VerbForm) -> Run:
+    """Begin it, or go on with it, until it is done or `SECONDS` have passed."""
+    until = time.monotonic() + SECONDS
+    run = _begun(request, action, form)
+    while not run.is_done:
+        run = _step(run, rows, action, form, is_known=RUN in request.POST)
+        if time.monotonic() >= until:
+            break
+    return run
+
+
+def _begun(request: HttpRequest, action: Action, form: VerbForm) -> Run:
+    with transaction.atomic(using=_log()):
+        # The same page sent twice at once begins one run.
+        get_user_model()._default_manager.using(_log()).select_for_update().filter(pk__in=[request.user.pk]).first()
+        run = of(request)
+        if run is not None:
+            return run
+        entry = applying.start_batch(request, action, form)
+        given = request.POST.get(RUN, "")
+        run = Run(id=given if re.fullmatch("[0-9a-f]{12}", given) else new_id(), entry=entry.pk)
+        entry.change_message += run.mark
+        entry.save(update_fields=["change_message"])
+    return run
+
+
+def _step(run: Run, rows: Rows, action: Action, form: VerbForm, *, is_known: bool) -> Run:
+    """One more, and the entry says so, or neither. Its mark stays where the page may be sent again."""
+    backend = backend_of(rows)  # type: ignore[arg-type]
+    with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
+        backend.begin_change()
+        entry = LogEntry.objects.using(_log()).select_for_update().get(pk=run.entry)
+        run = Run.read(entry) or run
+        if run.is_done:  # another request has gone on with it
+            return run
+        ids, after = _next(rows, run.after)
+        found = rows.model.objects.using(rows.db).filter(pk__in=ids)
+        changed: int = getattr(found, action.name)(**form.arguments()) if ids else 0
+        run = replace(
+            run,
+            changed=run.changed + changed,
+            seen=run.seen + len(ids),
+            after=after or run.after,
+            is_done=after is None,
+        )
+        text = applying.batch_text(action, form, run.changed)
+        if after is not None:
+            text = _("%(text)s That is not all yet.") % {"text": text}
+        mark = "" if run.is_done and not is_known else run.mark
+        entry.change_message = text + applying.reason_text(form) + mark
+        entry.save(update_fields=["change_message"])
+    return run
+
+
+def _next(rows: Rows, after: UUID) -> tuple[Sequence[UUID], UUID | None]:
+    """Ids of the next step in their order, and up to which id it has looked; None when there is nothing beyond."""
+    rest = rows.order_by().filter(pk__gt=after)
+    walk = walks.walk(rows, descending=True)
+    if walk.few:
+        # By an expression, so that the index of what leaves few is used, and not that of ids.
+        ids = list(rest.order_by(Coalesce("pk", "origin")).values_list("pk", flat=True)[:STEP])
+        return ids, ids[-1] if len(ids) == STEP else None
+    everything = rows.model.objects.using(rows.db).filter(pk__gt=after).order_by("pk").values_list("pk", flat=True)
+    edge = next(iter(everything[walks.LOOKED - 1 : walks.LOOKED]), None)
+    if edge is not None:
+        rest = rest.filter(pk__lte=edge)
+    ids = list(rest.order_by("pk").values_list("pk", flat=True)[:STEP])
+    return ids, ids[-1] if len(ids) == STEP else edge
+
+
+def _log() -> str:
+    return router.db_for_write(LogEntry)

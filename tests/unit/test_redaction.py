@@ -1,0 +1,67 @@
+"""Which values `redact` hides, and what is left of them in texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_sked.conf import Options, parse
+from django_sked.exceptions import InvalidBackend
+from django_sked.redaction import MARK, Redaction
+
+MEMORY = "django_sked.backends.memory.MemoryBackend"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "shown"),
+    [
+        ("token", {"token": "x", "tokens": 1}, {"token": MARK, "tokens": 1}),
+        ("*password*", {"db": {"DB_Password_1": {"a": [1]}}}, {"db": {"DB_Password_1": MARK}}),
+        ("card.*", {"card": {"number": 1, "more": {"cvc": 2}}}, {"card": {"number": MARK, "more": MARK}}),
+        ("card.*", {"of": {"card": {"number": 1}}}, {"of": {"card": {"number": 1}}}),
+        ("*.card.number", {"of": {"card": {"number": 1}}}, {"of": {"card": {"number": MARK}}}),
+        ("cards.number", {"cards": [{"number": 1, "id": 2}]}, {"cards": [{"number": MARK, "id": 2}]}),
+        ("cards.0.number", {"cards": [{"number": 1}, {"number": 2}]}, {"cards": [{"number": MARK}, {"number": 2}]}),
+        ("codes", {"codes": ["a", "b"]}, {"codes": MARK}),
+        ("codes.*", {"codes": ["a", "b"]}, {"codes": [MARK, MARK]}),
+        ("*", {"a": 1, "b": [2]}, {"a": MARK, "b": MARK}),
+        ("*", "a text", "a text"),
+        ("pin", [{"pin": None}], [{"pin": MARK}]),
+    ],
+)
+def test_a_pattern_is_compared_with_keys_and_with_paths(pattern: str, value: Any, shown: Any) -> None:
+    redaction = Redaction((pattern,))
+    before = repr(value)
+
+    assert redaction.shown(value) == shown
+    assert repr(value) == before
+
+
+def test_without_patterns_nothing_is_hidden() -> None:
+    assert not Redaction()
+    assert Redaction().shown({"password": 1}) == {"password": 1}
+    assert Redaction().scrub("hunter2", {"password": "hunter2"}) == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("no user for 'hunter2'.", f"no user for '{MARK}'."),
+        ("hunter2 and hunter22", f"{MARK} and {MARK}2"),
+        ("cut in the middle of hunt", f"cut in the middle of {MARK}"),
+        (r"it's 'it\'s a \"quote\"'", r"it's 'it\'s a \"quote\"'"),
+        ("4111111111111111", MARK),
+        ("a pin of 12 is in too many texts", "a pin of 12 is in too many texts"),
+    ],
+)
+def test_texts_that_repeat_a_hidden_value_are_without_it(text: str, left: str) -> None:
+    carried = {"password": "hunter2", "card": {"number": 4111111111111111, "pin": 12}}
+
+    assert Redaction(("password", "card")).scrub(text, None, carried) == left
+
+
+@pytest.mark.parametrize("value", ["password", [1], [""], ["..."], {"a": 1}])
+def test_what_are_no_patterns_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidBackend, match="a list of patterns"):
+        parse("default", {"BACKEND": MEMORY, "OPTIONS": {"redact": value}}, Options)

@@ -1,4 +1,5 @@
-"""Timeouts of receivers: an exception raised in the middle of one that takes too long, and then it is written off.
+"""Timeouts of receivers: an exception raised in the middle of one that takes too long, then its connections are cut,
+and then it is written off.
 
 Who wins when a receiver returns just as its time is up is decided by who takes its entry out of the dictionary: that
 is one atomic operation. While the exception may arrive nothing is called but what is written in C, and so done or not
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django_sked import clock
+from django_sked.backends.database import threads
 from django_sked.exceptions import AttemptTimedOut
 
 logger = logging.getLogger("django_sked.worker")
@@ -33,7 +35,7 @@ class Abandoned(Exception):
 class _Call:
     """One receiver that runs under a deadline."""
 
-    __slots__ = ("abandon", "abandoned", "at", "fired", "grace", "raised", "thread")
+    __slots__ = ("abandon", "abandoned", "at", "fired", "grace", "is_cut", "over", "raised", "thread")
 
     def __init__(self, seconds: float, abandon: Callable[[int], None]) -> None:
         self.thread = threading.get_ident()
@@ -41,6 +43,9 @@ class _Call:
         self.grace = min(max(seconds, GRACE[0]), GRACE[1])
         self.abandon = abandon
         self.fired = False
+        self.is_cut = False
+        #: Held to cut its connections, lest that meet what its thread does next.
+        self.over = threading.Lock()
         #: Released once AttemptTimedOut has been sent to the thread.
         self.raised = threading.Lock()
         self.raised.acquire()
@@ -75,7 +80,8 @@ class Deadlines:
         """Call the receiver in this thread, and return what it returns; raises AttemptTimedOut when it is too slow.
 
         `on_interrupt` is called when it was too slow and has ended, whatever it made of the exception. One that
-        ignores the exception is written off: `abandon` is called with its thread, in another one, and when the
+        ignores the exception may wait for a database, where it cannot arrive: the connections of its thread are cut.
+        If that does not help, it is written off: `abandon` is called with its thread, in another one, and when the
         receiver returns in the end, `Abandoned` is raised.
         """
         self._begin()
@@ -96,7 +102,9 @@ class Deadlines:
         finally:
             if call.fired:
                 on_interrupt()
-                if self._late.pop(number, None) is None:
+                with call.over:
+                    is_ours = self._late.pop(number, None) is not None
+                if not is_ours:
                     call.abandoned.wait()
                     raise Abandoned
 
@@ -126,7 +134,7 @@ class Deadlines:
             if call.at <= now and self._running.pop(number, None) is not None:
                 self._interrupt(number, call, now)
         for number, call in list(self._late.items()):
-            if call.at <= now and self._late.pop(number, None) is not None:
+            if call.at <= now and not self._cut(number, call, now) and self._late.pop(number, None) is not None:
                 self._write_off(call)
         waits = [call.at for calls in (self._running, self._late) for call in list(calls.values())]
         with contextlib.suppress(queue.Empty):
@@ -140,6 +148,17 @@ class Deadlines:
         self._late[number] = call
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(call.thread), ctypes.py_object(AttemptTimedOut))
         call.raised.release()
+
+    def _cut(self, number: int, call: _Call, now: float) -> bool:
+        """Cut its connections, once; true when it had any, so that it may end now."""
+        if call.is_cut:
+            return False
+        with call.over:
+            call.is_cut = number in self._late and threads.interrupt(call.thread)
+        if call.is_cut:
+            call.at = now + call.grace
+            logger.warning("call_cut call=receiver interrupted=True")
+        return call.is_cut
 
     @staticmethod
     def _write_off(call: _Call) -> None:

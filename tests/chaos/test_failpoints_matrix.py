@@ -47,10 +47,13 @@ class Case:
     is_orphan: bool = False
     #: ... and has it been rescued?
     is_suspect: bool = False
+    #: The failpoint acts at this pass.
+    passes: int = 1
 
     def __str__(self) -> str:
         words = ["failing"] * self.fail + ["long"] * self.long
         words += ["orphan"] * (self.is_orphan and not self.is_suspect) + ["suspect"] * self.is_suspect
+        words += [f"pass {self.passes}"] * (self.passes > 1)
         return " ".join([self.event.removeprefix("matrix."), *words])
 
 
@@ -58,6 +61,9 @@ PLAIN = Case()
 FAILING = Case(fail=1)
 ATOMIC = Case("matrix.atomic")
 ATOMIC_FAILING = Case("matrix.atomic", fail=1)
+#: Two atomic receivers; and at the second of them.
+TWO = Case("matrix.two")
+SECOND = Case("matrix.two", passes=2)
 LONG = Case(long=True)
 ATOMIC_LONG = Case("matrix.atomic", long=True)
 ORPHAN = Case(is_orphan=True)
@@ -72,6 +78,10 @@ STARTED = State("claimed", 0, 1, 0, 1)
 UNSETTLED = State("claimed", 0, 1, 1, 1)
 SETTLED = State("delivered", 1, 1, 1, 1)
 RETRYING = State("scheduled", 1, 1, 0, 1)
+#: Of two, the first has succeeded: alone, and with the second one started.
+HALF = State("claimed", 0, 1, 1, 1)
+HALF_STARTED = State("claimed", 0, 1, 1, 2)
+BOTH_SETTLED = State("delivered", 1, 1, 2, 2)
 
 ONCE = State("delivered", 1, 1, 1, 1)
 # A rescue and a claim raise the token by one each.
@@ -79,6 +89,8 @@ LATER = State("delivered", 1, 3, 1, 1)
 AGAIN = State("delivered", 1, 3, 1, 2)
 TWICE = State("delivered", 1, 3, 2, 2)
 RETRIED = State("delivered", 2, 2, 1, 2)
+BOTH_LATER = State("delivered", 1, 3, 2, 2)
+ONE_AGAIN = State("delivered", 1, 3, 2, 3)
 #: Claimed (1), failed, lost; rescued (2), claimed (3), failed; claimed (4).
 FAILED_TWICE = State("delivered", 2, 4, 1, 3)
 #: Claimed (1), failed; rescued (2), claimed (3), failed; claimed (4).
@@ -116,6 +128,15 @@ TABLE = [
     ("atomic.before_commit", ATOMIC, STARTED, AGAIN),
     ("atomic.after_commit", ATOMIC, SETTLED, ONCE),
     ("dispatch.after", ATOMIC, SETTLED, ONCE),
+    ("settle.before", ATOMIC, SETTLED, ONCE),
+    ("settle.after", ATOMIC, SETTLED, ONCE),
+    ("dispatch.before", TWO, CLAIMED, BOTH_LATER),
+    ("atomic.before_commit", TWO, STARTED, ONE_AGAIN),
+    ("atomic.after_commit", TWO, HALF, BOTH_LATER),
+    ("dispatch.during", SECOND, HALF, BOTH_LATER),
+    ("atomic.before_commit", SECOND, HALF_STARTED, ONE_AGAIN),
+    ("atomic.after_commit", SECOND, BOTH_SETTLED, BOTH_SETTLED),
+    ("dispatch.after", TWO, BOTH_SETTLED, BOTH_SETTLED),
     ("dispatch.after", ATOMIC_FAILING, STARTED, FAILED_TWICE),
     ("settle.before", ATOMIC_FAILING, STARTED, FAILED_TWICE),
     ("settle.after", ATOMIC_FAILING, RETRYING, RETRIED),
@@ -157,6 +178,9 @@ CUTS = [
     ("atomic.after_commit", ATOMIC, ONCE),
     # Undone with the transaction, and done again in a new one.
     ("atomic.before_commit", ATOMIC, State("delivered", 1, 1, 1, 2)),
+    ("atomic.after_commit", TWO, BOTH_SETTLED),
+    ("atomic.before_commit", TWO, State("delivered", 1, 1, 2, 3)),
+    ("atomic.before_commit", SECOND, State("delivered", 1, 1, 2, 3)),
 ]
 
 
@@ -207,7 +231,7 @@ def die(workers: Zygote, alias: str, failpoint: str, case: Case, left: State, fi
 
     # The second beat comes after a third of the lease: by then the receiver has long been at work. And who has had the
     # store for a whole lease rescues.
-    passes, lease = (2, 3.0) if case.long else (1, 0.5 if case.is_orphan and not case.is_suspect else 30.0)
+    passes, lease = (2, 3.0) if case.long else (case.passes, 0.5 if case.is_orphan and not case.is_suspect else 30.0)
     worker = workers.start(alias, failpoints=f"{failpoint}=kill:{passes}", lease=lease, burst=True)
 
     assert workers.wait(worker) == -signal.SIGKILL
@@ -223,7 +247,7 @@ def test_a_worker_whose_connection_is_cut_there_ends_it_all_the_same(
 ) -> None:
     message = schedule(case, alias)
 
-    worker = workers.start(alias, failpoints=f"{failpoint}=drop", lease=3.0, burst=True)
+    worker = workers.start(alias, failpoints=f"{failpoint}=drop:{case.passes}", lease=3.0, burst=True)
 
     assert workers.wait(worker) == 0
     assert state_of(message, workers.directory) == finished

@@ -28,7 +28,13 @@ from tests.chaos.plan import EFFECTS
 
 #: What it takes to connect to a database.
 ENTRY = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
-EVENTS = {"matrix.plain": False, "matrix.atomic": True}
+#: Name of each receiver -> its event, and whether it is atomic.
+RECEIVERS = {
+    "matrix.plain": ("matrix.plain", False),
+    "matrix.atomic": ("matrix.atomic", True),
+    "matrix.two.first": ("matrix.two", True),
+    "matrix.two.second": ("matrix.two", True),
+}
 
 
 class Zygote:
@@ -100,18 +106,18 @@ def deliver(message: Any, **kwargs: Any) -> None:
 
 
 def connect() -> None:
-    """Have the messages of EVENTS delivered in this process."""
+    """Have the messages of RECEIVERS delivered in this process."""
     from django_sked.signals import message_due
 
-    for event, atomic in EVENTS.items():
-        message_due.connect(deliver, event=event, dispatch_uid=event, **({"atomic": True} if atomic else {}))
+    for name, (event, atomic) in RECEIVERS.items():
+        message_due.connect(deliver, event=event, dispatch_uid=name, **({"atomic": True} if atomic else {}))
 
 
 def disconnect() -> None:
     from django_sked.signals import message_due
 
-    for event in EVENTS:
-        message_due.disconnect(dispatch_uid=event)
+    for name in RECEIVERS:
+        message_due.disconnect(dispatch_uid=name)
 
 
 # The process

@@ -62,6 +62,11 @@ def first_of_two(message, **kwargs):
 def second_of_two(message, **kwargs):
     write(0, "second")
 
+@receiver(message_due, event="hot", atomic=True)
+def change_the_row_of_all(message, **kwargs):
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE written SET who = who || 'x' WHERE lock = -1")
+
 @receiver(message_due, event="begin", atomic=True)
 def only_write(message, **kwargs):
     write(0)
@@ -188,6 +193,26 @@ def test_nor_does_that_of_a_receiver_after_which_others_come(project: Project, c
     assert eventually(lambda: connection.execute(rows).fetchone() == ("delivered", 1))
     assert connection.execute("SELECT who FROM written ORDER BY who").fetchall() == [("first",), ("second",)]
     assert end(program) == 0, program.output
+
+
+def test_receivers_that_wait_for_a_row_until_their_timeout_cost_connections_and_no_worker(
+    project: Project, server: PostgreSQL, connection: Any
+) -> None:
+    """The exception cannot enter a driver that waits for its server: that has to be cut."""
+    import psycopg
+
+    program = start(project)
+    connection.execute("INSERT INTO written VALUES (-1, '')")
+    with psycopg.connect(host=str(server.directory), port=server.port, user="postgres", dbname="sked") as holder:
+        holder.execute("UPDATE written SET who = '-'")
+        project.schedule("hot", 1, 2)
+        for _ in range(2):
+            assert "interrupted=True" in program.wait_for("call_cut call=receiver")
+
+    rows = "SELECT DISTINCT status, (SELECT max(who) FROM written) FROM django_sked_scheduledmessage"
+    assert eventually(lambda: connection.execute(rows).fetchall() == [("delivered", "-xx")])
+    assert end(program) == 0, program.output
+    assert "abandoned" not in program.output
 
 
 def test_a_thread_that_is_not_helped_is_abandoned_and_the_worker_ends_for_a_new_process(

@@ -244,7 +244,7 @@ def test_calls_that_are_cut_again_and_again_are_one_line_in_ten_seconds(
     watching: Watching, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instants = iter([1000.0, 1004.0, 1009.0, 1011.0])
-    monkeypatch.setattr(watchdog.clock, "monotonic", lambda: next(instants))
+    monkeypatch.setattr(clock, "monotonic", lambda: next(instants))
     for _ in range(4):
         watching.dog._say(watchdog.Call("beat"), True)
 

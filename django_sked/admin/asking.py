@@ -13,6 +13,7 @@ from django.forms import BooleanField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -159,7 +160,8 @@ class Verbs(Places):
         count = glimpsed.total or 0
         title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
         if run is not None:
-            title = _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": f"{run.changed:,}"}
+            done = number_format(run.changed, force_grouping=True)
+            title = _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": done}
         elif glimpsed.is_capped:
             title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
         elif count == 1:

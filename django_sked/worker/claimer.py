@@ -31,6 +31,7 @@ class Claimer:
         term: Callable[[], int] = lambda: 0,
         is_paused: Callable[[str], bool] = lambda queue: False,
         is_behind: Callable[[], bool] = lambda: False,
+        on_pools: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._worker = worker
@@ -41,6 +42,7 @@ class Claimer:
         self._term = term
         self._is_paused = is_paused
         self._is_behind = is_behind
+        self._on_pools = on_pools
         self._left = options.max_messages
         #: Had a pool no room at the last round, so that nobody has looked whether something is due for it?
         self.passed_over = False
@@ -183,10 +185,12 @@ class Claimer:
         if not self._looks_again:
             return
         now, wishes = clock.monotonic(), self._wishes
-        found = set(self._queues_now())
+        found, before = set(self._queues_now()), set(self.pools)
         for queue in [name for name, pool in self.pools.items() if name not in found and pool.is_unused]:
             del self.pools[queue]
         for queue in sorted(found - self.pools.keys()):
             self.pools[queue] = self._make_pool(queue, self._options.size_of(queue))
         # Last, because until the pools are there whoever asks for suspects asks for the queues, too.
         self._looked_at, self._granted = now, wishes
+        if self.pools.keys() != before:
+            self._on_pools()

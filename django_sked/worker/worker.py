@@ -165,6 +165,7 @@ class Worker(Life):
             term=lambda: self._leases.term,
             is_paused=self._controls.is_paused,
             is_behind=lambda: self._starter.is_behind,
+            on_pools=lambda: self._beating.soon(),
         )
         self._quarantine = Quarantine(self._claimer, self._holding)
         self._rounds = Rounds(

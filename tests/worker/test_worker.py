@@ -393,3 +393,16 @@ def test_a_worker_shows_which_receiver_has_been_running_longest(
     gate.opened.set()
     assert eventually(lambda: worker._process.busy_with is None)
     assert worker._process.busy_since is None
+
+
+def test_which_queues_a_worker_serves_is_told_as_soon_as_it_knows(
+    memory: Store, start: Callable[..., Worker], receive: Callable[..., Any]
+) -> None:
+    """And not with its next beat, until when people would read that nobody serves them."""
+    calls = receive(Calls(), name="r")
+    worker = start("memory", lease=3000)
+
+    memory.schedule(queue="mail")
+
+    assert calls.wait_for(1)
+    assert eventually(lambda: list(worker._process.queues) == ["mail"])

@@ -121,6 +121,8 @@ def walk(rows: Rows, *, descending: bool) -> Walk:
     leaves = list(_leaves(rows.query.where))
     covered = [leaf for leaf in leaves if _is_covered(leaf, field)]
     own = [leaf for leaf in leaves if leaf not in covered and _has_own_index(leaf)]
+    if any(_name(leaf) == "subject_type" for leaf in own):
+        own += [leaf for leaf in leaves if _name(leaf) == "subject_id"]  # which comes second in the same index
     few = rows.query.is_empty() or (bool(own) and _only(rows, own)[: FEW + 1].count() <= FEW)
     looks = not few and len(covered) < len(leaves)
     return Walk(rows=rows, base=_only(rows, covered), field=field, descending=descending, looks=looks, few=few)

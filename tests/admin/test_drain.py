@@ -39,7 +39,7 @@ def test_the_history_says_why_a_worker_was_asked_to_drain(boss: Client) -> None:
     boss.post(reverse(URL), data)
 
     said = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
-    assert said == ["drain: a new host", "drain: a new kernel"]
+    assert said == ["asked to drain: a new host", "asked to drain: a new kernel"]
 
 
 def test_several_are_asked_from_the_list(boss: Client) -> None:

@@ -135,7 +135,7 @@ def test_one_is_paused_resumed_and_run_where_it_is(boss: Client, alias: str) -> 
     assert (stored.status, stored.occurrences) == ("active", 1)
     (message,) = ScheduledMessage.objects.search(backend=alias)
     assert message.recurrence_id == recurrence.pk
-    assert [entry.change_message for entry in LogEntry.objects.order_by("pk")] == ["paused", "resumed", "run"]
+    assert [entry.change_message for entry in LogEntry.objects.order_by("pk")] == ["paused", "resumed", "run now"]
 
 
 def test_one_is_backfilled_where_it_is(boss: Client, alias: str) -> None:

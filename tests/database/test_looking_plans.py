@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_sked.admin import qualifiers
+from django_sked.admin import qualifiers, walks
 from django_sked.backends.backlog import KINDS
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import backlog
@@ -80,13 +80,14 @@ def test_how_the_queues_stand_is_read_along_indexes(full: BaseBackend, monkeypat
 def test_a_search_reads_no_more_than_its_cap(
     text: str, most: int, full: BaseBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qualifiers, "SCANNED", CAP)
+    monkeypatch.setattr(walks, "LOOKED", CAP)
+    monkeypatch.setattr(walks, "FEW", CAP)
     assert FUTURE > 10 * CAP
 
     def search() -> None:
         rows = ScheduledMessage.objects.using(full.database)
         found, _said = qualifiers.narrow(rows, qualifiers.parse(text, T0, with_payload=True))
-        assert list(found.order_by("-due_at", "-id")[:100]) == []
+        assert walks.walk(found, descending=True).stretch(None, 100).found == []
 
     for sql, plan in scans(str(full.database), search):
         assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan) if "Relation Name" in node} or (

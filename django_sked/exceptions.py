@@ -12,6 +12,7 @@ SkedError
 ├── LeaseLost                            the message belongs to somebody else by now
 ├── BackendFull                          the store has no room for another message
 ├── NotSupported                         what this kind of backend cannot do
+├── NotOpened                            none of the keys of payload_cipher here opens what has to be read
 ├── UndecodablePayload                   a stored payload is of no version of its type that this release knows
 └── Misconfigured (ImproperlyConfigured)
     ├── InvalidBackend                   the SKED setting, or a backend that cannot work here
@@ -91,6 +92,10 @@ class BackendFull(SkedError):
 
 class NotSupported(SkedError, NotImplementedError):
     """This backend cannot do that."""
+
+
+class NotOpened(SkedError):
+    """None of the keys here opens this."""
 
 
 class Misconfigured(SkedError, ImproperlyConfigured):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -10,6 +11,7 @@ from django.db import models, router
 
 from django_sked import definitions, ids, scheduling, typed
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import NotSupported
 from django_sked.retry import RetryPolicy, from_json
 from django_sked.triggers import Trigger
 
@@ -18,17 +20,48 @@ if TYPE_CHECKING:
     from django_sked.models import Recurrence, ScheduledMessage
 
 
+class RecurrenceQuerySet(models.QuerySet["Recurrence"]):
+    """Rows of recurrences."""
+
+    def update(self, **fields: Any) -> int:
+        """Raises NotSupported for the payload where one may be encrypted: each by the cipher of its own backend."""
+        self._refuse_payload(fields)
+        return super().update(**fields)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_update(self, objs: Iterable[Recurrence], fields: Iterable[str], batch_size: int | None = None) -> int:
+        """Raises NotSupported as `update` does."""
+        names = list(fields)
+        self._refuse_payload(names)
+        return super().bulk_update(objs, names, batch_size)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def _refuse_payload(self, names: Collection[str]) -> None:
+        if "payload" in names and self.model.objects.is_sealed(self.db):
+            raise NotSupported(
+                f"The payload of recurrences is encrypted in the database {self.db!r} (payload_cipher), by the backend "
+                "of each: update() and bulk_update() cannot write it. Set it on each recurrence and call save()."
+            )
+
+
 class RecurrenceManager(models.Manager["Recurrence"]):
     """`Recurrence.objects`: rows of the database that has the messages of the default backend, if one has."""
 
-    def get_queryset(self) -> models.QuerySet[Recurrence]:
+    def get_queryset(self) -> RecurrenceQuerySet:
         using = self._db or self.database_of(message_backends[DEFAULT_ALIAS])
-        return models.QuerySet(self.model, using=using, hints=self._hints)  # type: ignore[attr-defined]
+        return RecurrenceQuerySet(self.model, using=using, hints=self._hints)  # type: ignore[attr-defined]
 
     def database_of(self, backend: BaseBackend) -> str:
         """Where the recurrences of this backend are: with its messages, so that a tick is one transaction; or, if
         those are no rows, wherever the routers say."""
         return backend.database or router.db_for_write(self.model)
+
+    def is_sealed(self, using: str) -> bool:
+        """May there be an encrypted payload in this database?"""
+        sealing = [backend for backend in message_backends.all() if backend.options.payload_cipher is not None]
+        return any(self.database_of(backend) == using for backend in sealing)
 
     def of(self, backend: BaseBackend) -> models.QuerySet[Recurrence]:
         """The rows of this backend, in the database where they are kept."""

@@ -76,6 +76,11 @@ def is_unopened(message: Any) -> bool:
     return any(isinstance(values.get(name), Sealed) for name in SEALED)
 
 
+def carried(message: Any) -> dict[str, Any]:
+    """What there is in this message that is to be sealed."""
+    return {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
+
+
 def is_envelope(value: object) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(NAME), str)
 

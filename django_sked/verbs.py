@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django_sked import arguments
 from django_sked.states import LIVE, STEPS, Answer, Status
@@ -30,6 +31,18 @@ class Verb:
         if status in self.starts:
             return None
         return Answer.TOO_LATE if status in LIVE else Answer.FINISHED
+
+
+@dataclass(slots=True, kw_only=True)
+class Anew:
+    """What became of live messages that were to be encrypted anew; those that carry nothing are in none of these."""
+
+    #: How many are encrypted by the first key now.
+    done: int = 0
+    #: In the hands of workers, and left as they were, whatever their key.
+    claimed: list[UUID] = field(default_factory=list)
+    #: How many no key here opens.
+    unopened: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

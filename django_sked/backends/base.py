@@ -31,7 +31,7 @@ from django_sked.redaction import Redaction
 from django_sked.scheduling import OnConflict
 from django_sked.series import Series
 from django_sked.states import PENDING, Answer
-from django_sked.verbs import Verb
+from django_sked.verbs import Anew, Verb
 
 if TYPE_CHECKING:
     from django_sked.backends.query import MessageQuery
@@ -238,9 +238,9 @@ class BaseBackend(ABC):
     def change(self, ids: Sequence[UUID], verb: Verb, *, now: datetime | None = None) -> int:
         """Do it to each of these messages that allows it; returns how many changed."""
 
-    def seal_anew(self, ids: Sequence[UUID]) -> int:
-        """Encrypt anew, by the first key, what these pending messages carry, if a key opens it; returns of how many."""
-        return 0
+    def seal_anew(self, ids: Sequence[UUID]) -> Anew:
+        """Encrypt anew, by the first key, what those of these messages carry that are pending, if a key opens it."""
+        return Anew()
 
     # The worker's lease
 

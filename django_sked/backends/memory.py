@@ -30,7 +30,7 @@ from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited,
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import FINISHED, PENDING, Answer, Status
-from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
+from django_sked.verbs import Anew, Cancel, Redrive, Reschedule, Verb
 
 _NONE = timedelta(0)
 
@@ -207,7 +207,7 @@ class MemoryBackend(BaseBackend):
         if isinstance(verb, Cancel | Reschedule):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed)
 
-    def seal_anew(self, ids: Sequence[UUID]) -> int:
+    def seal_anew(self, ids: Sequence[UUID]) -> Anew:
         with self._lock:
             return self._shelf.seal_anew(ids)
 

@@ -19,9 +19,9 @@ from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
-from django_sked.sealing import SEALED, Seal, is_unopened, sealed
+from django_sked.sealing import SEALED, Seal, carried, is_unopened, sealed
 from django_sked.states import LIVE, PENDING, Status
-from django_sked.verbs import Reschedule, Verb
+from django_sked.verbs import Anew, Reschedule, Verb
 
 _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
 
@@ -67,15 +67,19 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
         elif message.status == Status.SCHEDULED:
             self._due.push(message)
 
-    def seal_anew(self, ids: Iterable[UUID]) -> int:
+    def seal_anew(self, ids: Iterable[UUID]) -> Anew:
         """See `BaseBackend.seal_anew`."""
-        done = 0
+        anew = Anew()
         for message in self.copies(ids):
-            values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
-            if message.status in PENDING and values and not is_unopened(message):
+            values = carried(message) if message.status in LIVE else {}
+            if is_unopened(message):
+                anew.unopened += message.status in LIVE
+            elif values and message.status not in PENDING:
+                anew.claimed.append(message.pk)
+            elif values:
                 self.write(self[message.pk], values)
-                done += 1
-        return done
+                anew.done += 1
+        return anew
 
     def remove(self, id: UUID) -> None:
         """Forget a finished message, which is in no table but that of ids."""

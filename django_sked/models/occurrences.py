@@ -17,9 +17,10 @@ from django.db import transaction
 
 from django_sked import arguments, ids, ticking, triggers
 from django_sked.backends import message_backends
-from django_sked.exceptions import InvalidMessage
+from django_sked.exceptions import InvalidMessage, NotOpened
 from django_sked.models.message import ScheduledMessage
 from django_sked.recurrences import new_message
+from django_sked.sealing import Sealed
 from django_sked.states import Status
 from django_sked.verbs import Cancel
 
@@ -61,7 +62,7 @@ class Account:
 
 
 def account(recurrence: Recurrence, store: BaseBackend, now: datetime) -> Account:
-    """Read what is open; what was promised, and is not there, is stored."""
+    """Read what is open; what was promised, and is not there, is stored. Raises NotOpened."""
     found = Account()
     for text in recurrence.open:
         id = open_id(text)
@@ -77,10 +78,17 @@ def account(recurrence: Recurrence, store: BaseBackend, now: datetime) -> Accoun
             found.live.append(message)
         elif message.status == Status.DELIVERED:
             found.successes += 1
-            found.verdict |= message.verdict or {}
+            found.verdict |= _said(message)
         elif message.status in (Status.DEAD, Status.EXPIRED):
             found.failures += 1
     return found
+
+
+def _said(message: ScheduledMessage) -> dict[str, Any]:
+    """Raises NotOpened before anything is written: closed, it would be counted and lost."""
+    if isinstance(message.verdict, Sealed):
+        raise NotOpened(f"none of the keys here opens what the receiver of {message.pk} said of its recurrence.")
+    return message.verdict or {}
 
 
 def last_account(recurrence: Recurrence) -> dict[str, Any]:

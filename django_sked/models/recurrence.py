@@ -130,9 +130,9 @@ class Recurrence(models.Model):
         """The backend that gets its messages."""
         return message_backends[self.backend]
 
-    def sealed(self, payload: Any) -> Any:
-        """As it is stored: by the cipher of its backend, which need not be in the database of its row."""
-        found = sealing.sealed(self.store.options.payload_cipher, payload)
+    def sealed(self, payload: Any, alias: str | None = None) -> Any:
+        """As it is stored: by the cipher of its backend, or this one, which need not be in the database of its row."""
+        found = sealing.sealed(message_backends[alias or self.backend].options.payload_cipher, payload)
         return sealing.Sealed(found) if sealing.is_envelope(found) else found
 
     @property
@@ -209,7 +209,8 @@ class Recurrence(models.Model):
         def change(stored: Self) -> dict[str, Any]:
             fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
             if "backend" in fresh:
-                fresh |= stored._leaving(fresh["backend"])
+                # Its payload, new or old, is written anew, as another cipher may be for it.
+                fresh = {"payload": stored.payload} | fresh | stored._leaving(fresh["backend"])
             goes_on = stored.status == self.Status.ACTIVE or stored.has_run_out
             if fresh.keys() & _RHYTHM:
                 for name, value in fresh.items():
@@ -351,7 +352,9 @@ class Recurrence(models.Model):
     def write(self, fields: dict[str, Any]) -> bool:
         """Write these fields if nobody else has changed it since it was read; false when somebody has."""
         rows: models.QuerySet[Self] = models.QuerySet(type(self), using=self._state.db)
-        stored = fields | ({"payload": self.sealed(fields["payload"])} if "payload" in fields else {})
+        stored = dict(fields)
+        if "payload" in fields:
+            stored["payload"] = self.sealed(fields["payload"], fields.get("backend"))
         if not rows.filter(pk=self.pk, version=self.version).update(version=self.version + 1, **stored):
             return False
         for name, value in (fields | {"version": self.version + 1}).items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from django_sked.exceptions import InvalidPayload, NotSupported, PayloadTooLarge
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.sealing import NAME, Sealed
 from django_sked.states import Answer, Status
+from django_sked.verbs import Anew
 from tests.cipher.conftest import NEW, OLD, OTHER, SECRET, Configure, dump
 from tests.contract.store import T0, Store, after
 
@@ -131,8 +132,8 @@ def test_pending_messages_are_encrypted_anew(configure: Configure) -> None:
     store = configure([NEW, OLD])
 
     everything = [message.pk for message in (waiting, held, bare, clear, lost)]
-    assert store.backend.seal_anew(everything) == 3
-    assert store.backend.seal_anew([]) == 0
+    assert store.backend.seal_anew(everything) == Anew(done=3, unopened=1)
+    assert store.backend.seal_anew([]) == Anew()
 
     store = configure([NEW])
     assert [store.find(message).payload for message in (waiting, held, bare, clear)] == [CARRIED, [1], None, "clear"]
@@ -156,6 +157,69 @@ def test_a_command_encrypts_messages_and_recurrences_anew(
     store = configure([NEW])
     assert store.find(message).payload == CARRIED
     assert Recurrence.objects.of(store.backend).get(name="r").payload == CARRIED
+
+
+def test_a_claimed_message_is_named_and_encrypted_anew_when_it_has_been_let_go(configure: Configure) -> None:
+    store = configure([OLD])
+    store.schedule(payload=None, queue="bare")
+    message = store.schedule(payload=CARRIED)
+    claimed, bare = store.claim_one(), store.claim_one(queue="bare")
+    store = configure([NEW, OLD])
+    assert store.backend.seal_anew([message.pk, bare.pk]) == Anew(claimed=[message.pk])
+
+    store.settle(claimed, "retry", at=T0)
+    assert store.backend.seal_anew([message.pk, bare.pk]) == Anew(done=1)
+    assert configure([NEW]).find(message).payload == CARRIED
+
+
+def test_the_command_says_what_it_could_not_encrypt_and_ends_with_1(
+    configure: Configure, alias: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if alias == "memory":
+        pytest.skip("a command does not see the messages of another process")
+    store = configure([OTHER])
+    store.schedule(payload="lost")
+    Recurrence.objects.create("lost", every=3600, payload=CARRIED, backend=alias)
+    store = configure([OLD])
+    store.schedule(payload=CARRIED, queue="claimed")
+    claimed = store.claim_one(queue="claimed")
+    store.schedule(payload=CARRIED)
+    store = configure([NEW, OLD])
+    with pytest.raises(CommandError) as refused:
+        call_command("sked_encrypt", "--backend", alias)
+    assert refused.value.returncode == 1
+    assert f"{alias}: 1 messages and 0 recurrences were encrypted anew." in capsys.readouterr().out
+    assert f"{alias}: 1 messages are claimed by workers" in str(refused.value)
+    assert f"{alias}: 1 messages and 1 recurrences are opened by none of the keys here" in str(refused.value)
+    assert "Keep the old keys, and run it again" in str(refused.value)
+
+    store.settle(claimed, "deliver")
+    configure([NEW, OLD, OTHER])
+    call_command("sked_encrypt", "--backend", alias)
+    assert f"{alias}: 2 messages and 1 recurrences were encrypted anew." in capsys.readouterr().out
+
+
+def test_a_message_that_is_let_go_while_the_command_runs_is_encrypted_in_the_end(
+    configure: Configure, alias: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if alias == "memory":
+        pytest.skip("a command does not see the messages of another process")
+    message = configure([OLD]).schedule(payload=CARRIED)
+    store = configure([NEW, OLD])
+    claimed = store.claim_one()
+    seal_anew = store.backend.seal_anew
+
+    def and_then_it_is_let_go(ids: Any) -> Anew:
+        found = seal_anew(ids)
+        if found.claimed:
+            store.settle(claimed, "release", at=T0)
+        return found
+
+    monkeypatch.setattr(store.backend, "seal_anew", and_then_it_is_let_go)
+    call_command("sked_encrypt", "--backend", alias)
+
+    assert f"{alias}: 1 messages and" in capsys.readouterr().out
+    assert configure([NEW]).find(message).payload == CARRIED
 
 
 def test_a_recurrence_and_its_messages_are_encrypted(store: Store, alias: str) -> None:

@@ -134,3 +134,31 @@ def test_a_recurrence_that_no_key_opens_waits_for_one(configure: Configure, alia
     store = configure([OLD])
     (message,) = TickedWorker(alias).promote(T0)
     assert store.find(message).payload == CARRIED
+
+
+def test_what_a_receiver_said_of_its_recurrence_waits_for_a_process_with_the_key(
+    configure: Configure, alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def count(message: ScheduledMessage, **kwargs: Any) -> None:
+        message.next_payload = CARRIED
+
+    configure([OLD])
+    recurrence = Recurrence.objects.create("r", every=60, start=T0, stateful=True, backend=alias)
+    (made,) = TickedWorker(alias).promote(T0)
+    with connected(count, event="r", weak=False):
+        TickedWorker(alias).tick(T0)
+
+    for cipher in ([OTHER], None):
+        configure(cipher)
+        assert TickedWorker(alias).promote(after(seconds=60)) == []
+        assert f"not_promoted recurrence={recurrence.name}" in caplog.text
+        assert f"none of the keys here opens what the receiver of {made.pk} said" in caplog.text
+        recurrence.refresh_from_db()
+        assert (recurrence.open, recurrence.successes, recurrence.payload) == ([str(made.pk)], 0, None)
+        caplog.clear()
+
+    store = configure([OLD])
+    (message,) = TickedWorker(alias).promote(after(seconds=60))
+    assert store.find(message).payload == CARRIED
+    recurrence.refresh_from_db()
+    assert recurrence.successes == 1

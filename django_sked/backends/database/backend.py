@@ -47,7 +47,7 @@ from django_sked.scheduling import OnConflict
 from django_sked.series import Series
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import PENDING, Answer, Status
-from django_sked.verbs import Cancel, Reschedule, Verb
+from django_sked.verbs import Anew, Cancel, Reschedule, Verb
 
 logger = logging.getLogger("django_sked.backends.database")
 
@@ -211,7 +211,7 @@ class DatabaseBackend(BaseBackend):
             self._tell_changed(ids, verb, now)
         return changed
 
-    def seal_anew(self, ids: Sequence[UUID]) -> int:
+    def seal_anew(self, ids: Sequence[UUID]) -> Anew:
         return changing.seal_anew(self.database, ids)
 
     def _tell_changed(self, ids: Sequence[UUID], verb: Verb, now: datetime) -> None:

@@ -26,9 +26,9 @@ from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages, take_write_lock
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import REDRIVEN, finish
-from django_sked.sealing import SEALED, is_unopened
-from django_sked.states import PENDING, Answer, Status
-from django_sked.verbs import Cancel, Hold, MakeDue, Redrive, Reschedule, Resume, Verb
+from django_sked.sealing import SEALED, carried, is_unopened
+from django_sked.states import LIVE, PENDING, Answer, Status
+from django_sked.verbs import Anew, Cancel, Hold, MakeDue, Redrive, Reschedule, Resume, Verb
 
 #: The verbs that concern the children of a message.
 _FOR_FAMILIES = (Cancel, Redrive)
@@ -135,19 +135,29 @@ def _request_cancel(using: str, ids: Sequence[UUID], verb: Cancel) -> int:
     return claimed.update(cancel_requested=True, reason=verb.reason[:255])
 
 
-def seal_anew(using: str, ids: Sequence[UUID]) -> int:
+def seal_anew(using: str, ids: Sequence[UUID]) -> Anew:
     """See `BaseBackend.seal_anew`."""
-    done = 0
+    anew = Anew()
     with transaction.atomic(using=using):
         take_write_lock(using)
-        rows = messages(using).filter(pk__in=sorted(ids), status__in=PENDING).order_by("pk").only("id", *SEALED)
+        rows = messages(using).filter(pk__in=sorted(ids)).order_by("pk").only("id", *SEALED)
+        pending = rows.filter(status__in=PENDING)
         if connections[using].features.has_select_for_update:
-            rows = rows.select_for_update()
-        for row in rows:
-            values = {name: getattr(row, name) for name in SEALED if getattr(row, name) is not None}
-            if values and not is_unopened(row):
-                done += messages(using).filter(pk=row.pk).update(**values)
-    return done
+            pending = pending.select_for_update()
+        found = list(pending)
+        # Read after those are locked: one that has been let go in between is in here, and not in neither.
+        others = rows.filter(status__in=LIVE).exclude(pk__in=[row.pk for row in found])
+        for row in found:
+            if is_unopened(row):
+                anew.unopened += 1
+            elif values := carried(row):
+                anew.done += messages(using).filter(pk=row.pk).update(**values)
+        for row in others:
+            if is_unopened(row):
+                anew.unopened += 1
+            elif carried(row):
+                anew.claimed.append(row.pk)
+    return anew
 
 
 def assignments(verb: Verb, now: datetime) -> dict[str, Any]:

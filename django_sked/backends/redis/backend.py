@@ -36,7 +36,7 @@ from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import Answer, Status
-from django_sked.verbs import Cancel, Reschedule, Verb
+from django_sked.verbs import Anew, Cancel, Reschedule, Verb
 
 #: Ids that a look at what a worker holds reads at once.
 PAGE = 500
@@ -234,7 +234,7 @@ class RedisBackend(BaseBackend):
             self.tell(message_cancelled if isinstance(verb, Cancel) else message_rescheduled, changed.messages)
         return changed
 
-    def seal_anew(self, ids: Sequence[UUID]) -> int:
+    def seal_anew(self, ids: Sequence[UUID]) -> Anew:
         return changing.seal_anew(self._records, ids)
 
     # The worker's lease

@@ -13,9 +13,9 @@ from django_sked.backends.redis import encoding
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage
-from django_sked.sealing import SEALED, is_unopened
-from django_sked.states import PENDING, Answer, Status
-from django_sked.verbs import Cancel, Redrive, Reschedule, Verb
+from django_sked.sealing import carried, is_unopened
+from django_sked.states import LIVE, PENDING, Answer, Status
+from django_sked.verbs import Anew, Cancel, Redrive, Reschedule, Verb
 
 
 @dataclass(slots=True)
@@ -63,17 +63,29 @@ def change(
     return Changed([_after(write) for write in done.values() if write.step == verb.step], refusals)
 
 
-def seal_anew(records: Records, ids: Sequence[UUID]) -> int:
+def seal_anew(records: Records, ids: Sequence[UUID]) -> Anew:
     """See `BaseBackend.seal_anew`."""
+    unopened: set[UUID] = set()
+    claimed: dict[UUID, None] = {}
 
     def decision(record: Record | None, id: UUID, at: datetime) -> Write | None:
+        # It may be asked again, of one that has changed meanwhile.
+        unopened.discard(id)
+        claimed.pop(id, None)
         message = None if record is None else record.message
-        if record is None or message is None or message.status not in PENDING or is_unopened(message):
+        if record is None or message is None or message.status not in LIVE:
             return None
-        values = {name: getattr(message, name) for name in SEALED if getattr(message, name) is not None}
-        return Write(record=record, step="reschedule", changes=values) if values else None
+        if is_unopened(message):
+            unopened.add(id)
+            return None
+        if not (values := carried(message)):
+            return None
+        claimed[id] = None  # until it is written
+        return Write(record=record, step="reschedule", changes=values) if message.status in PENDING else None
 
-    return len(records.decide(ids, decision))
+    done = records.decide(ids, decision)
+    left = [id for id in claimed if id not in done]
+    return Anew(done=len(done), claimed=left, unopened=len(unopened))
 
 
 def _after(write: Write) -> ScheduledMessage:

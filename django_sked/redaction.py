@@ -34,6 +34,15 @@ def _mark(path: Path, value: Any) -> str:
     return MARK
 
 
+def is_index(step: str) -> bool:
+    """May a database take this step of a path for the number of a list item? Django lets `int()` decide."""
+    try:
+        int(step)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Redaction:
     """Patterns of keys, such as `*password*`, and of dotted paths, such as `card.*`; upper and lower case are one.
@@ -54,8 +63,12 @@ class Redaction:
     def hides(self, path: Path) -> bool:
         """Is the value at this path, or what it is a part of, not to be shown? Items of lists are numbers."""
         for end in range(1, len(path) + 1):
-            keys = [key.lower() for key in path[:end] if not key.isdecimal()]
-            texts = {path[end - 1].lower(), ".".join(path[:end]).lower(), *keys[-1:], ".".join(keys)}
+            steps = [step.lower() for step in path[:end]]
+            texts = {steps[-1], ".".join(steps)}
+            # What is a number to a database may be a key here, as +49 is.
+            for is_number in (str.isdecimal, is_index):
+                keys = [step for step in steps if not is_number(step)]
+                texts |= {*keys[-1:], ".".join(keys)}
             if any(map(self._matches, texts)):
                 return True
         return False

@@ -85,6 +85,17 @@ def test_nobody_can_search_for_what_is_hidden(search: str, boss: Client) -> None
     assert ">found<" in boss.get(reverse(LIST), {"q": "payload.user:7"}).content.decode()
 
 
+@pytest.mark.parametrize("index", ["+0", "0_0", "-0", "-2", "00", "٠", "4294967296", "99999999999999999999"])
+def test_no_other_way_to_write_the_number_of_a_list_item_tells_what_is_hidden(index: str, boss: Client) -> None:
+    make(payload=CARRIED | {"open": [SECRET]}, key="found")
+    for path in (f"cards.{index}.number", f"open.{index}"):
+        answer = boss.get(reverse(LIST), {"q": f"payload.{path}:{SECRET}"})
+
+        assert answer.status_code == 200
+        assert "the number of a list item is written" in answer.content.decode()
+        assert ">found<" not in answer.content.decode()
+
+
 def test_what_stays_hidden_in_a_form_keeps_its_value(boss: Client) -> None:
     message = make(payload=CARRIED)
     form = entered(boss, message)

@@ -61,7 +61,12 @@ class Redaction:
         return re.compile("|".join(translate(pattern.lower()) for pattern in self.patterns) or r"(?!)").match
 
     def hides(self, path: Path) -> bool:
-        """Is the value at this path, or what it is a part of, not to be shown? Items of lists are numbers."""
+        """Is the value at this path, or what it is a part of, not to be shown? Items of lists are numbers.
+
+        Without a path it is about one text or number that is no part of anything: only what fits all hides that.
+        """
+        if not path:
+            return self._matches("") is not None
         for end in range(1, len(path) + 1):
             steps = [step.lower() for step in path[:end]]
             texts = {steps[-1], ".".join(steps)}
@@ -75,7 +80,8 @@ class Redaction:
 
     def shown(self, value: Any, mark: Mark = _mark, path: Path = ()) -> Any:
         """A copy with the mark in the place of each value that is not to be shown."""
-        if path and self.hides(path):
+        is_looked_into = not path and (value is None or isinstance(value, Mapping | list))
+        if not is_looked_into and self.hides(path):
             return mark(path, value)
         if isinstance(value, Mapping) and not isinstance(value, Sealed):
             return {key: self.shown(item, mark, (*path, str(key))) for key, item in value.items()}

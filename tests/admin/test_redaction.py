@@ -108,6 +108,24 @@ def test_what_stays_hidden_in_a_form_keeps_its_value(boss: Client) -> None:
     assert SECRET not in html and "<ins>+   &quot;user&quot;: 8</ins>" in html
 
 
+@pytest.mark.parametrize("payload", [SECRET, 41114111])
+def test_a_payload_that_is_one_value_is_hidden_by_a_star_and_kept_by_its_form(payload: Any, boss: Client) -> None:
+    default = settings.SKED["default"]
+    options = default["OPTIONS"] | {"redact": ["*"]}
+    with override_settings(SKED=settings.SKED | {"default": default | {"OPTIONS": options}}):
+        message = make(payload=payload, result=payload)
+        assert str(payload) not in boss.get(change_url(message)).content.decode()
+        form = entered(boss, message)
+        assert str(payload) not in form
+
+        write(boss, message, form)
+        assert message.payload == payload
+        assert "stands for no hidden value" in write(boss, message, "[redacted 0123456789ab]").content.decode()
+        write(boss, message, "another one")
+
+    assert message.payload == "another one"
+
+
 def test_items_with_hidden_values_may_be_moved_and_taken_away(boss: Client) -> None:
     message = make(payload=CARRIED)
     form = entered(boss, message)

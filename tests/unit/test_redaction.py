@@ -27,7 +27,12 @@ MEMORY = "django_sked.backends.memory.MemoryBackend"
         ("codes", {"codes": ["a", "b"]}, {"codes": MARK}),
         ("codes.*", {"codes": ["a", "b"]}, {"codes": [MARK, MARK]}),
         ("*", {"a": 1, "b": [2]}, {"a": MARK, "b": MARK}),
-        ("*", "a text", "a text"),
+        ("*", "a text", MARK),
+        ("*", 4111, MARK),
+        ("*", False, MARK),
+        ("*", None, None),
+        ("*", [], []),
+        ("*text*", "a text", "a text"),
         ("pin", [{"pin": None}], [{"pin": MARK}]),
     ],
 )
@@ -71,6 +76,11 @@ def test_texts_that_repeat_a_hidden_value_are_without_it(text: str, left: str) -
     carried = {"password": "hunter2", "card": {"number": 4111111111111111, "pin": 12}}
 
     assert Redaction(("password", "card")).scrub(text, None, carried) == left
+
+
+def test_a_payload_that_is_one_text_is_taken_out_of_texts_by_a_star() -> None:
+    assert Redaction(("*",)).scrub("no user hunter2.", "hunter2", None) == f"no user {MARK}."
+    assert Redaction(("password",)).scrub("no user hunter2.", "hunter2", None) == "no user hunter2."
 
 
 @pytest.mark.parametrize("value", ["password", [1], [""], ["..."], {"a": 1}])

@@ -210,7 +210,7 @@ class Dispatcher:
 
         guard = self._guard(lambda thread: self._write_off(thread, in_doubt()))
         try:
-            return transactions.run(self._backend, call, outcome, seconds=seconds, guard=guard)
+            return transactions.run(self._backend, attempt.message, call, outcome, seconds=seconds, guard=guard)
         except transactions.NotStarted as error:
             return error.instead
         except transactions.InDoubt:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import traceback
+from typing import TYPE_CHECKING
 
 from django_sked.exceptions import Retry
+
+if TYPE_CHECKING:
+    from django_sked.models import ScheduledMessage
 
 LONGEST_TEXT = 2_000
 LONGEST_TRACEBACK = 8_000
@@ -44,6 +49,24 @@ def traceback_of(error: BaseException) -> str:
         half = LONGEST_TRACEBACK // 2
         text = f"{text[: half - 3]}\n...\n{text[-half + 2 :]}"
     return _storable(text)
+
+
+def scrubbed(text: str, message: ScheduledMessage) -> str:
+    """Without what is not to be shown of this message; a receiver may have its payload as an instance of its type."""
+    stored = message if message._attempt is None else message._attempt.message
+    redact = message.backend.redaction
+    return redact.scrub(text, stored.payload, stored.metadata) if redact else text
+
+
+def log(logger: logging.Logger, error: BaseException, message: ScheduledMessage, text: str, *args: object) -> None:
+    """An error line with the traceback; where anything is not to be shown, as text without it.
+
+    Then the exception itself is kept from the log too: there are handlers that take the variables out of its frames.
+    """
+    if message.backend.redaction:
+        logger.error(f"{text}\n%s", *args, scrubbed(traceback_of(error), message), stacklevel=2)
+    else:
+        logger.error(text, *args, exc_info=error, stacklevel=2)
 
 
 def _storable(text: str) -> str:

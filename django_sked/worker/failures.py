@@ -1,10 +1,15 @@
-"""What is kept of an exception: text that every store takes, of bounded length, whatever the exception does."""
+"""What is kept of an exception: text that every store takes, of bounded length, whatever the exception does.
+
+What `scrub` takes out of a text is taken out before it is cut, so that no part of it is left at the cut.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django_sked.exceptions import Retry
@@ -28,21 +33,22 @@ def path_of(error: BaseException) -> str:
     return _storable(f"{cls.__module__}.{cls.__qualname__}"[:LONGEST_TEXT])
 
 
-def text_of(error: BaseException) -> str:
+def text_of(error: BaseException, scrub: Callable[[str], str] = str) -> str:
     """Its text; of a `Retry` that was raised from another error, that one's too."""
     try:
         text = str(error)
         if isinstance(error, Retry) and (cause := error.__cause__) is not None:
             text += f" ({type(cause).__name__}: {cause})"
+        text = scrub(text)
     except BaseException as wrong:
         text = f"<{type(error).__name__} whose text raised {type(wrong).__name__}>"
     return _storable(text[:LONGEST_TEXT])
 
 
-def traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException, scrub: Callable[[str], str] = str) -> str:
     """Its innermost frames; of one that is too long the beginning, with the frames, and the end, with the error."""
     try:
-        text = "".join(traceback.format_exception(error, limit=-MOST_FRAMES))
+        text = scrub("".join(traceback.format_exception(error, limit=-MOST_FRAMES)))
     except BaseException as wrong:
         text = f"<{type(error).__name__} whose traceback raised {type(wrong).__name__}>"
     if len(text) > LONGEST_TRACEBACK:
@@ -64,7 +70,7 @@ def log(logger: logging.Logger, error: BaseException, message: ScheduledMessage,
     Then the exception itself is kept from the log too: there are handlers that take the variables out of its frames.
     """
     if message.backend.redaction:
-        logger.error(f"{text}\n%s", *args, scrubbed(traceback_of(error), message), stacklevel=2)
+        logger.error(f"{text}\n%s", *args, traceback_of(error, partial(scrubbed, message=message)), stacklevel=2)
     else:
         logger.error(text, *args, exc_info=error, stacklevel=2)
 

@@ -17,7 +17,7 @@ from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker
 from django_sked.typed import message_type
-from django_sked.worker import Worker
+from django_sked.worker import Worker, failures
 from tests.worker.conftest import PATIENCE, Store
 
 SECRET = "hunter2-Zeppelin"
@@ -129,3 +129,22 @@ def test_where_nothing_is_hidden_the_log_has_the_exception_itself(
     record = logged(caplog, "hook_failed")
     assert record.exc_info is not None and isinstance(record.exc_info[1], ValueError)
     assert SECRET in caplog.text
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_no_part_of_a_hidden_value_is_left_where_a_long_error_was_cut(
+    memory: Store, receive: Callable[..., Any], shift: int
+) -> None:
+    def fails(message: ScheduledMessage, **kwargs: Any) -> None:
+        raise ValueError("-" * shift * 5 + SECRET * 2_000)
+
+    receive(fails, name="r")
+    with redacting(memory):
+        message = ScheduledMessage.objects.schedule("login", CARRIED, backend="memory", max_attempts=1)
+        TickedWorker("memory").tick()
+        (error,) = Store("memory").find(message).errors
+
+    assert len(error["traceback"]) <= failures.LONGEST_TRACEBACK and len(error["text"]) <= failures.LONGEST_TEXT
+    for part in ("hunt", "ter2", "Zepp", "elin"):
+        assert part not in error["traceback"]
+        assert part not in error["text"]

@@ -34,6 +34,15 @@ def _mark(path: Path, value: Any) -> str:
     return MARK
 
 
+def is_index(step: str) -> bool:
+    """May a database take this step of a path for the number of a list item? Django lets `int()` decide."""
+    try:
+        int(step)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Redaction:
     """Patterns of keys, such as `*password*`, and of dotted paths, such as `card.*`; upper and lower case are one.
@@ -52,17 +61,27 @@ class Redaction:
         return re.compile("|".join(translate(pattern.lower()) for pattern in self.patterns) or r"(?!)").match
 
     def hides(self, path: Path) -> bool:
-        """Is the value at this path, or what it is a part of, not to be shown? Items of lists are numbers."""
+        """Is the value at this path, or what it is a part of, not to be shown? Items of lists are numbers.
+
+        Without a path it is about one text or number that is no part of anything: only what fits all hides that.
+        """
+        if not path:
+            return self._matches("") is not None
         for end in range(1, len(path) + 1):
-            keys = [key.lower() for key in path[:end] if not key.isdecimal()]
-            texts = {path[end - 1].lower(), ".".join(path[:end]).lower(), *keys[-1:], ".".join(keys)}
+            steps = [step.lower() for step in path[:end]]
+            texts = {steps[-1], ".".join(steps)}
+            # What is a number to a database may be a key here, as +49 is.
+            for is_number in (str.isdecimal, is_index):
+                keys = [step for step in steps if not is_number(step)]
+                texts |= {*keys[-1:], ".".join(keys)}
             if any(map(self._matches, texts)):
                 return True
         return False
 
     def shown(self, value: Any, mark: Mark = _mark, path: Path = ()) -> Any:
         """A copy with the mark in the place of each value that is not to be shown."""
-        if path and self.hides(path):
+        is_looked_into = not path and (value is None or isinstance(value, Mapping | list))
+        if not is_looked_into and self.hides(path):
             return mark(path, value)
         if isinstance(value, Mapping) and not isinstance(value, Sealed):
             return {key: self.shown(item, mark, (*path, str(key))) for key, item in value.items()}

@@ -27,12 +27,15 @@ from django_sked.admin.stored import backend_of, is_stored
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
+from django_sked.redaction import is_index
 from django_sked.states import FINISHED, Status
 
 #: Field of JSON -> may be followed by a path, and needs the permission to see payloads.
 CONFIDENTIAL = ("payload", "metadata")
 _QUALIFIER = re.compile(r"(?P<name>[a-z_]+)(?P<path>(?:\.[^:\s.]+)*):(?P<value>.*)", re.S)
 _COMPARED = re.compile(r"(?P<sign><=|>=|<|>|)(?P<value>.+)", re.S)
+#: Number of a list item: no database takes it for another one, as some do with what is too large or has a sign.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _SIGNS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "": "exact"}
 
 
@@ -168,6 +171,10 @@ def _name(part: str) -> str | None:
 def _path(name: str, path: list[str]) -> list[str]:
     if not path:
         raise Unclear(_("Say what in it: %(name)s.customer:42.") % {"name": name})
+    for step in path:
+        if is_index(step) and _INDEX.fullmatch(step) is None:
+            text = _("%(step)s: the number of a list item is written 0, 1, 2 and so on, with at most 9 digits.")
+            raise Unclear(text % {"step": step})
     return path
 
 

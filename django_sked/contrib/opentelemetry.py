@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar, cast
@@ -22,6 +23,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from django_sked import __version__
 from django_sked.exceptions import EndRecurrence, Reschedule
 from django_sked.models import ScheduledMessage
+from django_sked.worker import failures
 
 F = TypeVar("F", bound=Callable[..., Any])
 logger = logging.getLogger("django_sked.contrib")
@@ -81,12 +83,24 @@ def _span(message: ScheduledMessage) -> Iterator[Span]:
         raise
     except BaseException as error:
         with _unharmed(message):
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"[:500]))
+            _fail(span, error, message)
         raise
     finally:
         with _unharmed(message):
             stack.close()
+
+
+def _fail(span: Span, error: BaseException, message: ScheduledMessage) -> None:
+    """The error, without what `redact` hides of the message."""
+    text = failures.scrubbed(str(error), message)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {text}"[:500]))
+    if not message.backend.redaction:
+        span.record_exception(error)
+        return
+    path = failures.path_of(error).removeprefix("builtins.")
+    stack = failures.scrubbed("".join(traceback.format_exception(error)), message)
+    attributes = {"exception.type": path, "exception.message": text, "exception.stacktrace": stack}
+    span.add_event("exception", {**attributes, "exception.escaped": "False"})
 
 
 def _begin(message: ScheduledMessage) -> AbstractContextManager[Span]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from django_sked import arguments
@@ -129,7 +130,7 @@ class Answers:
                 at = self._next_attempt(message, error)
             except Exception as wrong:
                 # Neither a receiver's wrong argument nor a policy that this worker cannot read ends a message.
-                entry["text"] += f" [{failures.text_of(wrong)}]"
+                entry["text"] += f" [{failures.text_of(wrong, partial(self.scrubbed, message=message))}]"
                 at = self._after(Exponential().delay_after(message.attempt + 1))
         return Reply(receiver=receiver, kind="failed", at=at, error=entry)
 
@@ -143,14 +144,15 @@ class Answers:
         return None if delay is None else arguments.moment(at=None, delay=delay, now=self._clock())
 
     def _entry(self, receiver: str, error: BaseException, message: ScheduledMessage) -> dict[str, Any]:
+        scrub = partial(self.scrubbed, message=message)
         return {
             "attempt": message.attempt + 1,
             "at": self._clock().isoformat(timespec="microseconds"),
             "receiver": receiver,
             "type": type(error).__name__,
             "class": failures.path_of(error),
-            "text": self.scrubbed(failures.text_of(error), message),
-            "traceback": self.scrubbed(failures.traceback_of(error), message),
+            "text": failures.text_of(error, scrub),
+            "traceback": failures.traceback_of(error, scrub),
             "worker": self._worker,
             "started_at": _started_at(message),
         }

@@ -121,7 +121,7 @@ class Dispatcher:
         for receiver in wanted:
             if (instead := self._instead_of(attempt, receiver)) is not None:
                 return instead
-            shown = _shown(attempt, receiver, alone=len(wanted) == 1)
+            shown = _shown(attempt, receiver, alone=len(wanted) == 1 and not self._backend.redaction)
             if not attempt.has_begun:
                 signals.tell(message_started, [shown], self._backend.alias)
             try:
@@ -210,7 +210,7 @@ class Dispatcher:
 
         guard = self._guard(lambda thread: self._write_off(thread, in_doubt()))
         try:
-            return transactions.run(self._backend, call, outcome, seconds=seconds, guard=guard)
+            return transactions.run(self._backend, attempt.message, call, outcome, seconds=seconds, guard=guard)
         except transactions.NotStarted as error:
             return error.instead
         except transactions.InDoubt:
@@ -338,7 +338,8 @@ def _had(timeout: timedelta) -> str:
 def _shown(attempt: Attempt, receiver: Receiver, *, alone: bool) -> ScheduledMessage:
     """What a receiver gets: the message with the number of this attempt; setting its fields changes nothing of ours.
 
-    A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told.
+    A receiver that is not alone gets JSON of its own, so that it cannot change what the next one is told. So does each
+    where `redact` hides anything: what it takes out of the payload has still to be found in the text of its error.
     """
     message = attempt.message
     shown = ScheduledMessage.__new__(ScheduledMessage)

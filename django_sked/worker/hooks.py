@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 
 from django_sked.exceptions import InvalidBackend
 from django_sked.models import ScheduledMessage
+from django_sked.worker import failures
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -69,7 +70,7 @@ class Hooks:
                 manager.__exit__(*((None, None, None) if seen is None else (type(seen), seen, seen.__traceback__)))
             except Exception as failure:
                 if failure is not seen:
-                    logger.exception("hook_failed hook=%s id=%s", path, message.pk)
+                    failures.log(logger, failure, message, "hook_failed hook=%s id=%s", path, message.pk)
             except BaseException as other:  # such as the end of the time that the receiver had
                 seen = other
         if seen is not None and seen is not error:

@@ -13,6 +13,7 @@ from django_sked.exceptions import AttemptTimedOut, LeaseLost, Reschedule, SkedE
 from django_sked.models import ScheduledMessage
 from django_sked.signals import EVERY_EVENT, Receiver
 from django_sked.typed import MessageType
+from django_sked.worker import failures
 from django_sked.worker.dispatcher import Dispatcher
 from django_sked.worker.hooks import Entered, Hooks
 from django_sked.worker.pool import STALE, Pool
@@ -158,9 +159,9 @@ class Handover:
             self._hooks.leave(delivery.message, entered, error)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            hooks = ",".join(path for path, _ in entered)
-            logger.exception("hook_failed hook=%s id=%s", hooks, delivery.message.pk)
+        except BaseException as failure:
+            hooks, message = ",".join(path for path, _ in entered), delivery.message
+            failures.log(logger, failure, message, "hook_failed hook=%s id=%s", hooks, message.pk)
 
     def _next(self) -> Delivery | None:
         self._wanted.release()

@@ -48,19 +48,26 @@ class InDoubt(Exception):
 
 
 def run(
-    backend: BaseBackend, receiver: Callable[[], None], outcome: Outcome, *, seconds: float, guard: Guard
+    backend: BaseBackend,
+    message: ScheduledMessage,
+    receiver: Callable[[], None],
+    outcome: Outcome,
+    *,
+    seconds: float,
+    guard: Guard,
 ) -> Outcome:
-    """Call the receiver, and settle the outcome it has earned; returns that with the fields that were written.
+    """Call the receiver of the message, and settle the outcome it has earned.
 
-    The transaction may be idle for so many seconds; all but the receiver is watched by `guard`. Raises what the
-    receiver raised, when nothing of it was kept, and Abandoned when this thread was given up.
+    Returns that with the fields that were written. The transaction may be idle for so many seconds; all but the
+    receiver is watched by `guard`. Raises what the receiver raised, when nothing of it was kept, and Abandoned when
+    this thread was given up.
     """
     if not backend.supports_atomic_receivers:
         raise SkedError(f"An atomic receiver cannot take messages of the backend {backend.alias!r}.")
     for tries in range(1, MOST_TRIES + 1):
         try:
             with guard.watch("atomic"):
-                return _once(backend, receiver, outcome, seconds, guard)
+                return _once(backend, message, receiver, outcome, seconds, guard)
         except Lost:
             with guard.watch("read_back"):
                 is_ours = _is_ours(backend, outcome)
@@ -82,7 +89,12 @@ def run(
 
 
 def _once(
-    backend: BaseBackend, receiver: Callable[[], None], outcome: Outcome, seconds: float, guard: Guard
+    backend: BaseBackend,
+    message: ScheduledMessage,
+    receiver: Callable[[], None],
+    outcome: Outcome,
+    seconds: float,
+    guard: Guard,
 ) -> Outcome:
     committed: list[bool] = []
 
@@ -103,7 +115,7 @@ def _once(
         if not committed or failures.is_from_the_keyboard(error):
             raise
         # One of the receiver's own on_commit hooks: it has been delivered all the same.
-        logger.exception("on_commit_failed id=%s", outcome.id)
+        failures.log(logger, error, message, "on_commit_failed id=%s", outcome.id)
     failpoints.hit("atomic.after_commit")
     return replace(outcome, written=written)
 

@@ -85,6 +85,17 @@ def test_nobody_can_search_for_what_is_hidden(search: str, boss: Client) -> None
     assert ">found<" in boss.get(reverse(LIST), {"q": "payload.user:7"}).content.decode()
 
 
+@pytest.mark.parametrize("index", ["+0", "0_0", "-0", "-2", "00", "٠", "4294967296", "99999999999999999999"])
+def test_no_other_way_to_write_the_number_of_a_list_item_tells_what_is_hidden(index: str, boss: Client) -> None:
+    make(payload=CARRIED | {"open": [SECRET]}, key="found")
+    for path in (f"cards.{index}.number", f"open.{index}"):
+        answer = boss.get(reverse(LIST), {"q": f"payload.{path}:{SECRET}"})
+
+        assert answer.status_code == 200
+        assert "the number of a list item is written" in answer.content.decode()
+        assert ">found<" not in answer.content.decode()
+
+
 def test_what_stays_hidden_in_a_form_keeps_its_value(boss: Client) -> None:
     message = make(payload=CARRIED)
     form = entered(boss, message)
@@ -95,6 +106,24 @@ def test_what_stays_hidden_in_a_form_keeps_its_value(boss: Client) -> None:
     assert message.payload == CARRIED | {"user": 8}
     html = seen.content.decode()
     assert SECRET not in html and "<ins>+   &quot;user&quot;: 8</ins>" in html
+
+
+@pytest.mark.parametrize("payload", [SECRET, 41114111])
+def test_a_payload_that_is_one_value_is_hidden_by_a_star_and_kept_by_its_form(payload: Any, boss: Client) -> None:
+    default = settings.SKED["default"]
+    options = default["OPTIONS"] | {"redact": ["*"]}
+    with override_settings(SKED=settings.SKED | {"default": default | {"OPTIONS": options}}):
+        message = make(payload=payload, result=payload)
+        assert str(payload) not in boss.get(change_url(message)).content.decode()
+        form = entered(boss, message)
+        assert str(payload) not in form
+
+        write(boss, message, form)
+        assert message.payload == payload
+        assert "stands for no hidden value" in write(boss, message, "[redacted 0123456789ab]").content.decode()
+        write(boss, message, "another one")
+
+    assert message.payload == "another one"
 
 
 def test_items_with_hidden_values_may_be_moved_and_taken_away(boss: Client) -> None:

@@ -78,6 +78,21 @@ def test_neither_the_stored_errors_nor_the_log_repeat_what_is_hidden(caplog: pyt
     assert SECRET not in repr(message) + str(message)
 
 
+def test_a_value_that_a_receiver_has_taken_out_of_its_payload_is_not_in_its_error_either() -> None:
+    def pops(message: ScheduledMessage, **kwargs: Any) -> None:
+        raise ValueError(f"not logged in: {message.payload.pop('password')} {message.metadata.pop('token')}")
+
+    message = ScheduledMessage.objects.schedule(
+        "e", {"password": SECRET}, metadata={"token": f"{SECRET}-2"}, at=T0, max_attempts=1
+    )
+    with connected(pops, event="e"):
+        TickedWorker().tick(T0)
+    message.refresh_from_db()
+
+    assert (message.status, message.reason) == (Status.DEAD, "not logged in: [redacted] [redacted]")
+    assert SECRET not in json.dumps(message.errors)
+
+
 def test_lists_and_failed_assertions_show_nothing_hidden() -> None:
     ScheduledMessage.objects.schedule("e", {"password": SECRET}, delay=60)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.test import override_settings
 from django.utils import timezone
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -98,6 +100,32 @@ def test_an_error_ends_the_span_as_failed(
     assert span.status.status_code == status
     assert [event.name for event in span.events] == (["exception"] if status == StatusCode.ERROR else [])
     assert span.links == ()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_span_of_an_error_shows_nothing_that_is_hidden(
+    is_async: bool, spans: Callable[[], list[ReadableSpan]], receive: Callable[..., Any]
+) -> None:
+    def fails(message: ScheduledMessage, **kwargs: Any) -> None:
+        raise ValueError(f"{'x' * 480} cannot log in with {message.payload.pop('password')}")
+
+    async def coroutine(message: ScheduledMessage, **kwargs: Any) -> None:
+        fails(message)
+
+    setting = settings.SKED["memory"]
+    changed = setting | {"OPTIONS": setting.get("OPTIONS", {}) | {"redact": ["password"]}}
+    with override_settings(SKED=settings.SKED | {"memory": changed}):
+        attempt(Store("memory"), receive, coroutine if is_async else fails, payload={"password": "hunter2-Zeppelin"})
+
+    (span,) = spans()
+    (event,) = span.events
+    assert "hunter2" not in span.to_json()
+    assert span.status.status_code == StatusCode.ERROR
+    assert span.status.description == f"ValueError: {'x' * 480} cannot log in"[:500]
+    assert event.name == "exception" and event.attributes is not None
+    assert event.attributes["exception.type"] == "ValueError"
+    assert event.attributes["exception.message"] == f"{'x' * 480} cannot log in with [redacted]"
+    assert "Traceback" in str(event.attributes["exception.stacktrace"])
 
 
 @pytest.mark.parametrize("metadata", [{"traceparent": "nonsense"}, {"traceparent": ""}, {}])

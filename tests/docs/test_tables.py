@@ -320,7 +320,7 @@ def _log_lines() -> Iterator[tuple[str, str]]:
             function = node.func if isinstance(node, ast.Call) else None
             if not isinstance(function, ast.Attribute) or not isinstance(function.value, ast.Name):
                 continue
-            if function.value.id not in {"logger", "worker_logger"}:
+            if function.value.id not in {"logger", "worker_logger"} and ast.unparse(function) != "failures.log":
                 continue
             texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]  # type: ignore[attr-defined]
             if texts:

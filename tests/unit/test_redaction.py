@@ -23,10 +23,16 @@ MEMORY = "django_sked.backends.memory.MemoryBackend"
         ("*.card.number", {"of": {"card": {"number": 1}}}, {"of": {"card": {"number": MARK}}}),
         ("cards.number", {"cards": [{"number": 1, "id": 2}]}, {"cards": [{"number": MARK, "id": 2}]}),
         ("cards.0.number", {"cards": [{"number": 1}, {"number": 2}]}, {"cards": [{"number": MARK}, {"number": 2}]}),
+        ("of.+49", {"of": [{"+49": 1, "+1": 2}]}, {"of": [{"+49": MARK, "+1": 2}]}),
         ("codes", {"codes": ["a", "b"]}, {"codes": MARK}),
         ("codes.*", {"codes": ["a", "b"]}, {"codes": [MARK, MARK]}),
         ("*", {"a": 1, "b": [2]}, {"a": MARK, "b": MARK}),
-        ("*", "a text", "a text"),
+        ("*", "a text", MARK),
+        ("*", 4111, MARK),
+        ("*", False, MARK),
+        ("*", None, None),
+        ("*", [], []),
+        ("*text*", "a text", "a text"),
         ("pin", [{"pin": None}], [{"pin": MARK}]),
     ],
 )
@@ -36,6 +42,17 @@ def test_a_pattern_is_compared_with_keys_and_with_paths(pattern: str, value: Any
 
     assert redaction.shown(value) == shown
     assert repr(value) == before
+
+
+@pytest.mark.parametrize("index", ["0", "00", "+0", "-1", "0_0", "٠"])
+def test_whatever_a_database_may_take_for_the_number_of_a_list_item_is_one(index: str) -> None:
+    assert Redaction(("cards.number",)).hides(("cards", index, "number"))
+    assert not Redaction(("cards.number",)).hides(("cards", index, "id"))
+
+
+@pytest.mark.parametrize("key", ["", "-", "0x0", "1.0", "_0", "a0"])
+def test_what_is_no_number_to_a_database_is_a_key(key: str) -> None:
+    assert not Redaction(("cards.number",)).hides(("cards", key, "number"))
 
 
 def test_without_patterns_nothing_is_hidden() -> None:
@@ -59,6 +76,11 @@ def test_texts_that_repeat_a_hidden_value_are_without_it(text: str, left: str) -
     carried = {"password": "hunter2", "card": {"number": 4111111111111111, "pin": 12}}
 
     assert Redaction(("password", "card")).scrub(text, None, carried) == left
+
+
+def test_a_payload_that_is_one_text_is_taken_out_of_texts_by_a_star() -> None:
+    assert Redaction(("*",)).scrub("no user hunter2.", "hunter2", None) == f"no user {MARK}."
+    assert Redaction(("password",)).scrub("no user hunter2.", "hunter2", None) == "no user hunter2."
 
 
 @pytest.mark.parametrize("value", ["password", [1], [""], ["..."], {"a": 1}])

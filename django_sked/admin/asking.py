@@ -9,7 +9,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.forms import BooleanField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -24,6 +23,7 @@ from django_sked.admin.applying import MOST_ENTRIES, Messages, apply
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import glimpse
 from django_sked.admin.places import Places
+from django_sked.admin.runs import is_across
 from django_sked.admin.stored import backend_of
 from django_sked.exceptions import InvalidMessage, SkedError
 from django_sked.models import ScheduledMessage
@@ -119,7 +119,7 @@ class Verbs(Places):
 
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
-        asks = action.asks or _is_across(request)
+        asks = action.asks or is_across(request)
         options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
         options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
         if options["with_payload"] and issubclass(action.form, EditForm):
@@ -131,7 +131,7 @@ class Verbs(Places):
         if not form.is_valid() or _wants_preview(request, form):
             return self._ask(request, queryset, action, form)
         try:
-            if _is_across(request) and backend.database is not None:
+            if is_across(request) and backend.database is not None:
                 return self._run(request, queryset, action, form)
             applied = apply(request, queryset, action, form)
         except SkedError as error:
@@ -142,19 +142,27 @@ class Verbs(Places):
 
     def _run(self, request: HttpRequest, queryset: Any, action: Action, form: VerbForm) -> HttpResponse | None:
         """On all that the filter leaves: a few with an entry each, more of them in steps with one for all."""
-        few = None if runs.of(request) else glimpse(queryset, MOST_ENTRIES + 1)
+        sent = runs.Sent(request=request, rows=queryset, action=action, form=form)
+        few = None if runs.of(sent) else glimpse(queryset, MOST_ENTRIES + 1)
         if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
             applied = apply(request, queryset.filter(pk__in=[message.pk for message in few.found]), action, form)
         else:
-            run = runs.go_on(request, queryset, action, form)
+            run = runs.go_on(sent)
             if not run.is_done:
-                return self._ask(request, queryset, action, form, run=run)
+                return self._ask(request, queryset, action, form, run=run, page=sent.page)
             applied = run.applied(action)
         self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
     def _ask(
-        self, request: HttpRequest, queryset: Messages, action: Action, form: VerbForm, *, run: runs.Run | None = None
+        self,
+        request: HttpRequest,
+        queryset: Messages,
+        action: Action,
+        form: VerbForm,
+        *,
+        run: runs.Run | None = None,
+        page: str = "",
     ) -> TemplateResponse:
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
         count = glimpsed.total or 0
@@ -180,10 +188,10 @@ class Verbs(Places):
             "list_url": self.url("changelist", backend=backend),
             "unnamed": count - len(glimpsed.found),
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-            "is_across": _is_across(request),
+            "is_across": is_across(request),
             "is_capped": glimpsed.is_capped,
             "run": run,
-            "run_id": run.id if run else request.POST.get(runs.RUN) or runs.new_id(),
+            "page": page or runs.page(request),
             "answered": ANSWERED,
             "preview": form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None,
             "previewed": PREVIEWED,
@@ -202,8 +210,3 @@ def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:
     """Is there another payload, of which nobody has seen yet what it changes?"""
     changes = isinstance(form, EditForm) and form.changes_payload
     return changes and request.POST.get(PREVIEWED) != form.preview  # type: ignore[attr-defined]
-
-
-def _is_across(request: HttpRequest) -> bool:
-    """Is it for everything that the filters leave? Read as Django's own form reads it."""
-    return BooleanField(required=False).to_python(request.POST.get("select_across")) or False

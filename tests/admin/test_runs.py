@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -171,3 +172,57 @@ def test_what_was_not_changed_is_counted_too(boss: Client, mail: list[ScheduledM
 
     text = boss.get(pages[-1]["Location"]).content.decode()
     assert "24 messages were held; 11 were not: only pending messages can be." in text
+
+
+def moved(mail: list[ScheduledMessage]) -> dict[timedelta, int]:
+    """How many messages were moved by how much."""
+    return Counter(m.due_at - mail[0].due_at for m in ScheduledMessage.objects.filter(queue="mail"))
+
+
+def test_a_page_that_is_sent_again_with_another_shift_is_another_run(
+    boss: Client, mail: list[ScheduledMessage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "SECONDS", 600.0)
+    page = asked(boss, "reschedule")
+    answer(boss, page, shift="3h")
+
+    answer(boss, page, shift="-1h", reason="too far")
+
+    assert moved(mail) == {2 * HOUR: COUNT}
+    last, first = (entry.change_message for entry in LogEntry.objects.order_by("-pk"))
+    assert "Moved by 3:00:00." in first and "too far" not in first
+    assert "Moved by -1 day, 23:00:00." in last and "Reason: too far" in last
+
+
+def test_a_run_that_has_stopped_does_not_go_on_with_another_shift(boss: Client, mail: list[ScheduledMessage]) -> None:
+    page = asked(boss, "reschedule")
+    stopped = answer(boss, page, shift="1h")
+
+    went_on(boss, answer(boss, page, shift="2h"))
+
+    assert moved(mail) == {3 * HOUR: 10, 2 * HOUR: 25}
+    last, first = (entry.change_message for entry in LogEntry.objects.order_by("-pk"))
+    assert first.startswith("10 messages were rescheduled. Moved by 1:00:00. That is not all yet.")
+    assert last.startswith("35 messages were rescheduled. Moved by 2:00:00.")
+
+    went_on(boss, stopped)
+
+    assert moved(mail) == {3 * HOUR: COUNT}
+
+
+@pytest.mark.parametrize("other", ["verb", "filter", "reason"])
+def test_what_is_asked_for_by_the_run_of_another_page_leaves_the_entry_of_that_as_it_is(
+    other: str, boss: Client, mail: list[ScheduledMessage]
+) -> None:
+    answer(boss, (page := asked(boss, "cancel")), reason="flood")
+    cancelled = LogEntry.objects.get().change_message
+    run = re.search(r'name="_run" value="(.*?)"', page.content.decode())
+    assert run is not None
+    if other != "reason":
+        page = asked(boss, "hold") if other == "verb" else asked(boss, "cancel", {"q": "queue:mail"})
+
+    answer(boss, page, _run=run[1], reason="mistake" if other == "reason" else "flood")
+
+    first, last = (entry.change_message for entry in LogEntry.objects.order_by("pk"))
+    assert first == cancelled
+    assert last.startswith("0 messages were " + ("held" if other == "verb" else "cancelled"))

@@ -30,7 +30,7 @@ from django_sked.models import ScheduledMessage
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"
-#: What the page has shown before it was answered: the name of the payload that is to be written.
+#: What the page has shown before it was answered: the name of the payload that is to be written, and over which.
 PREVIEWED = "_previewed"
 #: Messages that the page names.
 NAMED = 10

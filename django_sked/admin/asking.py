@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin import runs
 from django_sked.admin.actions import ACTIONS, Action, may_edit
-from django_sked.admin.applying import MOST_ENTRIES, Messages, apply
+from django_sked.admin.applying import MOST_ENTRIES, Messages
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import glimpse
 from django_sked.admin.places import Places
@@ -128,28 +129,38 @@ class Verbs(Places):
             known = {"reason": request.POST.get("reason", "")}
             return self._ask(request, queryset, action, action.form(initial=known, **options))
         form = action.form(request.POST, **options)
-        if not form.is_valid() or _wants_preview(request, form):
+        if not form.is_valid():
             return self._ask(request, queryset, action, form)
+        return self._do(runs.Sent(request=request, rows=queryset, action=action, form=form))
+
+    def _do(self, sent: runs.Sent) -> HttpResponse | None:
+        request, queryset, run = sent.request, sent.rows, runs.of(sent)
+        if run is not None and run.is_done:
+            text = _("Sent before, and not done again: %(done)s") % {"done": run.applied(sent.action)}
+            self.message_user(request, text, messages.WARNING)
+            return None
+        if _wants_preview(request, sent.form):
+            return self._ask(request, queryset, sent.action, sent.form)
         try:
-            if is_across(request) and backend.database is not None:
-                return self._run(request, queryset, action, form)
-            applied = apply(request, queryset, action, form)
+            if is_across(request) and backend_of(queryset).database is not None:
+                return self._run(sent, has_begun=run is not None)
+            applied = runs.at_once(sent)
         except SkedError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
-    def _run(self, request: HttpRequest, queryset: Any, action: Action, form: VerbForm) -> HttpResponse | None:
+    def _run(self, sent: runs.Sent, *, has_begun: bool) -> HttpResponse | None:
         """On all that the filter leaves: a few with an entry each, more of them in steps with one for all."""
-        sent = runs.Sent(request=request, rows=queryset, action=action, form=form)
-        few = None if runs.of(sent) else glimpse(queryset, MOST_ENTRIES + 1)
+        request, queryset, action = sent.request, sent.rows, sent.action
+        few = None if has_begun else glimpse(queryset, MOST_ENTRIES + 1)
         if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
-            applied = apply(request, queryset.filter(pk__in=[message.pk for message in few.found]), action, form)
+            applied = runs.at_once(replace(sent, rows=queryset.filter(pk__in=[message.pk for message in few.found])))
         else:
             run = runs.go_on(sent)
             if not run.is_done:
-                return self._ask(request, queryset, action, form, run=run, page=sent.page)
+                return self._ask(request, queryset, action, sent.form, run=run, page=sent.page)
             applied = run.applied(action)
         self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None

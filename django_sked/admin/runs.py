@@ -5,6 +5,9 @@ killed has done whole steps only, and when the same page is sent again, by "Go o
 behind the last of them: what is moved by an hour is never moved by two. That holds where the history is in the database
 of the messages; in another one the last step may be done twice.
 
+What is done at once, be it to a few messages or to those that were selected, is a run that is done: each of its entries
+says so, and the same page sent again does nothing.
+
 A run is one page and what was asked for on it: with another verb, filter, reason or anything else that was entered, the
 page is another run, with an entry of its own.
 """
@@ -17,6 +20,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Self
 from uuid import UUID
 
@@ -34,6 +38,7 @@ from django_sked.admin import applying, walks
 from django_sked.admin.actions import Action
 from django_sked.admin.applying import Applied
 from django_sked.admin.forms import VerbForm, canonical
+from django_sked.admin.lists import capped_count
 from django_sked.admin.stored import backend_of
 from django_sked.admin.walks import Rows
 
@@ -43,8 +48,8 @@ SECONDS = 10.0
 STEP = 1000
 #: The field of the page that asks, which names it: the same page sent again with the same in it is the same run.
 RUN = "_run"
-#: Entries of a user among which a run is looked for.
-_RECENT = 100
+#: Entries of a user among which a run is looked for: those for many messages, and those for one each.
+_RECENT, _RECENT_EACH = 100, 1000
 _MARK = re.compile(
     r" \[run (?P<run>[0-9a-f]{12}): (?P<changed>\d+) of (?P<seen>\d+), "
     r"(?:(?P<done>done)|after (?P<after>[0-9a-f-]{36}))\]$"
@@ -124,8 +129,32 @@ def of(sent: Sent) -> Run | None:
     """The run that this page has begun before, if it has."""
     if not sent.is_known:
         return None
-    entries = LogEntry.objects.using(_log()).filter(user=sent.request.user.pk, object_id=None).order_by("-pk")
-    return next((run for run in map(Run.read, entries[:_RECENT]) if run is not None and run.id == sent.run), None)
+    entries = LogEntry.objects.using(_log()).filter(user=sent.request.user.pk).order_by("-pk")
+    batches, each = entries.filter(object_id=None)[:_RECENT], entries.exclude(object_id=None)[:_RECENT_EACH]
+    return next((run for run in map(Run.read, chain(batches, each)) if run is not None and run.id == sent.run), None)
+
+
+def at_once(sent: Sent) -> Applied:
+    """All of it, if this page has not done it before.
+
+    Up to `MOST_ENTRIES` rows change together with what says so, and two requests for them wait for each other.
+    """
+    backend = backend_of(sent.rows)  # type: ignore[arg-type]
+    few = sent.is_known and backend.joins_transactions and capped_count(sent.rows) <= applying.MOST_ENTRIES
+    if not few:
+        return _apply(sent)
+    with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
+        backend.begin_change()
+        _lock(sent.request)
+        run = of(sent)
+        return _apply(sent) if run is None else run.applied(sent.action)
+
+
+def _apply(sent: Sent) -> Applied:
+    def mark(changed: int, seen: int) -> str:
+        return Run(id=sent.run, changed=changed, seen=seen, is_done=True).mark if sent.is_known else ""
+
+    return applying.apply(sent.request, sent.rows, sent.action, sent.form, mark)
 
 
 def go_on(sent: Sent) -> Run:

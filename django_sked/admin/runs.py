@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -92,7 +92,8 @@ class Sent:
     """A page that asks, as it was sent: which verb, on what, with what."""
 
     request: HttpRequest
-    rows: Rows
+    #: `Messages`; what goes on in steps are rows.
+    rows: Any
     action: Action
     form: VerbForm
 
@@ -109,7 +110,7 @@ class Sent:
     def run(self) -> str:
         """The id of its run, by which nothing of what it is about can be guessed."""
         chosen = [] if is_across(self.request) else sorted(self.request.POST.getlist(ACTION_CHECKBOX_NAME))
-        where = [backend_of(self.rows).alias, self.request.path, self.request.GET.urlencode(), chosen]  # type: ignore[arg-type]
+        where = [backend_of(self.rows).alias, self.request.path, self.request.GET.urlencode(), chosen]
         asked = canonical([self.page, self.action.name, *where, self.form.entered])
         return salted_hmac("django_sked.run", asked).hexdigest()[:12]
 
@@ -139,7 +140,7 @@ def at_once(sent: Sent) -> Applied:
 
     Up to `MOST_ENTRIES` rows change together with what says so, and two requests for them wait for each other.
     """
-    backend = backend_of(sent.rows)  # type: ignore[arg-type]
+    backend = backend_of(sent.rows)
     few = sent.is_known and backend.joins_transactions and capped_count(sent.rows) <= applying.MOST_ENTRIES
     if not few:
         return _apply(sent)
@@ -188,7 +189,8 @@ def _lock(request: HttpRequest) -> None:
 
 def _step(run: Run, sent: Sent) -> Run:
     """One more, and the entry says so, or neither. Its mark stays where the page may be sent again."""
-    rows, action, form = sent.rows, sent.action, sent.form
+    action, form = sent.action, sent.form
+    rows: Rows = sent.rows
     backend = backend_of(rows)  # type: ignore[arg-type]
     with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
         backend.begin_change()

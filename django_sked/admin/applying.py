@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,12 @@ _CHANGED = ("due_at", "held_at", "finished_at", "cancel_requested")
 _READ = ("id", "event", "status", *_CHANGED)
 
 Messages = ScheduledMessageQuerySet | StoredMessages
+#: Of how many messages were changed and of how many there were: what is put behind the text of each entry.
+Mark = Callable[[int, int], str]
+
+
+def no_mark(changed: int, seen: int) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class Applied:
         return f"{sentence}."
 
 
-def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbForm) -> Applied:
+def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbForm, mark: Mark = no_mark) -> Applied:
     """Use the verb on all of these; up to `MOST_ENTRIES` of them change in one transaction, more in chunks.
 
     Where there is none, or no one transaction, an entry is written before anything is changed.
@@ -78,9 +85,9 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
 
         def log(follows: bool) -> None:
             if entry is not None and is_batch:
-                finish_batch(entry, action, form, changed, follows)
+                finish_batch(entry, action, form, changed, follows, mark(changed, selected))
                 return
-            log_each(request, backend, before, action, form)
+            log_each(request, backend, before, action, form, mark(changed, selected))
             if entry is not None:
                 entry.delete()
 
@@ -100,7 +107,12 @@ def first(queryset: Messages, count: int) -> list[ScheduledMessage]:
 
 
 def log_each(
-    request: HttpRequest, backend: BaseBackend, before: list[ScheduledMessage], action: Action, form: VerbForm
+    request: HttpRequest,
+    backend: BaseBackend,
+    before: list[ScheduledMessage],
+    action: Action,
+    form: VerbForm,
+    mark: str = "",
 ) -> None:
     """An entry for each message that is another one now."""
     after = backend.find_many([message.pk for message in before])
@@ -108,7 +120,7 @@ def log_each(
     for old in before:
         new = after.get(old.pk)
         if new is not None and _differs(old, new, form):
-            texts.setdefault(_text(old, new, action, form), []).append(new)
+            texts.setdefault(_text(old, new, action, form) + mark, []).append(new)
     for text, messages in texts.items():
         LogEntry.objects.log_actions(request.user.pk, messages, CHANGE, change_message=text)  # type: ignore[arg-type]
 
@@ -161,10 +173,9 @@ def start_batch(request: HttpRequest, action: Action, form: VerbForm) -> LogEntr
     )
 
 
-def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool) -> None:
+def finish_batch(entry: LogEntry, action: Action, form: VerbForm, changed: int, follows: bool, mark: str = "") -> None:
     """Put what was done into an entry that was written before."""
-    text = batch_text(action, form, changed, follows=follows)
-    entry.change_message = text + reason_text(form)
+    entry.change_message = batch_text(action, form, changed, follows=follows) + reason_text(form) + mark
     entry.save(update_fields=["change_message"])
 
 

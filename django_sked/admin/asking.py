@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,6 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.forms import BooleanField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -20,17 +20,18 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin import runs
 from django_sked.admin.actions import ACTIONS, Action, may_edit
-from django_sked.admin.applying import MOST_ENTRIES, Messages, apply
+from django_sked.admin.applying import MOST_ENTRIES, Messages
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import glimpse
 from django_sked.admin.places import Places
+from django_sked.admin.runs import is_across
 from django_sked.admin.stored import backend_of
 from django_sked.exceptions import InvalidMessage, SkedError
 from django_sked.models import ScheduledMessage
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"
-#: What the page has shown before it was answered: the name of the payload that is to be written.
+#: What the page has shown before it was answered: the name of the payload that is to be written, and over which.
 PREVIEWED = "_previewed"
 #: Messages that the page names.
 NAMED = 10
@@ -119,7 +120,7 @@ class Verbs(Places):
 
     def _use(self, request: HttpRequest, queryset: Messages, action: Action) -> HttpResponse | None:
         backend = backend_of(queryset)
-        asks = action.asks or _is_across(request)
+        asks = action.asks or is_across(request)
         options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
         options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
         if options["with_payload"] and issubclass(action.form, EditForm):
@@ -128,33 +129,51 @@ class Verbs(Places):
             known = {"reason": request.POST.get("reason", "")}
             return self._ask(request, queryset, action, action.form(initial=known, **options))
         form = action.form(request.POST, **options)
-        if not form.is_valid() or _wants_preview(request, form):
+        if not form.is_valid():
             return self._ask(request, queryset, action, form)
+        return self._do(runs.Sent(request=request, rows=queryset, action=action, form=form))
+
+    def _do(self, sent: runs.Sent) -> HttpResponse | None:
+        request, queryset, run = sent.request, sent.rows, runs.of(sent)
+        if run is not None and run.is_done:
+            text = _("Sent before, and not done again: %(done)s") % {"done": run.applied(sent.action)}
+            self.message_user(request, text, messages.WARNING)
+            return None
+        if _wants_preview(request, sent.form):
+            return self._ask(request, queryset, sent.action, sent.form)
         try:
-            if _is_across(request) and backend.database is not None:
-                return self._run(request, queryset, action, form)
-            applied = apply(request, queryset, action, form)
+            if is_across(request) and backend_of(queryset).database is not None:
+                return self._run(sent, has_begun=run is not None)
+            applied = runs.at_once(sent)
         except SkedError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
-    def _run(self, request: HttpRequest, queryset: Any, action: Action, form: VerbForm) -> HttpResponse | None:
+    def _run(self, sent: runs.Sent, *, has_begun: bool) -> HttpResponse | None:
         """On all that the filter leaves: a few with an entry each, more of them in steps with one for all."""
-        few = None if runs.of(request) else glimpse(queryset, MOST_ENTRIES + 1)
+        request, queryset, action = sent.request, sent.rows, sent.action
+        few = None if has_begun else glimpse(queryset, MOST_ENTRIES + 1)
         if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
-            applied = apply(request, queryset.filter(pk__in=[message.pk for message in few.found]), action, form)
+            applied = runs.at_once(replace(sent, rows=queryset.filter(pk__in=[message.pk for message in few.found])))
         else:
-            run = runs.go_on(request, queryset, action, form)
+            run = runs.go_on(sent)
             if not run.is_done:
-                return self._ask(request, queryset, action, form, run=run)
+                return self._ask(request, queryset, action, sent.form, run=run, page=sent.page)
             applied = run.applied(action)
         self.message_user(request, str(applied), messages.SUCCESS if applied.changed else messages.WARNING)
         return None
 
     def _ask(
-        self, request: HttpRequest, queryset: Messages, action: Action, form: VerbForm, *, run: runs.Run | None = None
+        self,
+        request: HttpRequest,
+        queryset: Messages,
+        action: Action,
+        form: VerbForm,
+        *,
+        run: runs.Run | None = None,
+        page: str = "",
     ) -> TemplateResponse:
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
         count = glimpsed.total or 0
@@ -180,10 +199,10 @@ class Verbs(Places):
             "list_url": self.url("changelist", backend=backend),
             "unnamed": count - len(glimpsed.found),
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-            "is_across": _is_across(request),
+            "is_across": is_across(request),
             "is_capped": glimpsed.is_capped,
             "run": run,
-            "run_id": run.id if run else request.POST.get(runs.RUN) or runs.new_id(),
+            "page": page or runs.page(request),
             "answered": ANSWERED,
             "preview": form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None,
             "previewed": PREVIEWED,
@@ -202,8 +221,3 @@ def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:
     """Is there another payload, of which nobody has seen yet what it changes?"""
     changes = isinstance(form, EditForm) and form.changes_payload
     return changes and request.POST.get(PREVIEWED) != form.preview  # type: ignore[attr-defined]
-
-
-def _is_across(request: HttpRequest) -> bool:
-    """Is it for everything that the filters leave? Read as Django's own form reads it."""
-    return BooleanField(required=False).to_python(request.POST.get("select_across")) or False

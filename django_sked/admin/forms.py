@@ -89,6 +89,11 @@ class VerbForm(forms.Form):
         """The arguments of the verb."""
         return {}
 
+    @property
+    def entered(self) -> dict[str, Any]:
+        """What was entered, whatever has become of the messages since: the same for the same, to be compared."""
+        return {name: str(value) for name, value in self.cleaned_data.items() if value not in (None, "")}
+
 
 class ReasonActionForm(ActionForm):
     """Beside the choice of an action: why, for those that ask nothing else."""
@@ -116,10 +121,20 @@ class EditForm(VerbForm):
         return self.hiding.restored(self.given)
 
     @property
+    def has_payload(self) -> bool:
+        """Was one entered, be it `null` or that which there is?"""
+        text = self.data.get(self.add_prefix("payload"), "") if "payload" in self.fields else ""
+        return bool(text.strip()) and "payload" in self.cleaned_data
+
+    @property
+    def entered(self) -> dict[str, Any]:
+        others = {name: value for name, value in super().entered.items() if name != "payload"}
+        return others | ({"payload": self.given} if self.has_payload else {})
+
+    @property
     def changes_payload(self) -> bool:
         """Was a payload entered, and another one than there is?"""
-        text = self.data.get(self.add_prefix("payload"), "") if "payload" in self.fields else ""
-        if not text.strip() or "payload" not in self.cleaned_data:
+        if not self.has_payload:
             return False
         if self.message is None or self.hiding.replaces(self.given):
             return True
@@ -130,8 +145,9 @@ class EditForm(VerbForm):
 
     @property
     def preview(self) -> str:
-        """A name of the payload that was entered: what was previewed is what is written."""
-        return salted_hmac("django_sked.preview", canonical(self.given)).hexdigest()
+        """A name of the payload that was entered and of the one there is: what was previewed is what is written."""
+        before = None if self.message is None else [str(self.message.pk), self.message.payload]
+        return salted_hmac("django_sked.preview", canonical([self.given, before])).hexdigest()
 
     @property
     def diff(self) -> list[tuple[str, str]]:

@@ -4,6 +4,12 @@ What a run has done is written into its entry in the history, in the transaction
 killed has done whole steps only, and when the same page is sent again, by "Go on" or by reloading it, the run goes on
 behind the last of them: what is moved by an hour is never moved by two. That holds where the history is in the database
 of the messages; in another one the last step may be done twice.
+
+What is done at once, be it to a few messages or to those that were selected, is a run that is done: each of its entries
+says so, and the same page sent again does nothing.
+
+A run is one page and what was asked for on it: with another verb, filter, reason or anything else that was entered, the
+page is another run, with an entry of its own.
 """
 
 from __future__ import annotations
@@ -13,20 +19,26 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import cached_property
+from itertools import chain
+from typing import Any, Self
 from uuid import UUID
 
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
 from django.db.models.functions import Coalesce
+from django.forms import BooleanField
 from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
 from django_sked.admin import applying, walks
 from django_sked.admin.actions import Action
 from django_sked.admin.applying import Applied
-from django_sked.admin.forms import VerbForm
+from django_sked.admin.forms import VerbForm, canonical
+from django_sked.admin.lists import capped_count
 from django_sked.admin.stored import backend_of
 from django_sked.admin.walks import Rows
 
@@ -34,10 +46,10 @@ from django_sked.admin.walks import Rows
 SECONDS = 10.0
 #: Messages that one step changes, in one transaction.
 STEP = 1000
-#: The field of the page that asks, which makes a run of it: the same page sent again is the same run.
+#: The field of the page that asks, which names it: the same page sent again with the same in it is the same run.
 RUN = "_run"
-#: Entries of a user among which a run is looked for.
-_RECENT = 100
+#: Entries of a user among which a run is looked for: those for many messages, and those for one each.
+_RECENT, _RECENT_EACH = 100, 1000
 _MARK = re.compile(
     r" \[run (?P<run>[0-9a-f]{12}): (?P<changed>\d+) of (?P<seen>\d+), "
     r"(?:(?P<done>done)|after (?P<after>[0-9a-f-]{36}))\]$"
@@ -75,45 +87,110 @@ class Run:
         return Applied(action=action, changed=self.changed, unchanged=self.seen - self.changed)
 
 
-def new_id() -> str:
-    return uuid.uuid4().hex[:12]
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A page that asks, as it was sent: which verb, on what, with what."""
+
+    request: HttpRequest
+    #: `Messages`; what goes on in steps are rows.
+    rows: Any
+    action: Action
+    form: VerbForm
+
+    @property
+    def is_known(self) -> bool:
+        """Can it be sent again?"""
+        return RUN in self.request.POST
+
+    @cached_property
+    def page(self) -> str:
+        return page(self.request)
+
+    @cached_property
+    def run(self) -> str:
+        """The id of its run, by which nothing of what it is about can be guessed."""
+        chosen = [] if is_across(self.request) else sorted(self.request.POST.getlist(ACTION_CHECKBOX_NAME))
+        where = [backend_of(self.rows).alias, self.request.path, self.request.GET.urlencode(), chosen]
+        asked = canonical([self.page, self.action.name, *where, self.form.entered])
+        return salted_hmac("django_sked.run", asked).hexdigest()[:12]
 
 
-def of(request: HttpRequest) -> Run | None:
+def page(request: HttpRequest) -> str:
+    """What names the page that was sent, or the one that is to be shown."""
+    given = request.POST.get(RUN, "")
+    return given if re.fullmatch("[0-9a-f]{12}", given) else uuid.uuid4().hex[:12]
+
+
+def is_across(request: HttpRequest) -> bool:
+    """Is it for everything that the filters leave? Read as Django's own form reads it."""
+    return BooleanField(required=False).to_python(request.POST.get("select_across")) or False
+
+
+def of(sent: Sent) -> Run | None:
     """The run that this page has begun before, if it has."""
-    id = request.POST.get(RUN, "")
-    entries = LogEntry.objects.using(_log()).filter(user=request.user.pk, object_id=None).order_by("-pk")[:_RECENT]
-    return next((run for run in map(Run.read, entries) if run is not None and run.id == id), None) if id else None
+    if not sent.is_known:
+        return None
+    entries = LogEntry.objects.using(_log()).filter(user=sent.request.user.pk).order_by("-pk")
+    batches, each = entries.filter(object_id=None)[:_RECENT], entries.exclude(object_id=None)[:_RECENT_EACH]
+    return next((run for run in map(Run.read, chain(batches, each)) if run is not None and run.id == sent.run), None)
 
 
-def go_on(request: HttpRequest, rows: Rows, action: Action, form: VerbForm) -> Run:
+def at_once(sent: Sent) -> Applied:
+    """All of it, if this page has not done it before.
+
+    Up to `MOST_ENTRIES` rows change together with what says so, and two requests for them wait for each other.
+    """
+    backend = backend_of(sent.rows)
+    few = sent.is_known and backend.joins_transactions and capped_count(sent.rows) <= applying.MOST_ENTRIES
+    if not few:
+        return _apply(sent)
+    with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
+        backend.begin_change()
+        _lock(sent.request)
+        run = of(sent)
+        return _apply(sent) if run is None else run.applied(sent.action)
+
+
+def _apply(sent: Sent) -> Applied:
+    def mark(changed: int, seen: int) -> str:
+        return Run(id=sent.run, changed=changed, seen=seen, is_done=True).mark if sent.is_known else ""
+
+    return applying.apply(sent.request, sent.rows, sent.action, sent.form, mark)
+
+
+def go_on(sent: Sent) -> Run:
     """Begin it, or go on with it, until it is done or `SECONDS` have passed."""
     until = time.monotonic() + SECONDS
-    run = _begun(request, action, form)
+    run = _begun(sent)
     while not run.is_done:
-        run = _step(run, rows, action, form, is_known=RUN in request.POST)
+        run = _step(run, sent)
         if time.monotonic() >= until:
             break
     return run
 
 
-def _begun(request: HttpRequest, action: Action, form: VerbForm) -> Run:
+def _begun(sent: Sent) -> Run:
     with transaction.atomic(using=_log()):
-        # The same page sent twice at once begins one run.
-        get_user_model()._default_manager.using(_log()).select_for_update().filter(pk__in=[request.user.pk]).first()
-        run = of(request)
+        _lock(sent.request)
+        run = of(sent)
         if run is not None:
             return run
-        entry = applying.start_batch(request, action, form)
-        given = request.POST.get(RUN, "")
-        run = Run(id=given if re.fullmatch("[0-9a-f]{12}", given) else new_id(), entry=entry.pk)
+        entry = applying.start_batch(sent.request, sent.action, sent.form)
+        run = Run(id=sent.run, entry=entry.pk)
         entry.change_message += run.mark
         entry.save(update_fields=["change_message"])
     return run
 
 
-def _step(run: Run, rows: Rows, action: Action, form: VerbForm, *, is_known: bool) -> Run:
+def _lock(request: HttpRequest) -> None:
+    """The same page sent twice at once begins one run."""
+    get_user_model()._default_manager.using(_log()).select_for_update().filter(pk__in=[request.user.pk]).first()
+
+
+def _step(run: Run, sent: Sent) -> Run:
     """One more, and the entry says so, or neither. Its mark stays where the page may be sent again."""
+    action, form = sent.action, sent.form
+    rows: Rows = sent.rows
     backend = backend_of(rows)  # type: ignore[arg-type]
     with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
         backend.begin_change()
@@ -134,7 +211,7 @@ def _step(run: Run, rows: Rows, action: Action, form: VerbForm, *, is_known: boo
         text = applying.batch_text(action, form, run.changed)
         if after is not None:
             text = _("%(text)s That is not all yet.") % {"text": text}
-        mark = "" if run.is_done and not is_known else run.mark
+        mark = "" if run.is_done and not sent.is_known else run.mark
         entry.change_message = text + applying.reason_text(form) + mark
         entry.save(update_fields=["change_message"])
     return run

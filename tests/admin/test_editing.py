@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -65,6 +66,27 @@ def test_what_was_altered_after_the_look_is_shown_again(login: Login) -> None:
     assert "<ins>+   &quot;customer&quot;: 8</ins>" in again.content.decode()
     message.refresh_from_db()
     assert message.payload == OLD
+
+
+@pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
+def test_what_somebody_else_has_written_since_the_look_is_not_overwritten_unseen(
+    verb: str, status: Status, login: Login
+) -> None:
+    client, message = login(*EDITORS), make(payload=OLD, status=status)
+    seen = post(client, message, verb, payload=json.dumps(NEW))
+    theirs = OLD | {"to": "theirs@example.com"}
+    QuerySet(ScheduledMessage).filter(pk=message.pk).update(payload=theirs)
+
+    again = post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(seen))
+
+    assert "<del>-   &quot;to&quot;: &quot;theirs@example.com&quot;</del>" in again.content.decode()
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (theirs, status)
+
+    post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(again))
+
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
 
 
 def test_a_payload_that_stays_as_it_is_needs_no_second_look(login: Login) -> None:

@@ -25,12 +25,16 @@ MOST_AT_ONCE = 1000
 NOT_DECLARED = "no longer declared"
 NO_MORE_TICKS = "There are no more ticks."
 #: Why messages that were made ahead of their ticks are taken back; or since they are of no tick any more.
-PAUSED, ENDED, OF_NO_TICK = "paused", "ended", "of no tick any more"
+PAUSED, ENDED, OF_NO_TICK = "its recurrence was paused", "its recurrence has ended", "of no tick any more"
+_RESTS = {PAUSED, ENDED, OF_NO_TICK, NOT_DECLARED}
 
 
 def is_rest(reason: str) -> bool:
-    """Was a message with this reason cancelled because its recurrence rested, and by nobody for its own sake?"""
-    return reason.startswith((PAUSED, ENDED, OF_NO_TICK, NOT_DECLARED))
+    """Was a message with this reason cancelled because its recurrence rested, and by nobody for its own sake?
+
+    Only these very texts say so: what people write may begin with any word.
+    """
+    return reason in _RESTS
 
 
 def enough(most: int | None) -> str:

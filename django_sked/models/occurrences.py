@@ -116,10 +116,10 @@ def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
     Where these do not join transactions, one may be stored of which its row does not know: it is found by its tick.
     """
     store = recurrence.store
-    wanted = set(map(open_id, recurrence.open))
+    messages = store.find_many(set(map(open_id, recurrence.open)))
     if not store.joins_transactions:
-        wanted |= {ids.of_tick(recurrence.pk, tick) for tick in ahead(recurrence, now)}
-    take_back(store, store.find_many(wanted).values(), reason, now)
+        messages |= {message.pk: message for message in standing(recurrence, ahead(recurrence, now)).values()}
+    take_back(store, messages.values(), reason, now)
 
 
 def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: str, now: datetime) -> None:
@@ -131,9 +131,19 @@ def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: 
 
 def taken_back(recurrence: Recurrence, now: datetime) -> datetime | None:
     """The first tick that a rest has taken back, and whose time has not come yet."""
-    known = {ids.of_tick(recurrence.pk, tick): tick for tick in ahead(recurrence, now)}
-    messages = recurrence.store.find_many(list(known)) if known else {}
-    return min((known[id] for id, message in messages.items() if was_taken_back(message)), default=None)
+    messages = standing(recurrence, ahead(recurrence, now))
+    return min((tick for tick, message in messages.items() if was_taken_back(message)), default=None)
+
+
+def standing(recurrence: Recurrence, ticks: Iterable[datetime]) -> dict[datetime, ScheduledMessage]:
+    """The message that stands for each tick, if there is one: of those that were made again, the newest."""
+    found: dict[datetime, ScheduledMessage] = {}
+    wanted = {ids.of_tick(recurrence.pk, tick): tick for tick in ticks}
+    while wanted:
+        stored = recurrence.store.find_many(list(wanted))
+        found |= {wanted[id]: message for id, message in stored.items()}
+        wanted = {_following(message): wanted[id] for id, message in stored.items() if was_taken_back(message)}
+    return found
 
 
 def was_taken_back(message: ScheduledMessage) -> bool:
@@ -143,18 +153,22 @@ def was_taken_back(message: ScheduledMessage) -> bool:
 def add_ticks(
     store: BaseBackend, recurrence: Recurrence, messages: Sequence[ScheduledMessage]
 ) -> list[ScheduledMessage]:
-    """Those that were stored just now. One that a rest has taken back comes again, under the id that follows from its
-    own: no more than one of them is left."""
-    fresh: list[ScheduledMessage] = []
+    """The message that stands for each tick; `was_created` says if it was stored just now. None for one that has been
+    delivered and deleted.
+
+    One that a rest has taken back comes again, under the id that follows from its own: no more than one of them is
+    left.
+    """
+    found: list[ScheduledMessage] = []
     while messages:
         answers = store.add_ticks(messages)
-        fresh += [message for message in answers if message.was_created]
+        again = [each for each in answers if not each.was_created and was_taken_back(each)]
+        found += [each for each in answers if each not in again]
         messages = [
             new_message(recurrence, ScheduledMessage, each.tick_at, due_at=each.due_at, id=_following(each))
-            for each in answers
-            if not each.was_created and was_taken_back(each)
+            for each in again
         ]
-    return fresh
+    return found
 
 
 def _following(message: ScheduledMessage) -> UUID:

@@ -157,18 +157,29 @@ def add_ticks(
     delivered and deleted.
 
     One that a rest has taken back comes again, under the id that follows from its own: no more than one of them is
-    left.
+    left. It is due when it was, or, if that has passed, when it is asked for.
     """
     found: list[ScheduledMessage] = []
+    asked = {message.tick_at: message.due_at for message in messages}
     while messages:
         answers = store.add_ticks(messages)
-        again = [each for each in answers if not each.was_created and was_taken_back(each)]
-        found += [each for each in answers if each not in again]
+        again = {each.pk: each for each in answers if not each.was_created and was_taken_back(each)}
+        found += [each for each in answers if each.pk not in again]
+        if not again:
+            break
+        now = store.now()
         messages = [
-            new_message(recurrence, ScheduledMessage, each.tick_at, due_at=each.due_at, id=_following(each))
-            for each in again
+            new_message(
+                recurrence,
+                ScheduledMessage,
+                each.tick_at,
+                due_at=each.due_at if each.due_at > now else asked[each.tick_at],
+                id=_following(each),
+            )
+            for each in again.values()
         ]
-    return found
+    places = {tick: place for place, tick in enumerate(asked)}
+    return sorted(found, key=lambda message: places[message.tick_at])
 
 
 def _following(message: ScheduledMessage) -> UUID:
@@ -216,7 +227,7 @@ def backfill(recurrence: Recurrence, start: datetime, end: datetime, rate: float
         new_message(recurrence, ScheduledMessage, tick, due_at=first + timedelta(seconds=position / rate))
         for position, tick in enumerate(ticks)
     ]
-    return [message for message in recurrence.store.add_ticks(messages) if message.was_created]
+    return [message for message in add_ticks(recurrence.store, recurrence, messages) if message.was_created]
 
 
 def _past_ticks(recurrence: Recurrence, start: datetime, end: datetime) -> list[datetime]:

@@ -152,3 +152,17 @@ def test_what_a_person_has_cancelled_does_not_come_again_whatever_the_reason(clo
     pause(clockwork, recurrence, 58.2)
     resume(clockwork, recurrence, 58.4)
     assert clockwork.run(at(seconds=59), at(seconds=62)) == []
+
+
+def test_a_tick_that_a_rest_took_back_can_be_backfilled_once(clockwork: Clockwork) -> None:
+    clockwork.receive(nobody)
+    recurrence = clockwork.create(every=60)
+    clockwork.promote(at(seconds=58))
+    pause(clockwork, recurrence, 58.2)
+    resume(clockwork, recurrence, 301)
+    with clock.pretend(at(seconds=302)):
+        stored = clockwork.read(recurrence)
+        made = stored.backfill(at(), at(seconds=302), rate=100)
+        assert stored.backfill(at(), at(seconds=302), rate=100) == []
+    assert [seconds(message) for message in made] == [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]
+    assert [message.due_at for message in made] == [at(seconds=302 + count / 100) for count in range(6)]

@@ -166,3 +166,30 @@ def test_a_tick_that_a_rest_took_back_can_be_backfilled_once(clockwork: Clockwor
         assert stored.backfill(at(), at(seconds=302), rate=100) == []
     assert [seconds(message) for message in made] == [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]
     assert [message.due_at for message in made] == [at(seconds=302 + count / 100) for count in range(6)]
+
+
+def test_no_waiting_tick_of_long_ago_comes_with_a_declaration_that_is_back(clockwork: Clockwork) -> None:
+    recurrence = clockwork.create(every=60, overlap="queue")
+    clockwork.promote(at(seconds=60))
+    clockwork.promote(at(seconds=121))
+    assert clockwork.read(recurrence).waiting_tick_at == at(seconds=120)
+    with clock.pretend(at(seconds=122)):
+        assert clockwork.read(recurrence).orphan()
+    assert clockwork.read(recurrence).waiting_tick_at is None
+    resume(clockwork, recurrence, 30 * 86400)
+    clockwork.receive(nobody)
+    delivered = clockwork.run(at(days=30, seconds=1), at(days=30, seconds=10))
+    assert [seconds(message) for message in delivered] == [60.0]
+
+
+def test_a_declaration_that_leaves_for_another_alias_keeps_its_waiting_tick_until_it_is_resumed(
+    clockwork: Clockwork,
+) -> None:
+    recurrence = clockwork.create(every=60, overlap="queue")
+    clockwork.promote(at(seconds=60))
+    clockwork.promote(at(seconds=121))
+    with clock.pretend(at(seconds=122)):
+        assert clockwork.read(recurrence).orphan(cancels=False)
+    assert clockwork.read(recurrence).waiting_tick_at == at(seconds=120)
+    resume(clockwork, recurrence, 30 * 86400)
+    assert clockwork.read(recurrence).waiting_tick_at is None

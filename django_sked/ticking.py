@@ -64,6 +64,8 @@ class Standing:
     next_tick_at: datetime | None
     #: A tick that has passed while the occurrence before it was live, and is to follow it.
     waiting_tick_at: datetime | None = None
+    #: Ticks before the next one that a rest has taken back, and that come again: they have not been missed.
+    again: tuple[datetime, ...] = ()
     #: Occurrences that have not finished.
     live: int = 0
     successes: int = 0
@@ -85,7 +87,7 @@ class Ticks:
 def decide(rules: Rules, standing: Standing, now: datetime) -> Ticks:
     """The ticks to be made at `now`, and what becomes of the others up to then."""
     ticks = Ticks(next_tick_at=standing.next_tick_at, waiting_tick_at=standing.waiting_tick_at)
-    candidates = _candidates(rules, ticks, now)
+    candidates = [*standing.again, *_candidates(rules, ticks, now)]
     if ticks.waiting_tick_at is not None:
         candidates.insert(0, ticks.waiting_tick_at)
         ticks.waiting_tick_at = None

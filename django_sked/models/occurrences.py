@@ -135,6 +135,28 @@ def taken_back(recurrence: Recurrence, now: datetime) -> datetime | None:
     return min((tick for tick, message in messages.items() if was_taken_back(message)), default=None)
 
 
+def brought_again(
+    recurrence: Recurrence, known: Account, now: datetime
+) -> tuple[datetime | None, tuple[datetime, ...]]:
+    """The first tick that has never been made, and those before it that a resume brings again: from `next_tick_at` on,
+    where that is not later than the last tick made. However old these are, they have not been missed, for they are due
+    later by jitter, or have been promoted late; of those that are due no more where missed ticks are skipped, none."""
+    first, last = recurrence.next_tick_at, recurrence.last_tick_at
+    if first is None or last is None or first > last:
+        return first, ()
+    past = list(ticks_between(recurrence, first, last))[-MOST_AHEAD:]
+    messages, live = standing(recurrence, past), {message.pk for message in known.live}
+    again = []
+    for tick in past:
+        message = messages.get(tick)
+        # One that is live and not known was stored by a promoter that was killed, or not heard.
+        is_wanted = tick == first if message is None else was_taken_back(message) or message.is_live
+        is_missed = recurrence.misfire == "skip" and recurrence.due_at(tick) < now - recurrence.grace
+        if is_wanted and not is_missed and (message is None or message.pk not in live):
+            again.append(tick)
+    return recurrence.first_tick(last), tuple(again)
+
+
 def standing(recurrence: Recurrence, ticks: Iterable[datetime]) -> dict[datetime, ScheduledMessage]:
     """The message that stands for each tick, if there is one: of those that were made again, the newest."""
     found: dict[datetime, ScheduledMessage] = {}

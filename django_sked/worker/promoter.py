@@ -108,8 +108,10 @@ class Promoter:
             if self._write(recurrence, fields | _of_resting(recurrence, account, at, reason), []) is not None:
                 recurrence.cancel_ahead(reason=ticking.ENDED, now=at)
             return []
+        next_tick_at, again = occurrences.brought_again(recurrence, account, at)
         standing = ticking.Standing(
-            next_tick_at=recurrence.next_tick_at,
+            next_tick_at=next_tick_at,
+            again=again,
             waiting_tick_at=recurrence.waiting_tick_at,
             live=len(account.live),
             successes=fields["successes"],

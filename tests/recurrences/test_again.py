@@ -193,3 +193,54 @@ def test_a_declaration_that_leaves_for_another_alias_keeps_its_waiting_tick_unti
     assert clockwork.read(recurrence).waiting_tick_at == at(seconds=120)
     resume(clockwork, recurrence, 30 * 86400)
     assert clockwork.read(recurrence).waiting_tick_at is None
+
+
+@pytest.mark.parametrize("misfire", ["skip", "latest", "all"])
+def test_a_tick_that_is_due_later_by_jitter_is_not_missed_by_a_pause_longer_than_the_grace(
+    clockwork: Clockwork, misfire: str
+) -> None:
+    clockwork.receive(nobody)
+    recurrence = late_by(clockwork, timedelta(minutes=10), misfire=misfire)
+    assert clockwork.ticks(at(seconds=58)) == [60.0]
+    pause(clockwork, recurrence, 300)
+    resume(clockwork, recurrence, 310)
+    delivered = clockwork.run(at(seconds=311), at(hours=1), timedelta(seconds=30))
+    stored = clockwork.read(recurrence)
+    assert [seconds(message) for message in delivered] == [60.0]
+    assert (stored.missed, stored.skipped, stored.occurrences, stored.successes) == (0, 0, 1, 1)
+
+
+def late_by(clockwork: Clockwork, jitter: timedelta, **arguments: Any) -> Recurrence:
+    """A recurrence whose first tick is due later by this at least; the next one comes a day after it."""
+    while True:
+        recurrence = clockwork.create(cron="1 12 * * *", jitter=4 * jitter, **arguments)
+        if recurrence.due_at(at(seconds=60)) - at(seconds=60) > jitter:
+            return recurrence
+        recurrence.delete()
+
+
+def test_a_tick_brought_again_is_late_and_not_lost_by_a_promoter_that_comes_late(clockwork: Clockwork) -> None:
+    clockwork.receive(nobody)
+    recurrence = clockwork.create(every=3600, misfire="skip")
+    assert clockwork.ticks(at(seconds=3598)) == [3600.0]
+    pause(clockwork, recurrence, 3598.2)
+    resume(clockwork, recurrence, 3598.4)
+    assert clockwork.ticks(at(seconds=3650)) == [3600.0]
+
+
+def test_a_tick_late_by_jitter_that_was_brought_again_by_a_promoter_that_died_is_heard(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clockwork.receive(nobody)
+    recurrence = late_by(clockwork, timedelta(minutes=10), misfire="skip", stateful=True)
+    clockwork.promote(at(seconds=58))
+    pause(clockwork, recurrence, 300)
+    resume(clockwork, recurrence, 310)
+    with monkeypatch.context() as context:
+        dying_once_it_has_stored(clockwork, context)
+        with pytest.raises(Death):
+            clockwork.promote(at(seconds=311))
+    delivered = clockwork.run(at(seconds=312), at(hours=1), timedelta(seconds=30))
+    stored = clockwork.read(recurrence)
+    assert [seconds(message) for message in delivered] == [60.0]
+    assert (stored.missed, stored.occurrences, stored.successes, stored.open) == (0, 1, 1, [])

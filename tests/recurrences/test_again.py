@@ -244,3 +244,16 @@ def test_a_tick_late_by_jitter_that_was_brought_again_by_a_promoter_that_died_is
     stored = clockwork.read(recurrence)
     assert [seconds(message) for message in delivered] == [60.0]
     assert (stored.missed, stored.occurrences, stored.successes, stored.open) == (0, 1, 1, [])
+
+
+def test_a_pause_around_a_change_of_rhythm_takes_back_what_the_old_one_has_made(clockwork: Clockwork) -> None:
+    clockwork.receive(nobody)
+    recurrence = clockwork.create(cron="1 12 * * *")
+    assert clockwork.ticks(at(seconds=58)) == [60.0]
+    pause(clockwork, recurrence, 58.2)
+    with clock.pretend(at(seconds=58.3)):
+        stored = clockwork.read(recurrence)
+        stored.trigger = {"kind": "cron", "expression": "3 12 * * *"}
+        stored.save()
+    resume(clockwork, recurrence, 58.4)
+    assert [seconds(message) for message in clockwork.run(at(seconds=59), at(seconds=200))] == [180.0]

@@ -25,12 +25,16 @@ MOST_AT_ONCE = 1000
 NOT_DECLARED = "no longer declared"
 NO_MORE_TICKS = "There are no more ticks."
 #: Why messages that were made ahead of their ticks are taken back; or since they are of no tick any more.
-PAUSED, ENDED, OF_NO_TICK = "paused", "ended", "of no tick any more"
+PAUSED, ENDED, OF_NO_TICK = "its recurrence was paused", "its recurrence has ended", "of no tick any more"
+_RESTS = {PAUSED, ENDED, OF_NO_TICK, NOT_DECLARED}
 
 
 def is_rest(reason: str) -> bool:
-    """Was a message with this reason cancelled because its recurrence rested, and by nobody for its own sake?"""
-    return reason.startswith((PAUSED, ENDED, OF_NO_TICK, NOT_DECLARED))
+    """Was a message with this reason cancelled because its recurrence rested, and by nobody for its own sake?
+
+    Only these very texts say so: what people write may begin with any word.
+    """
+    return reason in _RESTS
 
 
 def enough(most: int | None) -> str:
@@ -60,6 +64,8 @@ class Standing:
     next_tick_at: datetime | None
     #: A tick that has passed while the occurrence before it was live, and is to follow it.
     waiting_tick_at: datetime | None = None
+    #: Ticks before the next one that a rest has taken back, and that come again: they have not been missed.
+    again: tuple[datetime, ...] = ()
     #: Occurrences that have not finished.
     live: int = 0
     successes: int = 0
@@ -81,7 +87,7 @@ class Ticks:
 def decide(rules: Rules, standing: Standing, now: datetime) -> Ticks:
     """The ticks to be made at `now`, and what becomes of the others up to then."""
     ticks = Ticks(next_tick_at=standing.next_tick_at, waiting_tick_at=standing.waiting_tick_at)
-    candidates = _candidates(rules, ticks, now)
+    candidates = [*standing.again, *_candidates(rules, ticks, now)]
     if ticks.waiting_tick_at is not None:
         candidates.insert(0, ticks.waiting_tick_at)
         ticks.waiting_tick_at = None

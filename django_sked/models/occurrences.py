@@ -124,10 +124,10 @@ def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
     Where these do not join transactions, one may be stored of which its row does not know: it is found by its tick.
     """
     store = recurrence.store
-    wanted = set(map(open_id, recurrence.open))
+    messages = store.find_many(set(map(open_id, recurrence.open)))
     if not store.joins_transactions:
-        wanted |= {ids.of_tick(recurrence.pk, tick) for tick in ahead(recurrence, now)}
-    take_back(store, store.find_many(wanted).values(), reason, now)
+        messages |= {message.pk: message for message in standing(recurrence, ahead(recurrence, now)).values()}
+    take_back(store, messages.values(), reason, now)
 
 
 def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: str, now: datetime) -> None:
@@ -139,9 +139,41 @@ def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: 
 
 def taken_back(recurrence: Recurrence, now: datetime) -> datetime | None:
     """The first tick that a rest has taken back, and whose time has not come yet."""
-    known = {ids.of_tick(recurrence.pk, tick): tick for tick in ahead(recurrence, now)}
-    messages = recurrence.store.find_many(list(known)) if known else {}
-    return min((known[id] for id, message in messages.items() if was_taken_back(message)), default=None)
+    messages = standing(recurrence, ahead(recurrence, now))
+    return min((tick for tick, message in messages.items() if was_taken_back(message)), default=None)
+
+
+def brought_again(
+    recurrence: Recurrence, known: Account, now: datetime
+) -> tuple[datetime | None, tuple[datetime, ...]]:
+    """The first tick that has never been made, and those before it that a resume brings again: from `next_tick_at` on,
+    where that is not later than the last tick made. However old these are, they have not been missed, for they are due
+    later by jitter, or have been promoted late; of those that are due no more where missed ticks are skipped, none."""
+    first, last = recurrence.next_tick_at, recurrence.last_tick_at
+    if first is None or last is None or first > last:
+        return first, ()
+    past = list(ticks_between(recurrence, first, last))[-MOST_AHEAD:]
+    messages, live = standing(recurrence, past), {message.pk for message in known.live}
+    again = []
+    for tick in past:
+        message = messages.get(tick)
+        # One that is live and not known was stored by a promoter that was killed, or not heard.
+        is_wanted = tick == first if message is None else was_taken_back(message) or message.is_live
+        is_missed = recurrence.misfire == "skip" and recurrence.due_at(tick) < now - recurrence.grace
+        if is_wanted and not is_missed and (message is None or message.pk not in live):
+            again.append(tick)
+    return recurrence.first_tick(last), tuple(again)
+
+
+def standing(recurrence: Recurrence, ticks: Iterable[datetime]) -> dict[datetime, ScheduledMessage]:
+    """The message that stands for each tick, if there is one: of those that were made again, the newest."""
+    found: dict[datetime, ScheduledMessage] = {}
+    wanted = {ids.of_tick(recurrence.pk, tick): tick for tick in ticks}
+    while wanted:
+        stored = recurrence.store.find_many(list(wanted))
+        found |= {wanted[id]: message for id, message in stored.items()}
+        wanted = {_following(message): wanted[id] for id, message in stored.items() if was_taken_back(message)}
+    return found
 
 
 def was_taken_back(message: ScheduledMessage) -> bool:
@@ -151,18 +183,33 @@ def was_taken_back(message: ScheduledMessage) -> bool:
 def add_ticks(
     store: BaseBackend, recurrence: Recurrence, messages: Sequence[ScheduledMessage]
 ) -> list[ScheduledMessage]:
-    """Those that were stored just now. One that a rest has taken back comes again, under the id that follows from its
-    own: no more than one of them is left."""
-    fresh: list[ScheduledMessage] = []
+    """The message that stands for each tick; `was_created` says if it was stored just now. None for one that has been
+    delivered and deleted.
+
+    One that a rest has taken back comes again, under the id that follows from its own: no more than one of them is
+    left. It is due when it was, or, if that has passed, when it is asked for.
+    """
+    found: list[ScheduledMessage] = []
+    asked = {message.tick_at: message.due_at for message in messages}
     while messages:
         answers = store.add_ticks(messages)
-        fresh += [message for message in answers if message.was_created]
+        again = {each.pk: each for each in answers if not each.was_created and was_taken_back(each)}
+        found += [each for each in answers if each.pk not in again]
+        if not again:
+            break
+        now = store.now()
         messages = [
-            new_message(recurrence, ScheduledMessage, each.tick_at, due_at=each.due_at, id=_following(each))
-            for each in answers
-            if not each.was_created and was_taken_back(each)
+            new_message(
+                recurrence,
+                ScheduledMessage,
+                each.tick_at,
+                due_at=each.due_at if each.due_at > now else asked[each.tick_at],
+                id=_following(each),
+            )
+            for each in again.values()
         ]
-    return fresh
+    places = {tick: place for place, tick in enumerate(asked)}
+    return sorted(found, key=lambda message: places[message.tick_at])
 
 
 def _following(message: ScheduledMessage) -> UUID:
@@ -210,7 +257,7 @@ def backfill(recurrence: Recurrence, start: datetime, end: datetime, rate: float
         new_message(recurrence, ScheduledMessage, tick, due_at=first + timedelta(seconds=position / rate))
         for position, tick in enumerate(ticks)
     ]
-    return [message for message in recurrence.store.add_ticks(messages) if message.was_created]
+    return [message for message in add_ticks(recurrence.store, recurrence, messages) if message.was_created]
 
 
 def _past_ticks(recurrence: Recurrence, start: datetime, end: datetime) -> list[datetime]:

@@ -286,7 +286,8 @@ class Recurrence(models.Model):
     def orphan(self, *, cancels: bool = True) -> bool:
         """Its declaration is gone from the code: pause it, and remember why. False if that is known.
 
-        What is not due yet is cancelled, or, where it goes on under another alias, is not.
+        What is not due yet is cancelled, and no tick waits for its turn any more; not so where it goes on under another
+        alias.
         """
 
         def change(stored: Self) -> dict[str, Any]:
@@ -296,6 +297,8 @@ class Recurrence(models.Model):
             fields: dict[str, Any] = {"orphaned_at": now}
             if stored.status == self.Status.ACTIVE:
                 fields |= self._resting(now) | {"status": self.Status.PAUSED, "reason": ticking.NOT_DECLARED}
+            if cancels:
+                fields["waiting_tick_at"] = None
             return fields
 
         changed = self._change(change)
@@ -314,7 +317,8 @@ class Recurrence(models.Model):
             if stored.status == self.Status.ACTIVE:
                 return {}
             now = self.store.now()
-            return stored.going_on(now, occurrences.taken_back(stored, now)) | {"orphaned_at": None}
+            fields = stored.going_on(now, occurrences.taken_back(stored, now))
+            return fields | {"orphaned_at": None, "waiting_tick_at": None}
 
         return self._change(change) and self.status == self.Status.ACTIVE
 

@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError, transaction
 
 from django_sked import clock, failpoints, ticking
 from django_sked.backends.base import BaseBackend
+from django_sked.exceptions import RecurrenceChanged
 from django_sked.models import Recurrence, ScheduledMessage, occurrences
 from django_sked.models.occurrences import Account
 from django_sked.recurrences import new_message
@@ -105,10 +106,12 @@ class Promoter:
         reason = _why_it_ends(recurrence, account, fields["successes"])
         if reason is not None:
             if self._write(recurrence, fields | _of_resting(recurrence, account, at, reason), []) is not None:
-                recurrence.cancel_ahead(reason=f"{ticking.ENDED}: {reason}", now=at)
+                recurrence.cancel_ahead(reason=ticking.ENDED, now=at)
             return []
+        next_tick_at, again = occurrences.brought_again(recurrence, account, at)
         standing = ticking.Standing(
-            next_tick_at=recurrence.next_tick_at,
+            next_tick_at=next_tick_at,
+            again=again,
             waiting_tick_at=recurrence.waiting_tick_at,
             live=len(account.live),
             successes=fields["successes"],
@@ -123,22 +126,28 @@ class Promoter:
         self, recurrence: Recurrence, fields: dict[str, Any], messages: list[ScheduledMessage]
     ) -> list[ScheduledMessage] | None:
         """Both or nothing; None when somebody else has changed the recurrence meanwhile."""
-        store = self._backend
+        store, last_tick_at = self._backend, recurrence.last_tick_at
         if not store.joins_transactions:
-            added = occurrences.add_ticks(store, recurrence, messages)
+            standing = occurrences.add_ticks(store, recurrence, messages)
+            added = [message for message in standing if message.was_created]
             failpoints.hit("promote")
-            if recurrence.write(fields):
+            if recurrence.write(fields | _opened(fields, messages, standing, last_tick_at)):
                 return added
             self._take_back(recurrence, added)
             recurrence.look_at = None
             return added or None
         with transaction.atomic(using=store.database):
             # First: this takes the lock of the row, and whoever comes second finds another version.
-            if not recurrence.write(fields):
+            supposed = _opened(fields, messages, messages, last_tick_at)
+            if not recurrence.write(fields | supposed):
                 recurrence.look_at = None
                 return None
             failpoints.hit("promote")
-            return occurrences.add_ticks(store, recurrence, messages)
+            standing = occurrences.add_ticks(store, recurrence, messages)
+            opened = _opened(fields, messages, standing, last_tick_at)
+            if opened != supposed and not recurrence.write(opened):
+                raise RecurrenceChanged(f"The recurrence {recurrence.name!r} was changed though its row was locked.")
+            return [message for message in standing if message.was_created]
 
     def _take_back(self, recurrence: Recurrence, added: list[ScheduledMessage]) -> None:
         """What was stored for a row that somebody has changed meanwhile: it stays if the row has it too, or will come
@@ -179,9 +188,10 @@ def _moved_on(
     recurrence: Recurrence, ticks: ticking.Ticks, live: list[ScheduledMessage], at: datetime
 ) -> dict[str, Any]:
     """The fields with which it waits for what is next, or ends."""
+    last = _last(recurrence.last_tick_at)
     fields: dict[str, Any] = {
-        "open": [str(message.pk) for message in live][-MOST_OPEN:],
-        "occurrences": recurrence.occurrences + len(ticks.made),
+        # One that is made again, since a rest had taken it back, has been counted.
+        "occurrences": recurrence.occurrences + sum(tick.timestamp() > last for tick in ticks.made),
         "missed": recurrence.missed + ticks.missed,
         "skipped": recurrence.skipped + ticks.skipped,
         "waiting_tick_at": ticks.waiting_tick_at,
@@ -196,6 +206,27 @@ def _moved_on(
     if not looks:
         return fields | recurrence.ending(at, ticking.NO_MORE_TICKS) | {"look_at": None}
     return fields | {"look_at": min(looks)}
+
+
+def _opened(
+    fields: dict[str, Any],
+    messages: list[ScheduledMessage],
+    standing: list[ScheduledMessage],
+    last_tick_at: datetime | None,
+) -> dict[str, Any]:
+    """What is to be read later of these ticks: the messages that stand for them, which are others than those that were
+    offered where a tick has been made again. Of ticks that the recurrence had made before, only what is live: the rest
+    has been read."""
+    if not messages:
+        return {}
+    by_tick = {message.tick_at: message for message in standing}
+    known = list(fields["open"])
+    for offered in messages:
+        is_first = _last(offered.tick_at) > _last(last_tick_at)
+        message = by_tick.get(offered.tick_at, offered if is_first else None)
+        if message is not None and (is_first or message.is_live):
+            known.append(str(message.pk))
+    return {"open": list(dict.fromkeys(known))[-MOST_OPEN:]}
 
 
 def _last(tick: datetime | None) -> float:

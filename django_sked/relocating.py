@@ -47,9 +47,8 @@ def take_over(stored: Recurrence, before: Recurrence) -> None:
     """Write what the former row had come to into the one that goes on."""
     now = stored.store.now()
     fields: dict[str, Any] = {name: getattr(before, name) for name in _COUNTS} | last_account(before)
-    payload = fields.pop("payload", before.payload)
-    if stored.stateful and before.stateful and fields["successes"]:
-        fields["payload"] = payload
+    if fields.get("has_next_payload", before.has_next_payload):
+        fields = {"payload": before.payload, "stateful": True, "has_next_payload": True} | fields
     if before.status == Recurrence.Status.PAUSED and before.reason == ticking.NOT_DECLARED:
         is_same = all(getattr(stored, name) == getattr(before, name) for name in _RHYTHM)
         is_recent = before.orphaned_at is None or now - before.orphaned_at <= stored.grace

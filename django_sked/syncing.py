@@ -115,7 +115,7 @@ def _write(rows: QuerySet[Recurrence], stored: Recurrence | None, declaration: D
             # Another deploy has just written it.
             stored = rows.get(name=declaration.name)
     came_back = stored.orphaned_at is not None
-    is_changed = stored.redefine(_wanted(stored, declaration), is_declared=True, orphaned_at=None)
+    is_changed = stored.redefine(lambda row: _wanted(row, declaration), is_declared=True, orphaned_at=None)
     if came_back and stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
         stored.resume()
     return stored, is_changed
@@ -123,10 +123,8 @@ def _write(rows: QuerySet[Recurrence], stored: Recurrence | None, declaration: D
 
 def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
     """What is declared; but where a receiver has said what the next payload is, that is not taken back."""
-    values = dict(declaration.values)
-    if stored.stateful and values["stateful"] and stored.successes:
-        del values["payload"]
-    return values
+    kept = {"payload", "stateful"} if stored.has_next_payload else set()
+    return {name: value for name, value in declaration.values.items() if name not in kept}
 
 
 def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:

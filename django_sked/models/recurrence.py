@@ -72,6 +72,8 @@ class Recurrence(models.Model):
     grace = models.DurationField(_("late, not missed"), default=definitions.GRACE)
     overlap = models.CharField(_("overlap"), max_length=10, choices=Overlap.choices, default=Overlap.ALLOW)
     stateful = models.BooleanField(_("stateful"), default=False)
+    # Is the payload what a receiver has said, and not what is declared? Workers of the release before do not write it.
+    has_next_payload = models.BooleanField(default=False, db_default=False, editable=False)
 
     is_declared = models.BooleanField(_("declared in code"), default=False, editable=False)
     orphaned_at = models.DateTimeField(_("orphaned at"), null=True, blank=True, editable=False)
@@ -119,7 +121,7 @@ class Recurrence(models.Model):
         else:
             self._check(None)
             wanted = {name: getattr(self, name) for name in definitions.FIELDS}
-            self.redefine(wanted)
+            self.redefine(lambda stored: wanted)
 
     save.alters_data = True  # type: ignore[attr-defined]
 
@@ -203,11 +205,12 @@ class Recurrence(models.Model):
         for name, value in self.going_on(now).items():
             setattr(self, name, value)
 
-    def redefine(self, wanted: dict[str, Any], **state: Any) -> bool:
+    def redefine(self, wanted: Callable[[Self], dict[str, Any]], **state: Any) -> bool:
         """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new."""
 
         def change(stored: Self) -> dict[str, Any]:
-            fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
+            values = wanted(stored) | state
+            fresh = {name: value for name, value in values.items() if getattr(stored, name) != value}
             if "backend" in fresh:
                 fresh |= stored._leaving(fresh["backend"])
             goes_on = stored.status == self.Status.ACTIVE or stored.has_run_out

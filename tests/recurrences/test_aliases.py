@@ -130,6 +130,18 @@ def test_a_tick_between_the_last_look_and_the_move_is_not_lost(other: str) -> No
     assert [seconds(message) for message in run(other, 62, 62)] == [60.0]
 
 
+def test_a_next_payload_that_was_not_declared_goes_along(other: str) -> None:
+    declare("default", payload=0)
+    sync(T0)
+    run("default", 1, 182)
+
+    declare(other, payload=0)
+    sync(at(seconds=183))
+
+    assert (row_of(other).payload, row_of(other).stateful) == (3, True)
+    assert sync(at(seconds=184)).changed == []
+
+
 def test_what_people_have_paused_or_ended_stays_so(other: str) -> None:
     declare("default")
     sync(T0)

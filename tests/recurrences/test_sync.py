@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.models.signals import post_migrate
@@ -158,6 +161,67 @@ def test_a_sync_takes_no_payload_back_that_a_receiver_has_left(
     assert (report.changed, clockwork.rows.get().payload) == ([], reached)
 
 
+def test_a_sync_takes_no_payload_back_where_nothing_has_declared_that_there_would_be_one(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(every=5, payload={"cursor": 0})
+    sync(T0)
+    clockwork.receive(count_on, "digest")
+    clockwork.run(T0, at(seconds=17))
+    reached = clockwork.rows.get().payload
+    assert reached["cursor"] > 1
+
+    report = sync(at(seconds=18))
+
+    stored = clockwork.rows.get()
+    assert (report.changed, stored.payload, stored.stateful) == ([], reached, True)
+
+
+def test_a_changed_payload_reaches_a_stateful_row_whose_receiver_has_said_nothing(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(every=5, payload={"v": 1}, stateful=True)
+    sync(T0)
+    clockwork.run(T0, at(seconds=17))
+    assert clockwork.rows.get().successes > 1
+
+    declare(every=5, payload={"v": 2}, stateful=True)
+    report = sync(at(seconds=18))
+
+    assert (report.changed, clockwork.rows.get().payload) == (["digest"], {"v": 2})
+
+
+def test_a_payload_that_a_receiver_leaves_during_a_sync_is_not_taken_back(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(payload={"cursor": 0}, stateful=True)
+    sync(T0)
+    declare(payload={"cursor": 7}, stateful=True)
+    redefine = Recurrence.redefine
+
+    def late(self: Recurrence, *args: Any, **state: Any) -> bool:
+        clockwork.receive(count_on, "digest")
+        clockwork.run(at(seconds=60), at(seconds=62))
+        return redefine(self, *args, **state)
+
+    monkeypatch.setattr(Recurrence, "redefine", late)
+    sync(at(seconds=63))
+
+    assert clockwork.rows.get().payload == {"cursor": 1}
+    assert clockwork.rows.get().has_next_payload
+
+
+def test_what_a_receiver_has_said_before_the_upgrade_is_believed(clockwork: Clockwork) -> None:
+    for name, stateful, successes in (("a", True, 1), ("b", True, 0), ("c", False, 1)):
+        clockwork.create(name, stateful=stateful)
+        clockwork.rows.filter(name=name).update(successes=successes)
+    migration = import_module("django_sked.migrations.0007_next_payload")
+
+    migration.believe_what_is_stored(apps, SimpleNamespace(connection=connections[clockwork.rows.db]))
+
+    assert [row.name for row in clockwork.rows.filter(has_next_payload=True)] == ["a"]
+
+
 def count_on(message: Any, **kwargs: Any) -> None:
     message.next_payload = {"cursor": message.payload["cursor"] + 1}
 
@@ -238,7 +302,6 @@ def test_nothing_is_synchronised_while_tests_make_their_databases(clockwork: Clo
 def test_after_migrate_the_code_becomes_rows(
     clockwork: Clockwork, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.apps import apps
     from django.test import utils
 
     declare()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import override_settings
 
@@ -202,6 +204,55 @@ def test_where_another_database_cannot_be_asked_nothing_begins_anew(
     assert "not_synchronised recurrence=digest" in caplog.text
     assert not Recurrence.objects.exists()
     assert sync(at(seconds=2)).changed == ["digest"]
+
+
+@pytest.fixture
+def away() -> Iterator[str]:
+    """The first alias that is looked at: of a server that nobody reaches."""
+    pytest.importorskip("redis")
+    unreached = {"BACKEND": "django_sked.backends.redis.RedisBackend", "LOCATION": "redis://127.0.0.1:1/0"}
+    with override_settings(SKED={"a-away": unreached, **settings.SKED}):
+        yield "a-away"
+
+
+def test_a_server_that_is_away_does_not_end_a_migrate_without_recurrences_of_it(away: str) -> None:
+    declare("default")
+    report = syncing.sync(database="default")
+    assert report.created == ["digest"]
+    assert (report.unsynchronised, report.unreached) == ({}, {})
+
+
+def test_what_needs_a_server_that_is_away_is_named_and_keeps_nothing_else(
+    away: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare("default")
+    syncing.sync(database="default")
+    for name, alias in (("gone", "default"), ("left", away)):
+        made = Recurrence.objects.create(name, every=60)
+        Recurrence.objects.filter(pk=made.pk).update(backend=alias, is_declared=True)
+    declare(away)
+
+    report = syncing.sync()
+
+    assert list(report.unsynchronised) == ["digest", "left"]
+    assert list(report.unreached) == [away]
+    assert "not_synchronised recurrence=digest reason=" in caplog.text
+    assert f"not_synchronised backend={away} reason=" in caplog.text
+    assert report.orphaned == ["gone"]
+    # What could not be brought there goes on where it is.
+    active = Recurrence.objects.filter(status="active").order_by("name")
+    assert [(row.name, row.backend, row.orphaned_at) for row in active] == [
+        ("digest", "default", None),
+        ("left", away, None),
+    ]
+
+
+def test_the_command_ends_with_1_where_a_server_is_away(away: str) -> None:
+    errors = StringIO()
+    with pytest.raises(CommandError, match="1 backends could not be reached") as raised:
+        call_command("sked_sync", stderr=errors)
+    assert raised.value.returncode == 1
+    assert errors.getvalue().startswith(f"not reached: {away}: ")
 
 
 def test_a_row_moves_to_an_alias_of_its_database_by_hand_and_to_no_other() -> None:

@@ -23,12 +23,16 @@ class Unreachable(Exception):
     """A database cannot be asked whether this declaration has been there."""
 
 
-def former(name: str, using: str, is_ready: Callable[[str], bool]) -> Recurrence | None:
+def former(name: str, using: str, here: Recurrence | None, is_ready: Callable[[str], bool]) -> Recurrence | None:
     """The row of this declaration in another database than `using`: one that is in use, else the one that was orphaned
-    last. It makes no more ticks from now on; those that it has made are delivered where they are."""
+    last, and later than the row that is `here`. It makes no more ticks from now on; those that it has made are
+    delivered where they are."""
     databases = {Recurrence.objects.database_of(backend) for backend in message_backends.all()} - {using}
     rows = [row for database in sorted(databases) for row in _rows(name, database, is_ready)]
-    found = max(rows, key=lambda row: (row.orphaned_at is None, row.orphaned_at or row.created_at), default=None)
+    known = rows if here is None else [here, *rows]
+    found = max(known, key=lambda row: (row.orphaned_at is None, row.orphaned_at or row.created_at), default=None)
+    if found is here:
+        return None
     if found is not None and found.backend in message_backends:
         found.orphan(cancels=False)
     return found

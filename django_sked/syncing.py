@@ -111,7 +111,7 @@ def _bring(backend: BaseBackend, declaration: Declaration, report: Report) -> No
     rows = Recurrence.objects.using(Recurrence.objects.database_of(backend))
     stored = rows.filter(name=declaration.name).first()
     if stored is None or stored.orphaned_at is not None:
-        before = relocating.former(declaration.name, rows.db, is_ready)
+        before = relocating.former(declaration.name, rows.db, stored, is_ready)
         if before is not None:
             # As one change: no worker sees it without what it had come to.
             with transaction.atomic(using=rows.db):

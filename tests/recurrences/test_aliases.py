@@ -183,6 +183,26 @@ def test_a_changed_rhythm_moves_too(other: str) -> None:
 
 
 @pytest.mark.skipif(not ELSEWHERE, reason="a run with one database")
+def test_a_declaration_that_comes_back_goes_on_from_where_it_was_last() -> None:
+    (there,) = ELSEWHERE
+    declare("default", payload=0, stateful=True)
+    sync(T0)
+    run("default", 1, 62)
+    declare(there, payload=0, stateful=True)
+    sync(at(seconds=63))
+    run(there, 64, 182)
+    recurring._declared.clear()
+    assert sync(at(seconds=183)).orphaned == ["digest"]
+
+    declare(there, payload=0, stateful=True)
+    report = sync(at(seconds=184))
+
+    stored = row_of(there)
+    assert report.changed == ["digest"]
+    assert (stored.status, stored.payload, stored.successes, stored.last_tick_at) == ("active", 3, 3, at(seconds=180))
+
+
+@pytest.mark.skipif(not ELSEWHERE, reason="a run with one database")
 def test_where_another_database_cannot_be_asked_nothing_begins_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

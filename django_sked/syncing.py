@@ -136,10 +136,10 @@ def _write(rows: QuerySet[Recurrence], stored: Recurrence | None, declaration: D
         except IntegrityError:
             # Another deploy has just written it.
             stored = rows.get(name=declaration.name)
-    came_back = stored.orphaned_at is not None
     is_changed = stored.redefine(lambda row: _wanted(row, declaration), is_declared=True, orphaned_at=None)
-    if came_back and stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
-        stored.resume()
+    # Also where a sync that was killed came no further than the write above.
+    if stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
+        is_changed = stored.resume() or is_changed
     return stored, is_changed
 
 

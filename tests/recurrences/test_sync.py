@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from io import StringIO
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.models.signals import post_migrate
 
-from django_sked import civil, clock, recurring, syncing, ticking
+from django_sked import civil, clock, recurring, syncing, ticking, triggers
 from django_sked.apps import SkedConfig
 from django_sked.backends import message_backends
 from django_sked.exceptions import Misconfigured
@@ -44,7 +45,7 @@ def declare(clockwork: Clockwork) -> Iterator[Declare]:
         """As a fresh import of the code would."""
         recurring._declared.pop(name, None)
         message_due.disconnect(dispatch_uid=f"uid-{name}")
-        if not arguments.keys() & {"cron", "every"}:
+        if not arguments.keys() & {"cron", "every", "trigger"}:
             arguments["every"] = 60
 
         @recurring.recurring(name, backend=clockwork.backend.alias, dispatch_uid=f"uid-{name}", **arguments)
@@ -127,6 +128,54 @@ def test_a_declaration_that_is_gone_is_paused_and_one_that_comes_back_goes_on(
     declare()
     sync(at(seconds=5))
     assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
+
+
+def test_a_sync_that_was_killed_as_a_declaration_came_back_is_made_good_by_the_next(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare()
+    sync()
+    recurring._declared.clear()
+    sync(at(seconds=1))
+    declare()
+
+    def killed(self: Recurrence) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(Recurrence, "resume", killed)
+        sync(at(seconds=2))
+
+    assert sync(at(seconds=3)).changed == ["digest"]
+    assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
+
+
+@dataclass(frozen=True)
+class Hours:
+    hours: Any
+
+    def next_after(self, previous: datetime) -> datetime:
+        return previous + timedelta(hours=self.hours[0])
+
+
+def test_a_trigger_whose_arguments_json_knows_by_another_type_begins_no_new_rhythm(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(triggers.kinds, "hours", Hours)
+    declare(trigger=Hours((1,)))
+    sync(T0)
+
+    assert sync(at(minutes=30)).changed == []
+    assert clockwork.rows.get().next_tick_at == at(hours=1)
+
+
+@pytest.mark.parametrize("value", [{1}, float("nan")])
+def test_a_trigger_with_arguments_that_json_does_not_know_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    monkeypatch.setitem(triggers.kinds, "hours", Hours)
+    with pytest.raises(Misconfigured, match=r"trigger must have arguments that are JSON, not \{'hours': .*\}"):
+        recurring.recurring("digest", trigger=Hours(value))
 
 
 def test_a_pause_by_a_person_outlives_a_declaration_that_goes_and_comes_back(

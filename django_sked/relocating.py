@@ -17,6 +17,8 @@ from django_sked.models.occurrences import last_account
 _COUNTS = ("occurrences", "missed", "skipped", "last_tick_at")
 #: ... and what makes the next tick the same one in both.
 _RHYTHM = ("trigger", "timezone", "start_at", "end_at")
+#: ... or, after it has run out, what lets it go on when it is another one.
+_LIMITS = (*_RHYTHM, "max_occurrences")
 
 
 class Unreachable(Exception):
@@ -53,12 +55,13 @@ def take_over(stored: Recurrence, before: Recurrence) -> None:
     fields: dict[str, Any] = {name: getattr(before, name) for name in _COUNTS} | last_account(before)
     if fields.get("has_next_payload", before.has_next_payload):
         fields = {"payload": before.payload, "stateful": True, "has_next_payload": True} | fields
-    if before.status == Recurrence.Status.PAUSED and before.reason == ticking.NOT_DECLARED:
+    is_wider = before.has_run_out and any(getattr(stored, name) != getattr(before, name) for name in _LIMITS)
+    if is_wider or (before.status == Recurrence.Status.PAUSED and before.reason == ticking.NOT_DECLARED):
         is_same = all(getattr(stored, name) == getattr(before, name) for name in _RHYTHM)
         is_recent = before.orphaned_at is None or now - before.orphaned_at <= stored.grace
         stored.next_tick_at, stored.last_tick_at, stored.open = None, before.last_tick_at, []
         fields |= stored.going_on(now, before.next_tick_at if is_same and is_recent else None)
-        fields["waiting_tick_at"] = before.waiting_tick_at if is_same else None
+        fields["waiting_tick_at"] = before.waiting_tick_at if is_same and is_recent else None
     else:
         fields |= {"status": before.status, "reason": before.reason, "ended_at": before.ended_at}
         fields |= {"next_tick_at": None, "waiting_tick_at": None, "look_at": None}

@@ -13,7 +13,7 @@ from django.utils.translation import pgettext_lazy
 from django_sked import arguments, civil, definitions, ids, payloads, sealing, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, RecurrenceChanged
-from django_sked.models import occurrences
+from django_sked.models import leaving, occurrences
 from django_sked.models.message import ScheduledMessage
 from django_sked.models.sealed import SealedField
 from django_sked.recurrences import RecurrenceManager
@@ -224,14 +224,15 @@ class Recurrence(models.Model):
         return self._change(change)
 
     def _leaving(self, alias: str) -> dict[str, Any]:
-        """The fields with which it is left to the workers of another backend, with what has been said so far. What is
-        live is delivered where it is, and not counted."""
+        """The fields with which others go on with it. What is live is delivered where it is, and not counted."""
         store = message_backends[alias]
         if type(self).objects.database_of(store) != self._state.db:
             raise InvalidMessage(
                 f"backend must be an alias whose recurrences are in the database {self._state.db!r}, not {alias!r}."
             )
         fields = occurrences.last_account(self)
+        if self.status == self.Status.ACTIVE and self.backend in message_backends:
+            fields |= leaving.past_what_is_there(self, self.store.now())
         return fields | {"look_at": store.now() if self.status == self.Status.ACTIVE else None}
 
     @property

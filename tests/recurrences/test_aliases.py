@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from io import StringIO
 from typing import Any
@@ -13,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import override_settings
 
-from django_sked import clock, recurring, syncing
+from django_sked import clock, failpoints, recurring, syncing
 from django_sked.backends import message_backends
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
@@ -144,6 +145,34 @@ def test_a_next_payload_that_was_not_declared_goes_along(other: str) -> None:
     assert sync(at(seconds=184)).changed == []
 
 
+class Death(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", [58, 61])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_tick_whose_promoter_was_overtaken_by_a_move_comes_once(
+    monkeypatch: pytest.MonkeyPatch, moment: int, is_killed: bool
+) -> None:
+    declare("a-memory")
+    sync(T0)
+
+    def overtaken(name: str) -> None:
+        context.undo()
+        declare("default")
+        sync(at(seconds=moment))
+        if is_killed:
+            raise Death
+
+    with monkeypatch.context() as context, clock.pretend(at(seconds=moment)), suppress(Death):
+        context.setattr(failpoints, "hit", overtaken)
+        Promoter(message_backends["a-memory"]).step(at(seconds=moment))
+
+    assert row_of("default").next_tick_at == at(seconds=120)
+    made = [*run("a-memory", 59, 64), *run("default", 59, 121)]
+    assert [seconds(message) for message in made] == [60.0, 120.0]
+
+
 def test_what_people_have_paused_or_ended_stays_so(other: str) -> None:
     declare("default")
     sync(T0)
@@ -200,6 +229,33 @@ def test_a_declaration_that_comes_back_goes_on_from_where_it_was_last() -> None:
     stored = row_of(there)
     assert report.changed == ["digest"]
     assert (stored.status, stored.payload, stored.successes, stored.last_tick_at) == ("active", 3, 3, at(seconds=180))
+
+
+def test_one_that_has_run_out_goes_on_with_a_later_end(other: str) -> None:
+    declare("default", end=at(seconds=61))
+    sync(T0)
+    run("default", 1, 70)
+    assert (row_of("default").status, row_of("default").has_run_out) == ("ended", True)
+
+    declare(other, end=at(seconds=1000))
+    sync(at(seconds=71))
+
+    assert row_of(other).status == "active"
+    assert [seconds(message) for message in run(other, 72, 182)] == [120.0, 180.0]
+
+
+@pytest.mark.parametrize("arguments", [{"end": at(seconds=61)}, {"max_occurrences": 1}])
+def test_one_that_has_run_out_stays_so_with_the_same_end(other: str, arguments: dict[str, Any]) -> None:
+    declare("default", **arguments)
+    sync(T0)
+    run("default", 1, 130)
+    reason = row_of("default").reason
+
+    declare(other, **arguments)
+    sync(at(seconds=131))
+
+    assert (row_of(other).status, row_of(other).reason) == ("ended", reason)
+    assert run(other, 132, 182) == []
 
 
 @pytest.mark.skipif(not ELSEWHERE, reason="a run with one database")

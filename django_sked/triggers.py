@@ -246,9 +246,10 @@ def to_json(trigger: Trigger) -> dict[str, Any]:
     else:
         values = dataclasses.asdict(trigger) if dataclasses.is_dataclass(trigger) else {}
     try:
-        return {"kind": kind} | json.loads(json.dumps(values, allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"trigger must have arguments that are JSON, not {shown(values)}: {error}.") from error
+    return {"kind": kind} | plain
 
 
 def from_json(data: object) -> Trigger:

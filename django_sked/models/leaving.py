@@ -1,4 +1,4 @@
-"""What a store that joins no transaction may hold of a recurrence that leaves it, and of which its row does not know."""
+"""What a store that joins no transaction may hold of a recurrence that leaves it, unknown to its row."""
 
 from __future__ import annotations
 

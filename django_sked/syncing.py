@@ -27,7 +27,8 @@ logger = logging.getLogger("django_sked")
 class Report:
     """The names of recurrences by what was done to them, and the number of messages that were moved.
 
-    What cannot be read keeps nothing else waiting: recurrences and messages that were left as they are, and why.
+    What cannot be read, or asked, keeps nothing else waiting: recurrences and messages that were left as they are, and
+    aliases whose recurrences or messages were not looked through, and why.
     """
 
     created: list[str] = field(default_factory=list)
@@ -37,15 +38,34 @@ class Report:
     moved: int = 0
     unsynchronised: dict[str, str] = field(default_factory=dict)
     unmoved: dict[UUID, str] = field(default_factory=dict)
+    unreached: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def noting(self, name: str) -> Iterator[None]:
-        """What is refused of this recurrence is noted, and ends nothing."""
+        """What is refused of this recurrence is noted, and ends nothing; nor does a store that is away."""
         try:
             yield
-        except (SkedError, relocating.Unreachable) as error:
+        except Exception as error:
+            if not isinstance(error, SkedError | relocating.Unreachable) and not _is_expected(error):
+                raise
             logger.error("not_synchronised recurrence=%s reason=%s", name, error)
             self.unsynchronised[name] = str(error)
+
+    @contextmanager
+    def reaching(self, backend: BaseBackend) -> Iterator[None]:
+        """That the store of this backend, or the database of its recurrences, is away is noted, and ends nothing."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_expected(error):
+                raise
+            logger.error("not_synchronised backend=%s reason=%s", backend.alias, error)
+            self.unreached[backend.alias] = str(error)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Is it of a normal day to any of the stores? A recurrence may have to do with two."""
+    return any(backend.is_expected(error) for backend in message_backends.all())
 
 
 def sync(*, prune: bool = False, database: str | None = None) -> Report:
@@ -67,12 +87,14 @@ def sync(*, prune: bool = False, database: str | None = None) -> Report:
             with report.noting(declaration.name):
                 _bring(backend, declaration, report)
     for backend in backends:
-        _leave(backend, report, prune=prune)
-        _follow_rules(backend, report)
+        with report.reaching(backend):
+            _leave(backend, report, prune=prune)
+            _follow_rules(backend, report)
         if database is None:
-            moved, unmoved = move_wall_times(backend)
-            report.moved += moved
-            report.unmoved |= unmoved
+            with report.reaching(backend):
+                moved, unmoved = move_wall_times(backend)
+                report.moved += moved
+                report.unmoved |= unmoved
     return report
 
 
@@ -89,7 +111,7 @@ def _bring(backend: BaseBackend, declaration: Declaration, report: Report) -> No
     rows = Recurrence.objects.using(Recurrence.objects.database_of(backend))
     stored = rows.filter(name=declaration.name).first()
     if stored is None or stored.orphaned_at is not None:
-        before = relocating.former(declaration.name, rows.db, is_ready)
+        before = relocating.former(declaration.name, rows.db, stored, is_ready)
         if before is not None:
             # As one change: no worker sees it without what it had come to.
             with transaction.atomic(using=rows.db):
@@ -114,30 +136,30 @@ def _write(rows: QuerySet[Recurrence], stored: Recurrence | None, declaration: D
         except IntegrityError:
             # Another deploy has just written it.
             stored = rows.get(name=declaration.name)
-    came_back = stored.orphaned_at is not None
-    is_changed = stored.redefine(_wanted(stored, declaration), is_declared=True, orphaned_at=None)
-    if came_back and stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
-        stored.resume()
+    is_changed = stored.redefine(lambda row: _wanted(row, declaration), is_declared=True, orphaned_at=None)
+    # Also where a sync that was killed came no further than the write above.
+    if stored.status == Recurrence.Status.PAUSED and stored.reason == ticking.NOT_DECLARED:
+        is_changed = stored.resume() or is_changed
     return stored, is_changed
 
 
 def _wanted(stored: Recurrence, declaration: Declaration) -> dict[str, Any]:
     """What is declared; but where a receiver has said what the next payload is, that is not taken back."""
-    values = dict(declaration.values)
-    if stored.stateful and values["stateful"] and stored.successes:
-        del values["payload"]
-    return values
+    kept = {"payload", "stateful"} if stored.has_next_payload else set()
+    return {name: value for name, value in declaration.values.items() if name not in kept}
 
 
 def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:
     names = {each.name for each in _declared(backend)}
     elsewhere = {each.name for each in declarations()} - names
-    orphans = Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names)
+    # What could not be brought to another alias goes on here, until it can.
+    stays = elsewhere & report.unsynchronised.keys()
+    orphans = Recurrence.objects.of(backend).filter(is_declared=True).exclude(name__in=names | stays)
     for orphan in orphans.order_by("name"):
         with report.noting(orphan.name):
             # What it has made ahead is delivered, if the declaration has only got another backend.
             is_gone = orphan.name not in elsewhere
-            if prune and orphan.name not in report.unsynchronised:
+            if prune:
                 if is_gone:
                     orphan.cancel_ahead(reason=ticking.NOT_DECLARED)
                 orphan.delete()
@@ -148,9 +170,11 @@ def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:
 
 def _follow_rules(backend: BaseBackend, report: Report) -> None:
     """The next tick of a cron expression was an instant by the rules that its zone had then: find it again."""
+    active = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__isnull=False)
+    if not active.exists():
+        return  # nothing is asked of a store that may be away
     now = backend.now()
-    ahead = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__gt=now + ticking.AHEAD)
-    for stored in ahead.order_by("name"):
+    for stored in active.filter(next_tick_at__gt=now + ticking.AHEAD).order_by("name"):
         with report.noting(stored.name):
             tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
             if tick is None or tick == stored.next_tick_at:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -232,8 +233,8 @@ kinds: dict[str, type[Any]] = {"every": Every, "cron": Cron}
 def to_json(trigger: Trigger) -> dict[str, Any]:
     """Return the small dict that is stored with a recurrence; from_json() makes an equal trigger of it.
 
-    Its arguments come from its own `to_json()`, or are its fields when it is a dataclass, or none. Raises
-    InvalidMessage when its class is not in `kinds`.
+    Its arguments come from its own `to_json()`, or are its fields when it is a dataclass, or none; as JSON has them, so
+    that a tuple is a list. Raises InvalidMessage when its class is not in `kinds`, and for what is no JSON.
     """
     kind = next((name for name, each in kinds.items() if each is type(trigger)), None)
     if kind is None:
@@ -244,7 +245,11 @@ def to_json(trigger: Trigger) -> dict[str, Any]:
         values: dict[str, Any] = trigger.to_json()
     else:
         values = dataclasses.asdict(trigger) if dataclasses.is_dataclass(trigger) else {}
-    return {"kind": kind} | values
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage(f"trigger must have arguments that are JSON, not {shown(values)}: {error}.") from error
+    return {"kind": kind} | plain
 
 
 def from_json(data: object) -> Trigger:

@@ -57,7 +57,7 @@ class Account:
             "failures": recurrence.failures + self.failures,
         }
         if "next_payload" in self.verdict:
-            fields |= {"payload": self.verdict["next_payload"], "stateful": True}
+            fields |= {"payload": self.verdict["next_payload"], "stateful": True, "has_next_payload": True}
         return fields
 
 

@@ -13,7 +13,7 @@ from django.utils.translation import pgettext_lazy
 from django_sked import arguments, civil, definitions, ids, payloads, sealing, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, RecurrenceChanged
-from django_sked.models import occurrences
+from django_sked.models import leaving, occurrences
 from django_sked.models.message import ScheduledMessage
 from django_sked.models.sealed import SealedField
 from django_sked.recurrences import RecurrenceManager
@@ -72,6 +72,8 @@ class Recurrence(models.Model):
     grace = models.DurationField(_("late, not missed"), default=definitions.GRACE)
     overlap = models.CharField(_("overlap"), max_length=10, choices=Overlap.choices, default=Overlap.ALLOW)
     stateful = models.BooleanField(_("stateful"), default=False)
+    # Is the payload what a receiver has said, and not what is declared? Workers of the release before do not write it.
+    has_next_payload = models.BooleanField(default=False, db_default=False, editable=False)
 
     is_declared = models.BooleanField(_("declared in code"), default=False, editable=False)
     orphaned_at = models.DateTimeField(_("orphaned at"), null=True, blank=True, editable=False)
@@ -119,7 +121,7 @@ class Recurrence(models.Model):
         else:
             self._check(None)
             wanted = {name: getattr(self, name) for name in definitions.FIELDS}
-            self.redefine(wanted)
+            self.redefine(lambda stored: wanted)
 
     save.alters_data = True  # type: ignore[attr-defined]
 
@@ -203,11 +205,12 @@ class Recurrence(models.Model):
         for name, value in self.going_on(now).items():
             setattr(self, name, value)
 
-    def redefine(self, wanted: dict[str, Any], **state: Any) -> bool:
+    def redefine(self, wanted: Callable[[Self], dict[str, Any]], **state: Any) -> bool:
         """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new."""
 
         def change(stored: Self) -> dict[str, Any]:
-            fresh = {name: value for name, value in (wanted | state).items() if getattr(stored, name) != value}
+            values = wanted(stored) | state
+            fresh = {name: value for name, value in values.items() if getattr(stored, name) != value}
             if "backend" in fresh:
                 # Its payload, new or old, is written anew, as another cipher may be for it.
                 fresh = {"payload": stored.payload} | fresh | stored._leaving(fresh["backend"])
@@ -222,14 +225,15 @@ class Recurrence(models.Model):
         return self._change(change)
 
     def _leaving(self, alias: str) -> dict[str, Any]:
-        """The fields with which it is left to the workers of another backend, with what has been said so far. What is
-        live is delivered where it is, and not counted."""
+        """The fields with which others go on with it. What is live is delivered where it is, and not counted."""
         store = message_backends[alias]
         if type(self).objects.database_of(store) != self._state.db:
             raise InvalidMessage(
                 f"backend must be an alias whose recurrences are in the database {self._state.db!r}, not {alias!r}."
             )
         fields = occurrences.last_account(self)
+        if self.status == self.Status.ACTIVE and self.backend in message_backends:
+            fields |= leaving.past_what_is_there(self, self.store.now())
         return fields | {"look_at": store.now() if self.status == self.Status.ACTIVE else None}
 
     @property

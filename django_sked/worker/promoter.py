@@ -154,7 +154,9 @@ class Promoter:
         to it, as after a change of its payload; not after a pause, an end, or another rhythm."""
         if not added:
             return
-        stored = Recurrence.objects.of(self._backend).filter(pk=recurrence.pk).first()
+        stored = Recurrence.objects.using(self._using).filter(pk=recurrence.pk).first()
+        if stored is not None and stored.backend != self._backend.alias:
+            stored.next_tick_at = None  # what is ahead of it is made elsewhere
         lost = [each for each in added if stored is None or not _comes_to(stored, each.tick_at)]
         occurrences.take_back(self._backend, lost, ticking.OF_NO_TICK, self._backend.now())
 

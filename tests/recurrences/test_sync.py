@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.models.signals import post_migrate
 
-from django_sked import civil, clock, recurring, syncing, ticking
+from django_sked import civil, clock, recurring, syncing, ticking, triggers
 from django_sked.apps import SkedConfig
 from django_sked.backends import message_backends
 from django_sked.exceptions import Misconfigured
@@ -41,7 +45,7 @@ def declare(clockwork: Clockwork) -> Iterator[Declare]:
         """As a fresh import of the code would."""
         recurring._declared.pop(name, None)
         message_due.disconnect(dispatch_uid=f"uid-{name}")
-        if not arguments.keys() & {"cron", "every"}:
+        if not arguments.keys() & {"cron", "every", "trigger"}:
             arguments["every"] = 60
 
         @recurring.recurring(name, backend=clockwork.backend.alias, dispatch_uid=f"uid-{name}", **arguments)
@@ -126,6 +130,54 @@ def test_a_declaration_that_is_gone_is_paused_and_one_that_comes_back_goes_on(
     assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
 
 
+def test_a_sync_that_was_killed_as_a_declaration_came_back_is_made_good_by_the_next(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare()
+    sync()
+    recurring._declared.clear()
+    sync(at(seconds=1))
+    declare()
+
+    def killed(self: Recurrence) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(Recurrence, "resume", killed)
+        sync(at(seconds=2))
+
+    assert sync(at(seconds=3)).changed == ["digest"]
+    assert (clockwork.rows.get().status, clockwork.rows.get().orphaned_at) == ("active", None)
+
+
+@dataclass(frozen=True)
+class Hours:
+    hours: Any
+
+    def next_after(self, previous: datetime) -> datetime:
+        return previous + timedelta(hours=self.hours[0])
+
+
+def test_a_trigger_whose_arguments_json_knows_by_another_type_begins_no_new_rhythm(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(triggers.kinds, "hours", Hours)
+    declare(trigger=Hours((1,)))
+    sync(T0)
+
+    assert sync(at(minutes=30)).changed == []
+    assert clockwork.rows.get().next_tick_at == at(hours=1)
+
+
+@pytest.mark.parametrize("value", [{1}, float("nan")])
+def test_a_trigger_with_arguments_that_json_does_not_know_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    monkeypatch.setitem(triggers.kinds, "hours", Hours)
+    with pytest.raises(Misconfigured, match=r"trigger must have arguments that are JSON, not \{'hours': .*\}"):
+        recurring.recurring("digest", trigger=Hours(value))
+
+
 def test_a_pause_by_a_person_outlives_a_declaration_that_goes_and_comes_back(
     clockwork: Clockwork, declare: Declare, sync: Sync
 ) -> None:
@@ -156,6 +208,67 @@ def test_a_sync_takes_no_payload_back_that_a_receiver_has_left(
     report = sync(at(seconds=18))
 
     assert (report.changed, clockwork.rows.get().payload) == ([], reached)
+
+
+def test_a_sync_takes_no_payload_back_where_nothing_has_declared_that_there_would_be_one(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(every=5, payload={"cursor": 0})
+    sync(T0)
+    clockwork.receive(count_on, "digest")
+    clockwork.run(T0, at(seconds=17))
+    reached = clockwork.rows.get().payload
+    assert reached["cursor"] > 1
+
+    report = sync(at(seconds=18))
+
+    stored = clockwork.rows.get()
+    assert (report.changed, stored.payload, stored.stateful) == ([], reached, True)
+
+
+def test_a_changed_payload_reaches_a_stateful_row_whose_receiver_has_said_nothing(
+    clockwork: Clockwork, declare: Declare, sync: Sync
+) -> None:
+    declare(every=5, payload={"v": 1}, stateful=True)
+    sync(T0)
+    clockwork.run(T0, at(seconds=17))
+    assert clockwork.rows.get().successes > 1
+
+    declare(every=5, payload={"v": 2}, stateful=True)
+    report = sync(at(seconds=18))
+
+    assert (report.changed, clockwork.rows.get().payload) == (["digest"], {"v": 2})
+
+
+def test_a_payload_that_a_receiver_leaves_during_a_sync_is_not_taken_back(
+    clockwork: Clockwork, declare: Declare, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(payload={"cursor": 0}, stateful=True)
+    sync(T0)
+    declare(payload={"cursor": 7}, stateful=True)
+    redefine = Recurrence.redefine
+
+    def late(self: Recurrence, *args: Any, **state: Any) -> bool:
+        clockwork.receive(count_on, "digest")
+        clockwork.run(at(seconds=60), at(seconds=62))
+        return redefine(self, *args, **state)
+
+    monkeypatch.setattr(Recurrence, "redefine", late)
+    sync(at(seconds=63))
+
+    assert clockwork.rows.get().payload == {"cursor": 1}
+    assert clockwork.rows.get().has_next_payload
+
+
+def test_what_a_receiver_has_said_before_the_upgrade_is_believed(clockwork: Clockwork) -> None:
+    for name, stateful, successes in (("a", True, 1), ("b", True, 0), ("c", False, 1)):
+        clockwork.create(name, stateful=stateful)
+        clockwork.rows.filter(name=name).update(successes=successes)
+    migration = import_module("django_sked.migrations.0007_next_payload")
+
+    migration.believe_what_is_stored(apps, SimpleNamespace(connection=connections[clockwork.rows.db]))
+
+    assert [row.name for row in clockwork.rows.filter(has_next_payload=True)] == ["a"]
 
 
 def count_on(message: Any, **kwargs: Any) -> None:
@@ -238,7 +351,6 @@ def test_nothing_is_synchronised_while_tests_make_their_databases(clockwork: Clo
 def test_after_migrate_the_code_becomes_rows(
     clockwork: Clockwork, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.apps import apps
     from django.test import utils
 
     declare()

@@ -26,13 +26,17 @@ class Command(BaseCommand):
         self._tell_of_what_is_left(report)
 
     def _tell_of_what_is_left(self, report: syncing.Report) -> None:
-        """... as it was, for it cannot be read: all else has been done by then."""
+        """... as it was, for it cannot be read or reached: all else has been done by then."""
         for name, reason in report.unsynchronised.items():
             self.stderr.write(f"not synchronised: {name}: {reason}")
         for id, reason in list(report.unmoved.items())[:MOST_NAMED]:
             self.stderr.write(f"not moved: {id}: {reason}")
         if len(report.unmoved) > MOST_NAMED:
             self.stderr.write(f"not moved: {len(report.unmoved) - MOST_NAMED} more, which the log names")
+        for alias, reason in report.unreached.items():
+            self.stderr.write(f"not reached: {alias}: {reason}")
         if report.unsynchronised or report.unmoved:
             recurrences, messages = len(report.unsynchronised), len(report.unmoved)
             raise CommandError(f"{recurrences} recurrences and {messages} messages are as they were.")
+        if report.unreached:
+            raise CommandError(f"{len(report.unreached)} backends could not be reached.")

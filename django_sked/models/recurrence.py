@@ -248,13 +248,8 @@ class Recurrence(models.Model):
         if tick is None or (self.end_at is not None and tick > self.end_at):
             return self.ending(now, ticking.NO_MORE_TICKS)
         look_at = now if self.open else tick - ticking.AHEAD
-        return {
-            "status": self.Status.ACTIVE,
-            "reason": "",
-            "ended_at": None,
-            "next_tick_at": tick,
-            "look_at": look_at,
-        }
+        fields: dict[str, Any] = {"status": self.Status.ACTIVE, "reason": "", "ended_at": None}
+        return fields | {"next_tick_at": tick, "look_at": look_at}
 
     def ending(self, now: datetime, reason: str) -> dict[str, Any]:
         """The fields with which it has ended."""
@@ -290,8 +285,7 @@ class Recurrence(models.Model):
     def orphan(self, *, cancels: bool = True) -> bool:
         """Its declaration is gone from the code: pause it, and remember why. False if that is known.
 
-        What is not due yet is cancelled, and no tick waits for its turn any more; not so where it goes on under another
-        alias.
+        What is not due yet is cancelled, and no tick waits any more; not so where it goes on under another alias.
         """
 
         def change(stored: Self) -> dict[str, Any]:

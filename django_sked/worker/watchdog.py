@@ -288,6 +288,7 @@ class Watchdog:
 
     def _cut(self, thread: int, seen: _Seen) -> None:
         seen.is_cut, seen.seconds = True, 0.0
+        self._on_cut()  # first: what is cut may be all that the worker still waits for
         try:
             interrupted = self._backend.interrupt_thread(thread)
         except Exception:
@@ -295,7 +296,6 @@ class Watchdog:
         if not seen.call.is_vital:
             interrupted = threads.interrupt(thread) or interrupted
         self._say(seen.call, interrupted)
-        self._on_cut()
 
     def _say(self, call: Call, interrupted: bool) -> None:
         """A store that has fallen silent meets every thread, again and again: that is one line in ten seconds."""

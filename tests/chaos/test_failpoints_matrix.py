@@ -229,9 +229,9 @@ def test_a_worker_killed_in_the_middle_of_a_claim_or_a_settle_has_written_nothin
 def die(workers: Zygote, alias: str, failpoint: str, case: Case, left: State, finished: State) -> None:
     message = schedule(case, alias)
 
-    # The second beat comes after a third of the lease: by then the receiver has long been at work. And who has had the
-    # store for a whole lease rescues.
-    passes, lease = (2, 3.0) if case.long else (case.passes, 0.5 if case.is_orphan and not case.is_suspect else 30.0)
+    # The first beat comes at the start, the second tells of the queues, and the third comes after a third of the lease:
+    # by then the receiver has long been at work. And who has had the store for a whole lease rescues.
+    passes, lease = (3, 3.0) if case.long else (case.passes, 0.5 if case.is_orphan and not case.is_suspect else 30.0)
     worker = workers.start(alias, failpoints=f"{failpoint}=kill:{passes}", lease=lease, burst=True)
 
     assert workers.wait(worker) == -signal.SIGKILL

@@ -147,7 +147,7 @@ class EditForm(VerbForm):
     def preview(self) -> str:
         """A name of the payload that was entered and of the one there is: what was previewed is what is written."""
         before = None if self.message is None else [str(self.message.pk), self.message.payload]
-        return salted_hmac("django_sked.preview", canonical([self.given, before])).hexdigest()
+        return salted_hmac("django_sked.preview", canonical([self.given, before]), algorithm="sha256").hexdigest()
 
     @property
     def diff(self) -> list[tuple[str, str]]:

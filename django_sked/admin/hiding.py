@@ -29,7 +29,8 @@ class Hiding:
 
     def _mark(self, path: Path, value: Any) -> str:
         text = json.dumps([self._name, path, value], sort_keys=True)
-        return f"{MARK[:-1]} {salted_hmac('django_sked.redact', text).hexdigest()[:12]}]"
+        mark = salted_hmac("django_sked.redact", text, algorithm="sha256").hexdigest()[:12]
+        return f"{MARK[:-1]} {mark}]"
 
     def shown(self, value: Any) -> Any:
         """The payload there is, with marks."""

@@ -112,7 +112,7 @@ class Sent:
         chosen = [] if is_across(self.request) else sorted(self.request.POST.getlist(ACTION_CHECKBOX_NAME))
         where = [backend_of(self.rows).alias, self.request.path, self.request.GET.urlencode(), chosen]
         asked = canonical([self.page, self.action.name, *where, self.form.entered])
-        return salted_hmac("django_sked.run", asked).hexdigest()[:12]
+        return salted_hmac("django_sked.run", asked, algorithm="sha256").hexdigest()[:12]
 
 
 def page(request: HttpRequest) -> str:

@@ -253,22 +253,35 @@ def test_a_change_needs_a_post_with_a_token(login: Login, boss: Client) -> None:
 # What it costs
 
 
-def test_a_look_takes_few_queries_however_many_queues_there_are(login: Login) -> None:
+def look(client: Client, **query: str) -> tuple[str, list[str]]:
+    """The page, and what it has asked the database."""
+    client.get(reverse(PAGE))  # fills caches: content types, the store's clock
+    with CaptureQueriesContext(connection) as queries:
+        html = client.get(reverse(PAGE), query).content.decode()
+    return html, [query["sql"] for query in queries]
+
+
+@pytest.mark.parametrize("ahead", board.AHEAD)
+def test_a_look_takes_at_most_eight_queries_however_many_queues_there_are(ahead: str, boss: Client) -> None:
     ScheduledMessage.objects.schedule_many(
         {"event": "e", "delay": 60 + number, "queue": f"queue-{number % 20}", "priority": number % 3}
         for number in range(120)
     )
-    client = login("view_overview", "view_workerprocess", "pause_queue", "scale_queue")
-    client.get(reverse(PAGE))  # fills caches: content types, the store's clock
 
-    with CaptureQueriesContext(connection) as queries:
-        html = client.get(reverse(PAGE)).content.decode()
+    html, asked = look(boss, ahead=ahead)
 
     assert html.count('class="module sked-queue"') == 20
-    assert len(queries) <= 12
-    ours = [query["sql"] for query in queries if "django_sked_scheduledmessage" in query["sql"]]
-    assert ours
+    assert "120" in html.split('id="sked-live-forecast"')[1].split("</section>")[0]
+    assert len(asked) <= 8
+    ours = [sql for sql in asked if "django_sked_scheduledmessage" in sql]
+    assert len(ours) == 2
     assert all("LIMIT" in sql for sql in ours)
+
+
+def test_permissions_cost_two_queries_more(boss: Client, login: Login) -> None:
+    permissions = ("view_overview", "view_workerprocess", "pause_queue", "scale_queue")
+
+    assert len(look(login(*permissions))[1]) == len(look(boss)[1]) + 2
 
 
 @pytest.mark.parametrize(

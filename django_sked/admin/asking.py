@@ -19,14 +19,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin import runs, times
+from django_sked.admin import runs, strides, times
 from django_sked.admin.actions import ACTIONS, Action, may_edit
 from django_sked.admin.applying import MOST_ENTRIES, Messages
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import glimpse
 from django_sked.admin.places import Places
 from django_sked.admin.runs import is_across
-from django_sked.admin.stored import backend_of
+from django_sked.admin.stored import backend_of, is_stored
 from django_sked.exceptions import InvalidMessage, SkedError
 from django_sked.models import ScheduledMessage
 
@@ -145,7 +145,7 @@ class Verbs(Places):
         if run is None and _wants_preview(request, sent.form):
             return self._ask(request, queryset, sent.action, sent.form)
         try:
-            if is_across(request) and backend_of(queryset).database is not None:
+            if is_across(request) and (backend_of(queryset).database is not None or strides.fits(sent)):
                 return self._run(sent, has_begun=run is not None)
             applied = runs.at_once(sent)
         except SkedError as error:
@@ -161,7 +161,7 @@ class Verbs(Places):
         if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
             applied = runs.at_once(replace(sent, rows=queryset.filter(pk__in=[message.pk for message in few.found])))
         else:
-            run = runs.go_on(sent)
+            run = strides.go_on(sent) if is_stored(queryset) else runs.go_on(sent)
             if not run.is_done:
                 return self._ask(request, queryset, action, sent.form, run=run, page=sent.page)
             applied = run.applied(action)

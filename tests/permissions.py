@@ -18,4 +18,6 @@ PAGE = DOCS / "reference" / "permissions.md"
 
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(r"^\| may \|.*\n(?:\|.*\n)*", lambda _old: f"{table()}\n", text, flags=re.M), encoding="utf-8")
+    PAGE.write_text(
+        re.sub(r"^\| may \|.*\n(?:\|.*\n)*", lambda _old: f"{table()}\n", text, flags=re.M), encoding="utf-8"
+    )

@@ -8,27 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.http import HttpRequest
 from django.test import Client
-from django.urls import URLPattern, URLResolver, reverse
-from django.utils import timezone
-from model_bakery import baker
+from django.urls import URLPattern, URLResolver
 
 from django_sked.admin import OverviewAdminMixin, wholes
 from django_sked.admin.actions import ACTIONS
-from django_sked.models import Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.states import Status
-from tests.admin.conftest import LIST, VERBS, change_url, confirmed, make, verb_url
+from tests.admin.attempts import (
+    MODELS,
+    SECRET,
+    Attempt,
+    acts,
+    control,
+    declared,
+    edit,
+    finds,
+    is_led,
+    links_from_overview,
+    links_from_workflow,
+    looks,
+    looks_at_form,
+    old,
+    paused,
+    recurrence,
+    secret,
+    sends,
+    verb,
+    whole,
+    workers_in_overview,
+    workflow,
+)
+from tests.admin.conftest import make
 from tests.admin.test_recurrences import FORM
 from tests.admin.test_workers import make as make_worker
 
-MODELS = (ScheduledMessage, Overview, Recurrence, Workflow, WorkerProcess)
 VIEW = [f"view_{model._meta.model_name}" for model in MODELS]
 CHANGE = [
     *(action.permission for action in ACTIONS.values()),
@@ -48,10 +66,6 @@ USERS: dict[str, tuple[bool, list[str]] | None] = {
 }
 #: What Django makes for a model that has no page.
 UNUSED = {"view_dependency"}
-SECRET = "hunter2"
-
-#: Tries it with what it makes for that; says whether it took effect.
-Attempt = Callable[[Client], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,161 +146,6 @@ def actions() -> Iterator[str]:
             yield from (f"{model._meta.model_name} action {name}" for name in model_admin.get_actions(request))
 
 
-# Ways to try
-
-
-def is_shown(response: Any) -> bool:
-    """Was the page shown, or is it elsewhere? Refused are 403 and the way to the login, anything else is an error."""
-    if response.status_code in (301, 302):
-        return not response["Location"].startswith(reverse("admin:login"))
-    assert response.status_code in (200, 403), response.status_code
-    return bool(response.status_code == 200)
-
-
-def looks(page: str, about: Callable[[], Any] | None = None, says: str = "", **query: str) -> Attempt:
-    """Does the page come, and does it say so?"""
-
-    def attempt(client: Client) -> bool:
-        arguments = [] if about is None else [about().pk]
-        response = client.get(reverse(f"admin:django_sked_{page}", args=arguments), query)
-        return is_shown(response) and says in response.content.decode()
-
-    return attempt
-
-
-def sends(page: str, about: Callable[[], Any] | None = None, **data: str) -> Attempt:
-    """Does a form that is sent to this page change what it is about, or make or delete something?"""
-
-    def attempt(client: Client) -> bool:
-        found = None if about is None else about()
-        before = state(found)
-        client.post(reverse(f"admin:django_sked_{page}", args=[] if found is None else [found.pk]), data)
-        return state(found) != before
-
-    return attempt
-
-
-def acts(model: str, action: str, about: Callable[[], Any]) -> Attempt:
-    """Does the action on the list change what is selected?"""
-
-    def attempt(client: Client) -> bool:
-        found = about()
-        before = state(found)
-        data = {"action": action, "_selected_action": str(found.pk), "index": "0", "post": "yes"}
-        client.post(reverse(f"admin:django_sked_{model}_changelist"), data)
-        return state(found) != before
-
-    return attempt
-
-
-def state(about: Any) -> Any:
-    """Its row as it is stored, and how many rows there are of anything."""
-    counts = [model._base_manager.count() for model in (*MODELS, QueueControl)]
-    row = None if about is None else type(about)._base_manager.filter(pk=about.pk).values().first()
-    return row, counts
-
-
-def verb(name: str, way: str) -> Attempt:
-    def attempt(client: Client) -> bool:
-        message = make(**VERBS[name][1], queue=uuid4().hex)
-        before = state(message)
-        _answer(client, message, name, way, shift="2h")
-        return state(message) != before
-
-    return attempt
-
-
-def edit(name: str, way: str) -> Attempt:
-    def attempt(client: Client) -> bool:
-        message = make(**VERBS[name][1], payload=1, queue=uuid4().hex)
-        _answer(client, message, name, way, payload="2")
-        message.refresh_from_db()
-        return bool(message.payload == 2)
-
-    return attempt
-
-
-def _answer(client: Client, message: ScheduledMessage, name: str, way: str, **fields: str) -> None:
-    data = {"_answered": "1", **fields}
-    if way == "page":
-        confirmed(client, verb_url(message, name), data)
-        return
-    data |= {"action": name, "_selected_action": str(message.pk), "index": "0"}
-    data |= {"select_across": "1"} if way == "whole filter" else {}
-    confirmed(client, reverse(LIST, query={"queue": message.queue}), data)
-
-
-def whole(name: str) -> Attempt:
-    """A verb on a workflow of one message."""
-
-    def attempt(client: Client) -> bool:
-        flow = workflow()
-        message = make(**VERBS[name][1], workflow_id=flow.pk)
-        before = state(message)
-        client.post(reverse("admin:django_sked_workflow_verb", args=[flow.pk, name]), {"_answered": "1"})
-        return state(message) != before
-
-    return attempt
-
-
-def control(name: str, **data: str) -> Attempt:
-    """What is asked of a queue in the overview."""
-
-    def attempt(client: Client) -> bool:
-        queue = uuid4().hex
-        if name == "resume":
-            QueueControl.objects.pause(queue)
-        rows = QueueControl.objects.filter(queue=queue)
-        before = list(rows.values())
-        url = reverse("admin:django_sked_overview_change_queue", args=[name])
-        is_taken = is_shown(client.post(url, {"queue": queue, **data}))
-        assert is_taken == (list(rows.values()) != before)
-        return is_taken
-
-    return attempt
-
-
-def is_found(client: Client) -> bool:
-    """By what it carries."""
-    key = uuid4().hex
-    message = make(metadata={"tenant": SECRET}, key=key)
-    response = client.get(reverse(LIST), {"q": f"key:{key} metadata.tenant:{SECRET}"})
-    return is_shown(response) and change_url(message) in response.content.decode()
-
-
-# What it is about
-
-
-def secret(**fields: Any) -> ScheduledMessage:
-    error = {"text": SECRET, "traceback": SECRET, "attempt": 1}
-    return make(payload={"secret": SECRET}, metadata={"secret": SECRET}, errors=[error], **fields)
-
-
-def recurrence(**fields: Any) -> Recurrence:
-    return Recurrence.objects.create(uuid4().hex, every=3600, **({"event": "e"} | fields))
-
-
-def paused() -> Recurrence:
-    found = recurrence()
-    found.pause()
-    return found
-
-
-def declared() -> Recurrence:
-    found = recurrence()
-    Recurrence.objects.filter(pk=found.pk).update(is_declared=True)
-    return found
-
-
-def old() -> Recurrence:
-    return recurrence(start=timezone.make_aware(datetime(2026, 1, 1)))
-
-
-def workflow(**fields: Any) -> Workflow:
-    found: Workflow = baker.make(Workflow, name="order", created_at=timezone.now(), **fields)
-    return found
-
-
 # The table
 
 RANGE = {"start": "2026-01-15T08:00:00", "end": "2026-01-15T12:00:00", "rate": "1"}
@@ -313,10 +172,7 @@ def pages(model: str, noun: str, about: Callable[[], Any], *, is_read_only: bool
     yield entry(f"See the page of one of the {noun}", view, looks(f"{model}_change", about), f"{route}change/")
     yield entry(f"See the history of one of the {noun}", view, looks(f"{model}_history", about), f"{route}history/")
 
-    def leads(client: Client) -> bool:
-        return is_shown(client.get(f"{reverse(f'admin:django_sked_{model}_changelist')}{about().pk}/"))
-
-    yield entry("Be led to a page from its old address", "", leads, route, way=noun)
+    yield entry("Be led to a page from its old address", "", is_led(model, about), route, way=noun)
     yield entry(f"Delete several of the {noun} at once", None, acts(model, "delete_selected", about))
     if is_read_only:
         name = f"Add, change or delete {noun} by a form"
@@ -324,16 +180,6 @@ def pages(model: str, noun: str, about: Callable[[], Any], *, is_read_only: bool
             page = f"{model}/add/" if form == "add" else f"{route}{form}/"
             covers = () if form == "change" else (page,)
             yield entry(name, None, looks_at_form(f"{model}_{form}", subject), *covers, f"POST {page}", way=form)
-
-
-def looks_at_form(page: str, about: Callable[[], Any] | None) -> Attempt:
-    """Is the form there, unless it is the page that shows things, and is what is sent to it taken?"""
-    is_there, is_taken = looks(page, about), sends(page, about, event="other", host="other", name="other", post="yes")
-
-    def attempt(client: Client) -> bool:
-        return (not page.endswith("_change") and is_there(client)) or is_taken(client)
-
-    return attempt
 
 
 def of_messages() -> Iterator[Entry]:
@@ -345,7 +191,7 @@ def of_messages() -> Iterator[Entry]:
         ("reason of a dead message", lambda: make(status=Status.DEAD, reason=SECRET)),
     ):
         yield entry(f"See the {what}", f"{view} view_payload", looks(page, about, SECRET))
-    yield entry("Search in the metadata and payloads of messages", f"{view} view_payload", is_found)
+    yield entry("Search in the metadata and payloads of messages", f"{view} view_payload", finds)
     route = f"{model}/<uuid:id>/verb"
     for name, action in ACTIONS.items():
         text = "Make messages due" if name == "make_due" else f"{action.label} messages"
@@ -366,18 +212,9 @@ def of_queues() -> Iterator[Entry]:
     view = "view_overview"
     yield entry("See the overview", view, looks("overview_changelist"), "overview/")
 
-    def workers(client: Client) -> bool:
-        make_worker(host=SECRET, backend="default")
-        return looks("overview_changelist", says=SECRET)(client)
-
-    yield entry("See workers in the overview", f"{view} view_workerprocess", workers, "overview/")
-
-    def links(client: Client) -> bool:
-        make(queue="mail", status=Status.DEAD, finished_at=timezone.now())
-        return looks("overview_changelist", says="status__exact=dead")(client)
-
+    yield entry("See workers in the overview", f"{view} view_workerprocess", workers_in_overview)
     needs = f"{view} view_scheduledmessage"
-    yield entry("Go from the overview to the messages of a queue", needs, links, "overview/")
+    yield entry("Go from the overview to the messages of a queue", needs, links_from_overview)
     for name, data in (("pause", {}), ("resume", {}), ("scale", {"concurrency": "3"})):
         needs = f"{view} {OverviewAdminMixin.verbs[name]}"
         yield entry(f"{name.capitalize()} a queue", needs, control(name, **data), f"overview/{name}/")
@@ -424,12 +261,7 @@ def of_workflows() -> Iterator[Entry]:
     yield entry("See the page of one of the workflows", view, graph, f"{model}/<uuid:id>/graph/", way="its picture")
     carrying = looks(f"{model}_change", lambda: workflow(metadata={"tenant": SECRET}), SECRET)
     yield entry("See the metadata of a workflow", f"{view} view_payload", carrying)
-
-    def links(client: Client) -> bool:
-        message = make(workflow_id=(flow := workflow()).pk)
-        return looks(f"{model}_change", lambda: flow, change_url(message))(client)
-
-    yield entry("Go from a workflow to its messages", f"{view} view_scheduledmessage", links)
+    yield entry("Go from a workflow to its messages", f"{view} view_scheduledmessage", links_from_workflow)
     for name in wholes.NAMES:
         needs = f"{view} {ACTIONS[name].permission}"
         covered = f"{model}/<uuid:id>/verb/{name}/"
@@ -456,4 +288,3 @@ def table() -> str:
         may = ["yes" if each.is_for(user) else "–" for user in USERS]
         lines.append(f"| {each.name} | {needs} | {' | '.join(may)} |")
     return "\n".join(lines)
-

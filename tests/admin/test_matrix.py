@@ -9,6 +9,7 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from django_sked.models import ScheduledMessage
+from tests.admin.attempts import recurrence, workflow
 from tests.admin.conftest import LIST, make
 from tests.admin.matrix import (
     UNUSED,
@@ -18,10 +19,8 @@ from tests.admin.matrix import (
     client_of,
     client_of_kind,
     entries,
-    recurrence,
     routes,
     table,
-    workflow,
 )
 from tests.admin.test_workers import make as make_worker
 from tests.docs.pages import DOCS

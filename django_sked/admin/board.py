@@ -74,6 +74,8 @@ class Board:
     forecast: Chart
     #: What fires in the span of the forecast, as far as it was counted.
     ahead: str
+    #: What people want of queues, also of those that are not shown.
+    controls: Sequence[QueueControl] = ()
 
 
 def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> Board:
@@ -112,6 +114,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
         has_more_workers=len(workers) > MOST_WORKERS,
         forecast=forecast,
         ahead=total,
+        controls=list(controls.values()),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -15,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import board, charts
+from django_sked.admin import board, changes, charts
 from django_sked.admin.overview import length
 from django_sked.backends import message_backends
 from django_sked.models import QueueControl, QueueMinute, ScheduledMessage
@@ -121,6 +123,23 @@ def test_a_message_may_have_any_queue_and_reason_without_harm(boss: Client) -> N
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_what_is_due_now_is_what_its_number_leads_to(alias: str, boss: Client) -> None:
+    """And not what is planned, of which there may be millions."""
+    name = uuid4().hex
+    message_backends.reset()
+    for event, delay in (("late", -3600), ("early", 3600)):
+        at = timezone.now() + timedelta(seconds=delay)
+        ScheduledMessage.objects.schedule(event, at=at, queue=name, backend=alias)
+
+    html = boss.get(reverse(PAGE), {"backend": alias}).content.decode()
+    found = re.search(rf'<dt>Due now</dt><dd><a href="([^"]*queue={name}[^"]*)">1</a>', html)
+    assert found is not None
+    listed = boss.get(unescape(found[1])).context["cl"].result_list
+
+    assert [message.event for message in listed] == ["late"]
+
+
 def test_an_empty_site_has_an_overview(boss: Client) -> None:
     html = boss.get(reverse(PAGE)).content.decode()
 
@@ -164,6 +183,30 @@ def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss:
     said = [entry.change_message for entry in LogEntry.objects.order_by("pk")][-3:]
     assert said == ["paused", "resumed: the relay is back", "concurrency 2: it is slow yet"]
     assert {str(entry.user) for entry in LogEntry.objects.all()} == {"user0"}
+
+
+def test_the_page_says_what_was_asked_of_queues_lately(
+    boss: Client, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "sked-changes" not in boss.get(reverse(PAGE)).content.decode()
+    boss.post(url("pause"), {"queue": "mail", "reason": "the relay is <down>"})
+    boss.post(url("scale"), {"queue": "reports", "concurrency": "8"})
+    boss.post(url("pause"), {"queue": "mail", "backend": "memory", "reason": "not here"})
+    boss.post(url("resume"), {"queue": "mail"})
+
+    def said(client: Client) -> list[str]:
+        html = client.get(reverse(PAGE)).content.decode()
+        lines = re.findall(r"</time> (.*?)</li>", html.split('class="sked-changes"')[1].split("</ul>")[0])
+        return [str(line) for line in lines]
+
+    expected = [
+        "user0: mail, resumed",
+        "user0: reports, concurrency 8",
+        "user0: mail, paused: the relay is &lt;down&gt;",
+    ]
+    assert said(boss) == said(login("view_overview")) == expected
+    monkeypatch.setattr(changes, "MOST", 2)
+    assert said(boss) == expected[:2]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +310,7 @@ def test_a_look_takes_at_most_eight_queries_however_many_queues_there_are(ahead:
         {"event": "e", "delay": 60 + number, "queue": f"queue-{number % 20}", "priority": number % 3}
         for number in range(120)
     )
+    boss.post(url("scale"), {"queue": "queue-1", "concurrency": "8"})
 
     html, asked = look(boss, ahead=ahead)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -123,11 +124,19 @@ def test_a_message_may_have_any_queue_and_reason_without_harm(boss: Client) -> N
     assert "&lt;script&gt;" in html
 
 
+@pytest.fixture
+def emptied() -> Iterator[None]:
+    """What is in the memory of this process is there for one test."""
+    message_backends.reset()
+    yield
+    message_backends.reset()
+
+
+@pytest.mark.usefixtures("emptied")
 @pytest.mark.parametrize("alias", ["default", "memory"])
 def test_what_is_due_now_is_what_its_number_leads_to(alias: str, boss: Client) -> None:
     """And not what is planned, of which there may be millions."""
     name = uuid4().hex
-    message_backends.reset()
     for event, delay in (("late", -3600), ("early", 3600)):
         at = timezone.now() + timedelta(seconds=delay)
         ScheduledMessage.objects.schedule(event, at=at, queue=name, backend=alias)

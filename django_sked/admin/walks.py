@@ -129,7 +129,8 @@ def walk(rows: Rows, *, descending: bool) -> Walk:
     few = rows.query.is_empty() or (bool(own) and _only(rows, own)[: FEW + 1].count() <= FEW)
     if not few and descending and any(_statuses(leaf) == {Status.CLAIMED} for leaf in own):
         # As is true anyway: so the walk begins with what is due now, not with what is planned for next year.
-        rows = rows.filter(due_at__lte=backend_of(rows).now() + AHEAD)
+        now = backend_of(rows).now()  # type: ignore[arg-type]
+        rows = rows.filter(due_at__lte=now + AHEAD)
         leaves = list(_leaves(rows.query.where))
         covered = [leaf for leaf in leaves if _is_covered(leaf, field)]
     looks = not few and len(covered) < len(leaves)

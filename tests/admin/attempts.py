@@ -68,7 +68,7 @@ def acts(model: str, action: str, about: Callable[[], Any]) -> Attempt:
     return attempt
 
 
-def state(about: Any) -> Any:
+def state(about: Any) -> tuple[dict[str, Any] | None, list[int]]:
     """Its row as it is stored, and how many rows there are of anything."""
     counts = [model._base_manager.count() for model in (*MODELS, QueueControl)]
     row = None if about is None else type(about)._base_manager.filter(pk=about.pk).values().first()

@@ -43,13 +43,13 @@ from tests.admin.attempts import (
     workers_in_overview,
     workflow,
 )
-from tests.admin.conftest import make
+from tests.admin.conftest import VERBS, make
 from tests.admin.test_recurrences import FORM
 from tests.admin.test_workers import make as make_worker
 
 VIEW = [f"view_{model._meta.model_name}" for model in MODELS]
 CHANGE = [
-    *(action.permission for action in ACTIONS.values()),
+    *(permission for permission, _fields in VERBS.values()),
     "edit_scheduledmessage",
     *("add_recurrence", "change_recurrence", "delete_recurrence", "pause_recurrence", "run_recurrence"),
     *("drain_worker", "pause_queue", "scale_queue"),
@@ -197,7 +197,7 @@ def of_messages() -> Iterator[Entry]:
         text = "Make messages due" if name == "make_due" else f"{action.label} messages"
         for way in ("page", "list", "whole filter"):
             covered = f"{route}/{name}/" if way == "page" else f"{model} action {name}"
-            needs = f"{view} {action.permission}"
+            needs = f"{view} {VERBS[name][0]}"
             yield entry(text, needs, verb(name, way), covered, way=way)
             if name == "reschedule":
                 needs = f"{view} view_payload edit_scheduledmessage"
@@ -215,8 +215,12 @@ def of_queues() -> Iterator[Entry]:
     yield entry("See workers in the overview", f"{view} view_workerprocess", workers_in_overview)
     needs = f"{view} view_scheduledmessage"
     yield entry("Go from the overview to the messages of a queue", needs, links_from_overview)
-    for name, data in (("pause", {}), ("resume", {}), ("scale", {"concurrency": "3"})):
-        needs = f"{view} {OverviewAdminMixin.verbs[name]}"
+    for name, permission, data in (
+        ("pause", "pause_queue", {}),
+        ("resume", "pause_queue", {}),
+        ("scale", "scale_queue", {"concurrency": "3"}),
+    ):
+        needs = f"{view} {permission}"
         yield entry(f"{name.capitalize()} a queue", needs, control(name, **data), f"overview/{name}/")
 
 
@@ -263,7 +267,7 @@ def of_workflows() -> Iterator[Entry]:
     yield entry("See the metadata of a workflow", f"{view} view_payload", carrying)
     yield entry("Go from a workflow to its messages", f"{view} view_scheduledmessage", links_from_workflow)
     for name in wholes.NAMES:
-        needs = f"{view} {ACTIONS[name].permission}"
+        needs = f"{view} {VERBS[name][0]}"
         covered = f"{model}/<uuid:id>/verb/{name}/"
         yield entry(f"{ACTIONS[name].label} a whole workflow", needs, whole(name), covered)
 

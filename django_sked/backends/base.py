@@ -218,8 +218,9 @@ class BaseBackend(ABC):
         return counting.forecast(self, edges)
 
     @abstractmethod
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`; None when there is none."""
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
+        """When the next scheduled message may be claimed by `claim`; None when there is none. A `quick` look may
+        overlook what a quick claim may."""
 
     # Change
 

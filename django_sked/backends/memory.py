@@ -152,7 +152,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             return self._shelf.keys_held(queue)
 
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         with self._lock:
             return self._shelf.next_due_at(queue)
 

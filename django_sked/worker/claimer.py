@@ -47,6 +47,8 @@ class Claimer:
         #: Had a pool no room at the last round, so that nobody has looked whether something is due for it?
         self.passed_over = False
         self._looked_at = float("-inf")
+        #: When the store was last asked what is next without a look being quick.
+        self._asked_at = float("-inf")
         #: How often somebody wanted the queues to be looked up, and the last of these wishes that came true.
         self._wishes = self._granted = 0
         #: Held while a claim is under way: whoever compares the store with `holding` must not see half of one.
@@ -151,10 +153,17 @@ class Claimer:
         What comes is claimed by half of the lookahead before it is due, so that claims come in batches.
         """
         self._look_for_queues()
+        now = clock.monotonic()
+        # Claims follow one another closely: what a quick look may overlook is found by the one after a second.
+        quick = now - self._asked_at < LOOK_AGAIN
+        if quick:
+            longest = min(longest, LOOK_AGAIN)
+        else:
+            self._asked_at = now
         shortest = longest
         for pool in list(self.pools.values()):
             room = self._room(pool)
-            if room.limit <= 0 or (at := self._backend.next_due_at(pool.queue)) is None:
+            if room.limit <= 0 or (at := self._backend.next_due_at(pool.queue, quick=quick)) is None:
                 continue
             ahead = self._options.lookahead_of(pool.queue) / 2 if room.ahead else 0.0
             shortest = min(shortest, (at - self._clock.now()).total_seconds() - ahead)

@@ -195,6 +195,29 @@ def test_a_quick_claim_overlooks_an_earlier_message_for_a_second_at_most(
     assert claim(quick=True) == ["urgent", "earlier"]
 
 
+def test_a_quick_look_for_what_is_next_overlooks_an_earlier_message_for_a_second_at_most(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(bands, "monotonic", lambda: clock[0])
+    strategy = OneStatement(using)
+    ScheduledMessage.objects.schedule("first", at=T0, backend=using)
+    assert len(strategy.claim(wish(10, T0 + timedelta(days=1), quick=True))) == 1
+    assert strategy.next_at("default", quick=True) is None
+    later = [T0 + timedelta(days=days) for days in (3, 2)]
+    ScheduledMessage.objects.schedule("low", at=later[0], priority=-5, backend=using)
+    ScheduledMessage.objects.schedule("next", at=later[1], backend=using)
+
+    assert strategy.next_at("default", quick=True) == later[1]
+    ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
+    ScheduledMessage.objects.schedule("urgent", at=T0 - timedelta(hours=2), priority=9, backend=using)
+    assert strategy.next_at("default", quick=True) == later[1]
+    assert strategy.next_at("default") == T0 - timedelta(hours=2)
+
+    clock[0] += 1.0
+    assert strategy.next_at("default", quick=True) == T0 - timedelta(hours=2)
+
+
 def test_a_quick_claim_does_not_overlook_a_message_of_a_host_whose_estimate_of_the_time_lags(using: str) -> None:
     strategy = OneStatement(using)
     ScheduledMessage.objects.schedule("first", at=T0, backend=using)

@@ -68,6 +68,18 @@ class Bands:
                 return None
             return floor
 
+    def floors(self, queue: str) -> dict[int, datetime | None] | None:
+        """Where to begin in each band, as far as that is known; None when the priorities are to be looked up.
+
+        For who only asks what is next: no floor is forgotten by that.
+        """
+        with self._lock:
+            if (known := self.known(queue)) is None:
+                return None
+            fresh = monotonic() - KNOWN
+            floors = {band: self._floors.get((queue, band)) for band in known}
+            return {band: held[1] if held and held[0] > fresh else None for band, held in floors.items()}
+
     def claimed(self, queue: str, band: int, last: datetime, *, since: Look) -> None:
         """Everything in this band up to `last` is taken. Claimed ahead, it says nothing of what comes meanwhile."""
         with self._lock:

@@ -88,8 +88,11 @@ class ClaimStrategy(ABC):
             rest = rows.filter(priority__lt=band)
         return found
 
-    def next_at(self, queue: str) -> datetime | None:
-        """The earliest next_at of a queue's scheduled rows, one index probe per band."""
+    def next_at(self, queue: str, *, quick: bool = False) -> datetime | None:
+        """The earliest next_at of a queue's scheduled rows, one index probe per band.
+
+        A `quick` look may overlook what a quick claim may.
+        """
         rows = self.scheduled.filter(queue=queue)
         firsts = (rows.filter(priority=band).aggregate(at=Min("next_at"))["at"] for band in self.bands(queue))
         return min((at for at in firsts if at is not None), default=None)

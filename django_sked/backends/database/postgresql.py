@@ -61,6 +61,15 @@ SELECT priority, (
 ) FROM band WHERE priority IS NOT NULL ORDER BY priority DESC
 """
 
+# The same of known bands, each from its floor on.
+_NEXT = f"""
+SELECT min((
+    SELECT min(next_at) FROM {_TABLE}
+    WHERE status = 'scheduled' AND NOT suspect AND queue = %s AND priority = band.priority
+        AND next_at >= band.floor AND next_at BETWEEN '0001-01-02' AND '9999-12-30'
+)) FROM unnest(%s::smallint[], %s::timestamptz[]) AS band(priority, floor)
+"""
+
 _QUEUES = f"""
 WITH RECURSIVE found(queue) AS (
     SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect
@@ -129,8 +138,16 @@ class OneStatement(ClaimStrategy):
     def bands(self, queue: str) -> list[int]:
         return [band for band, _ in self._look(queue)]
 
-    def next_at(self, queue: str) -> datetime | None:
-        return min((at for _, at in self._look(queue) if at is not None), default=None)
+    def next_at(self, queue: str, *, quick: bool = False) -> datetime | None:
+        floors = self._bands.floors(queue) if quick else None
+        if floors is None:
+            return min((at for _, at in self._look(queue) if at is not None), default=None)
+        since = ("-infinity" if floor is None else floor.isoformat() for floor in floors.values())
+        arrays = ["{" + ",".join(texts) + "}" for texts in (map(str, floors), since)]
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_NEXT, [queue, *arrays])
+            at: datetime | None = cursor.fetchone()[0]
+        return at
 
     def _look(self, queue: str) -> list[tuple[int, datetime | None]]:
         since = self._bands.begin()

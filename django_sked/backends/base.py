@@ -260,8 +260,9 @@ class BaseBackend(ABC):
     # Claim and settle
 
     @abstractmethod
-    def queues(self) -> list[str]:
-        """The queues in which messages are scheduled, due or not, suspect or not; sorted."""
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted. Those that are `known` may be
+        told without a look."""
 
     @abstractmethod
     def claim(

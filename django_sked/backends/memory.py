@@ -233,7 +233,7 @@ class MemoryBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
         with self._lock:
             return sorted({message.queue for message in self._shelf.with_status(Status.SCHEDULED)})
 

@@ -14,7 +14,7 @@ from django.db import connections
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import bands
-from django_sked.models import ScheduledMessage
+from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from tests.contract.store import WORKER
 from tests.database.test_plans import buffers, explained_and_undone, parameters, statements
@@ -75,8 +75,9 @@ def pages(backend: BaseBackend, action: Any) -> int:
 
 
 @on_postgresql
-def test_who_asks_what_is_next_or_claims_begins_behind_what_is_settled(using: str, backend: BaseBackend) -> None:
+def test_what_a_worker_asks_again_and_again_does_not_read_what_is_settled(using: str, backend: BaseBackend) -> None:
     now = backend.now()
+    backend.register(WorkerProcess(id=WORKER, backend=backend.alias, host="h", pid=1, lease=3600))
     schedule(backend, 1, now + HOUR)
     (tomorrow,) = ScheduledMessage.objects.search(backend=backend.alias)
 
@@ -87,7 +88,10 @@ def test_who_asks_what_is_next_or_claims_begins_behind_what_is_settled(using: st
         assert backend.next_due_at("default", quick=True) == backend.next_due_at("default") == tomorrow.due_at
         assert pages(backend, lambda: backend.next_due_at("default", quick=True)) <= FEW
         assert pages(backend, lambda: backend.claim(WORKER, "default", 10, quick=True)) <= FEW
-        assert pages(backend, lambda: backend.next_due_at("default")) >= LEFT, "there are no dead rows to be read"
+        assert pages(backend, lambda: backend.queues(known=["default"])) <= FEW
+        assert pages(backend, backend.rescue) <= FEW
+        for ask in (backend.queues, lambda: backend.next_due_at("default"), backend.has_lapsed):
+            assert pages(backend, ask) >= LEFT, "there are no dead rows to be read"
 
 
 @on_postgresql

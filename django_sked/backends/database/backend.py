@@ -33,7 +33,7 @@ from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.edges import edges_of
 from django_sked.backends.database.families import Families, links_to
 from django_sked.backends.database.pruning import Pruning
-from django_sked.backends.database.store import CLAIMED, StoreNow, read_time, take_write_lock, workers
+from django_sked.backends.database.store import CLAIMED, StoreNow, lapsed, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
 from django_sked.backends.database.waking import Wake, Wakeups
@@ -258,8 +258,8 @@ class DatabaseBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
-        return self._claiming.queues()
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        return self._claiming.queues(known)
 
     def claim(
         self,
@@ -338,7 +338,7 @@ class DatabaseBackend(BaseBackend):
         return now or self.now()
 
     def has_lapsed(self, *, now: datetime | None = None) -> bool:
-        return sweeping.lapsed(self.database, now).exists()
+        return lapsed(self.database, now).exists()
 
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
         at = partial(self._at, now)

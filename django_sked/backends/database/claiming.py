@@ -22,7 +22,15 @@ from django.db.models import F, Max, Min, QuerySet
 
 from django_sked import clock, failpoints
 from django_sked.backends.database.errors import is_locked
-from django_sked.backends.database.store import messages, moment, read_error, skip_locked, take_write_lock
+from django_sked.backends.database.store import (
+    is_any,
+    lapsed,
+    messages,
+    moment,
+    read_error,
+    skip_locked,
+    take_write_lock,
+)
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.states import Status
@@ -75,7 +83,7 @@ class ClaimStrategy(ABC):
     def look_back(self, at: datetime, queue: str | None, priority: int | None) -> None:
         """For a strategy that remembers where to begin; see `BaseBackend.look_back`."""
 
-    def queues(self) -> list[str]:
+    def queues(self, known: Collection[str] = ()) -> list[str]:
         """The distinct queues of scheduled rows, one index probe each."""
         return sorted({*_queues(self.scheduled), *_queues(self.suspects)})
 
@@ -128,6 +136,10 @@ class ClaimStrategy(ABC):
             message.status, message.claimed_by, message.claimed_at = Status.CLAIMED, worker, at
             message.token += 1
         return found
+
+    def has_lapsed(self) -> bool:
+        """Does a worker without a lease hold anything? Asked each second by every worker."""
+        return is_any(self.using, lapsed)
 
     def urgently(self, write: Callable[[], Written]) -> Written:
         """Do what cannot wait until others have written, such as a beat; outside of a transaction."""

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, DataError, connections, models
-from django.db.models import DateTimeField, F, Func, QuerySet, Value
+from django.db.models import DateTimeField, Exists, F, Func, OuterRef, QuerySet, Value
 from django.db.models.expressions import RawSQL
 
 from django_sked.models import ScheduledMessage, WorkerProcess
@@ -77,6 +77,12 @@ def messages(using: str) -> QuerySet[ScheduledMessage]:
 
 def workers(using: str) -> QuerySet[WorkerProcess]:
     return models.QuerySet(WorkerProcess, using=using)
+
+
+def lapsed(using: str, now: datetime | None = None) -> QuerySet[ScheduledMessage]:
+    """Claimed rows (index sked_message_holder) whose worker has no lease."""
+    leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
+    return messages(using).filter(~Exists(leased), status=CLAIMED)
 
 
 def skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:

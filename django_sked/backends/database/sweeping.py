@@ -7,15 +7,15 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import F, QuerySet
 
 from django_sked import failpoints
 from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.database.families import Families, forget_edges
 from django_sked.backends.database.settling import Retention, delete_at_once
 from django_sked.backends.database.store import (
-    CLAIMED,
     is_any,
+    lapsed,
     messages,
     moment,
     readable,
@@ -31,21 +31,11 @@ from django_sked.states import FINISHED, PENDING, Status
 Clock: TypeAlias = Callable[[], datetime]
 
 
-def lapsed(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
-    """Claimed rows (index sked_message_holder) whose worker has no lease."""
-    leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
-    return messages(using).filter(~Exists(leased), status=CLAIMED)
-
-
 def expired(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
     """Pending rows past their expiry (index sked_message_expiry). Without the order, as exists() asks, a database may
     read everything that does not expire."""
     passed = messages(using).filter(status__in=PENDING, finished_at__isnull=True, expires_at__lte=moment(now))
     return passed.order_by("expires_at")
-
-
-def _lapsed_now(using: str) -> QuerySet[ScheduledMessage]:
-    return lapsed(using, None)
 
 
 def _expired_now(using: str) -> QuerySet[ScheduledMessage]:
@@ -58,7 +48,7 @@ def rescue(
     """Take lapsed rows back; the raised token shuts their worker out. Returns all ids, and what has ended."""
     using = strategy.using
     # The first look takes no lock: most of the time there is nothing to rescue.
-    if now is None and not is_any(using, _lapsed_now):
+    if now is None and not strategy.has_lapsed():
         return [], []
     ids = list(lapsed(using, now).values_list("pk", flat=True)[:limit])
     if not ids:

@@ -270,7 +270,7 @@ class RedisBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
         return sorted(self.scripts.call("queues", ""))
 
     def claim(

@@ -107,10 +107,11 @@ class Bands:
         """A message for `at` has been committed: see `BaseBackend.look_back`."""
         with self._lock:
             if queue is None:
-                self._priorities.clear()
+                for name in self._priorities:
+                    self._doubt(name)
                 self._of_priorities += 1
             elif priority is None or (known := self.known(queue)) is None:
-                self._priorities.pop(queue, None)
+                self._doubt(queue)
                 self._of_priorities += 1
             elif priority not in known:
                 known_at, looked_at, _ = self._priorities[queue]
@@ -120,3 +121,8 @@ class Bands:
             for (name, band), (begun_at, floor) in self._floors.items():
                 if floor > at and queue in (None, name):
                     self._floors[name, band] = (begun_at, at)
+
+    def _doubt(self, queue: str) -> None:
+        """There may be other priorities, too: ask before the next claim."""
+        _, looked_at, priorities = self._priorities.get(queue, _NEVER)
+        self._priorities[queue] = (float("-inf"), looked_at, priorities)

@@ -124,5 +124,6 @@ class Bands:
 
     def _doubt(self, queue: str) -> None:
         """There may be other priorities, too: ask before the next claim."""
-        _, looked_at, priorities = self._priorities.get(queue, _NEVER)
-        self._priorities[queue] = (float("-inf"), looked_at, priorities)
+        if queue in self._priorities:
+            _, looked_at, priorities = self._priorities[queue]
+            self._priorities[queue] = (float("-inf"), looked_at, priorities)

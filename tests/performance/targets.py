@@ -136,7 +136,13 @@ def report(rows: Sequence[Row], measure: Callable[[Row], list[Figures]]) -> int:
     print(HEAD, flush=True)
     for row in rows:
         start = time.monotonic()
-        runs = measure(row)
+        try:
+            runs = measure(row)
+        except subprocess.SubprocessError as error:
+            # What it said is above; the others are measured all the same.
+            print(f"| `{row.arguments}` | | | | | | {type(error).__name__} |", flush=True)
+            missed += 1
+            continue
         about = about or {name: runs[0][name] for name in ("python", "django", "store", "cores") if name in runs[0]}
         for line, is_kept in _lines(row, runs):
             print(line, flush=True)

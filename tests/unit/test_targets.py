@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from tests.performance.__main__ import _parser
@@ -22,6 +24,22 @@ def test_a_target_is_judged_by_the_median(capsys: pytest.CaptureFixture[str]) ->
 
     assert code == 0
     assert "| `drain` | per_s | ≥ 100/s | 101 | 50 | 3,000 |  |" in capsys.readouterr().out
+
+
+def test_a_workload_that_fails_is_a_target_missed_and_the_others_are_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def measure(row: Row) -> list[dict[str, int]]:
+        if row is broken:
+            raise subprocess.CalledProcessError(1, "measure")
+        return [{"per_s": 101, "twice": 0}]
+
+    broken = Row("idle", ROW.targets)
+
+    assert report([broken, ROW], measure) == 1
+    printed = capsys.readouterr().out
+    assert "| `idle` | | | | | | CalledProcessError |" in printed
+    assert "| 101 |" in printed
 
 
 @pytest.mark.parametrize("figures", [{"per_s": 99, "twice": 0}, {"per_s": 100, "twice": 1}])

@@ -17,8 +17,6 @@ from tests.performance.priority import put_forward
 
 #: Seconds.
 LONGEST = 600
-#: In the environment of a worker: seconds before its time that a message is claimed, if not what is the default.
-LOOKAHEAD = "SKED_PERFORMANCE_LOOKAHEAD"
 
 Running = list[subprocess.Popen[bytes]]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.performance.__main__ import _parser
+from tests.performance.__main__ import WORKLOADS, _parser
 from tests.performance.targets import ROWS, Row, Target, report
 
 ROW = Row("drain", (Target("per_s", least=100, unit="/s"), Target("twice", most=0)))
@@ -15,6 +17,13 @@ ROW = Row("drain", (Target("per_s", least=100, unit="/s"), Target("twice", most=
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.arguments)
 def test_a_row_is_a_workload_that_can_be_measured(row: Row) -> None:
     assert _parser().parse_args(row.arguments.split()).workload
+
+
+def test_each_workload_is_described_on_the_page_on_performance() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/performance.md").read_text()
+    table = page.partition("## The workloads")[2].partition("\n## ")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(WORKLOADS)
 
 
 def test_a_target_is_judged_by_the_median(capsys: pytest.CaptureFixture[str]) -> None:

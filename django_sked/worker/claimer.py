@@ -160,14 +160,16 @@ class Claimer:
         now = clock.monotonic()
         # While claims follow one another, each second one of them overlooks nothing; and else it is looked again then.
         quick = now - self._asked_at < LOOK_AGAIN
-        if quick:
-            longest = min(longest, LOOK_AGAIN)
-        else:
-            self._asked_at = now
         shortest = longest
         for pool in list(self.pools.values()):
             room = self._room(pool)
-            if room.limit <= 0 or (at := self._backend.next_due_at(pool.queue, quick=quick)) is None:
+            if room.limit <= 0:
+                continue
+            if quick:
+                shortest = min(shortest, LOOK_AGAIN)
+            else:
+                self._asked_at = now
+            if (at := self._backend.next_due_at(pool.queue, quick=quick)) is None:
                 continue
             ahead = self._options.lookahead_of(pool.queue) / 2 if room.ahead else 0.0
             shortest = min(shortest, (at - self._clock.now()).total_seconds() - ahead)

@@ -177,7 +177,7 @@ class Explained:
         return [
             f"{node['Node Type']} {node.get('Relation Name', '')} of {node['Actual Rows']} rows: {self.sql}"
             for node in self.nodes()
-            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == TABLE)
+            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == TABLE and node["Actual Loops"])
             or (node["Node Type"] == "Sort" and node["Actual Rows"] > most_sorted)
         ]
 

@@ -92,6 +92,16 @@ def family(backend: BaseBackend, step: Any) -> object:
     return settled
 
 
+def other_priorities(backend: Any) -> list[int] | None:
+    """Ask whether there are others than those that are remembered."""
+    bands = backend._claiming._bands
+    bands.looked("default", [5, 0, -10], since=bands.begin())
+    bands.look_back(NOW, "default", None)
+    known: list[int] | None = backend._claiming._known("default")
+    assert known == [5, 0, -10]
+    return known
+
+
 def process() -> WorkerProcess:
     return WorkerProcess(id=WORKER, backend="default", host="h", pid=1, lease=30.0)
 
@@ -136,7 +146,8 @@ ACTIONS: dict[str, tuple[Callable[[BaseBackend], object], int]] = {
     "next due": (lambda store: store.next_due_at("default"), 60),
     "queues": (lambda store: store.queues(), 10 * millions.QUEUES + 2 * millions.SUSPECTS),
     "has suspects": (lambda store: store.has_suspects(["mail", "default"], now=NOW), 10),
-    "queues, known ones": (lambda store: store.queues(known=KNOWN), 10 * millions.QUEUES),
+    "other priorities": (lambda store: other_priorities(store), 40),
+    "queues, known ones": (lambda store: store.queues(known=KNOWN), 20 * millions.QUEUES),
     "claim a suspect": (lambda store: store.claim_suspect(WORKER, ["mail", "default"], now=NOW), 60),
     "deliver 256": (lambda store: settled(store, "deliver", 256), 256 * 40),
     "release 256": (lambda store: settled(store, "release", 256), 256 * 60),

@@ -100,7 +100,7 @@ def test_a_batch_that_is_pruned_is_looked_for_behind_the_one_before_it(using: st
     schedule(backend, DEAD, now - HOUR)
     settle(backend, DEAD, now - timedelta(days=30))
     with old_snapshot(using):
-        for _ in range(DEAD // 1000 - 2):
+        for _ in range(DEAD // 1000 - 4):
             assert backend.prune(limit=1000) == 1000
 
         onwards = pages(backend, lambda: backend.prune(limit=1000))

@@ -68,7 +68,7 @@ SELECT EXISTS (
     SELECT FROM unnest(%s::smallint[], %s::smallint[]) AS gap(low, high), LATERAL (
         SELECT FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND queue = %s
             AND priority > gap.low AND priority < gap.high
-        LIMIT 1
+        ORDER BY priority LIMIT 1 -- in the order of the index, lest it be looked for in all of the table
     ) AS one
 )
 """
@@ -107,14 +107,16 @@ SELECT EXISTS (
     SELECT FROM gap, LATERAL (
         SELECT FROM {_TABLE} WHERE status = 'claimed'
             AND claimed_by > COALESCE(low, '{UUID(int=0)}') AND claimed_by < COALESCE(high, '{UUID(int=2**128 - 1)}')
-        LIMIT 1
+        ORDER BY claimed_by LIMIT 1
     ) AS held
 ) OR EXISTS (SELECT FROM {_TABLE} WHERE status = 'claimed' AND claimed_by IS NULL)
 """
 
 # Likewise of queues.
-_OTHER_QUEUE = f"EXISTS (SELECT FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND %s)"
-_OTHER_SUSPECT = f"EXISTS (SELECT FROM {_TABLE} WHERE status = 'scheduled' AND suspect AND queue <> ALL(%s))"
+_OTHER_QUEUE = f"(SELECT true FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND %s ORDER BY queue LIMIT 1)"
+_OTHER_SUSPECT = f"""
+(SELECT true FROM {_TABLE} WHERE status = 'scheduled' AND suspect AND queue <> ALL(%s) ORDER BY priority DESC LIMIT 1)
+"""
 
 # The settle of a batch needs no durable commit of its own: one that a crash of the server loses is delivered again.
 _QUICK = "set_config('synchronous_commit', 'off', true)"

@@ -98,7 +98,10 @@ def test_what_a_worker_asks_again_and_again_does_not_read_what_is_settled(using:
 def test_a_batch_that_is_pruned_is_looked_for_behind_the_one_before_it(using: str, backend: BaseBackend) -> None:
     now = backend.now()
     schedule(backend, DEAD, now - HOUR)
-    settle(backend, DEAD, now - timedelta(days=30))
+    for number in range(DEAD // 500):
+        settle(backend, 500, now - timedelta(days=30) + timedelta(seconds=number))
+    with connections[using].cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE django_sked_scheduledmessage")
     with old_snapshot(using):
         for _ in range(DEAD // 1000 - 4):
             assert backend.prune(limit=1000) == 1000

@@ -16,8 +16,9 @@ from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
 from tests.performance import raw, raw_redis, sink, usage
 from tests.performance.figures import Figures, rate, spread
-from tests.performance.running import wait_for, workers
+from tests.performance.running import workers
 from tests.performance.store import FUTURE, add_future, empty, schedule, tidy, vendor
+from tests.performance.waiting import wait_for
 
 #: In the environment of a worker: seconds before its time that a message is claimed, if not what is the default.
 LOOKAHEAD = "SKED_PERFORMANCE_LOOKAHEAD"

@@ -31,6 +31,7 @@ from django_sked.backends.database.store import (
     skip_locked,
     take_write_lock,
 )
+from django_sked.backends.database.together import begun_again
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.states import Status
@@ -142,8 +143,9 @@ class ClaimStrategy(ABC):
         return is_any(self.using, lapsed)
 
     def urgently(self, write: Callable[[], Written]) -> Written:
-        """Do what cannot wait until others have written, such as a beat; outside of a transaction."""
-        return write()
+        """Do what cannot wait until others have written, such as a beat; outside of a transaction. A deadlock that it
+        lost is not the end of it."""
+        return begun_again(self.using, write)
 
     # Suspects
 

@@ -31,8 +31,7 @@ class Pruning:
 
     def prune(self, limit: int, now: datetime, retention: Retention) -> int:
         """See `BaseBackend.prune`."""
-        # Rows of workers that ended without retiring, long since (index on lease_until).
-        workers(self._using).filter(lease_until__lt=now - FORGET_WORKERS_AFTER).delete()
+        self._forget_workers(now)
         self._empties.forget(now)
         deleted = 0
         for status, kept in retention.items():
@@ -60,3 +59,13 @@ class Pruning:
         forget_edges(self._using, ids)
         forget_workflows(self._using, {workflow for _, workflow, _ in found if workflow is not None})
         return gone or 0
+
+    def _forget_workers(self, now: datetime) -> None:
+        """Rows of workers that ended without retiring, long since (index on lease_until).
+
+        Read first, without a lock: a search that deletes would lock the row beside on MariaDB, which may be about to
+        beat.
+        """
+        gone = workers(self._using).filter(lease_until__lt=now - FORGET_WORKERS_AFTER)
+        if ids := list(gone.values_list("pk", flat=True)):
+            gone.filter(pk__in=ids).delete()

@@ -46,7 +46,7 @@ def flat(future: int, settled: int) -> Figures:
     found: Figures = {"future": future, "settled": settled, **_beside("", large, small)}
     if settled:
         with pinned_snapshot():
-            _settle(settled)
+            _settle(worker, settled)
             _prune(settled)
             worker._leases.beat()
             found |= _beside("bloated_", _measured(asked), small)
@@ -63,7 +63,7 @@ def _filled(worker: Worker, future: int, batches: int) -> Asked:
     copy(ScheduledMessage.objects.get(pk=old.pk), batches * BATCH - 1)
     tidy()
     worker._leases.beat()
-    newest = ScheduledMessage.objects.search(status=Status.SCHEDULED).order_by("-due_at")
+    newest = rows_of("default").filter(status=Status.SCHEDULED).order_by("-due_at")
     return _asked(worker, iter(list(newest.values_list("pk", flat=True)[: 3 * TIMES])))
 
 
@@ -75,7 +75,7 @@ def _asked(worker: Worker, ids: Iterator[UUID]) -> Asked:
     return {
         # One of each kind at least, so that there is a queue to be looked at.
         "schedule": (TIMES, lambda: objects.schedule("performance", {"i": 1}, delay=FUTURE)),
-        "schedule_claim_settle_10": (TIMES, lambda: _settle(10)),
+        "schedule_claim_settle_10": (TIMES, lambda: _settle(worker, 10)),
         **{f"idle_{name}": (TIMES, ask) for name, ask in looks(worker).items() if name != "prune"},
         "find_by_key": (TIMES, lambda: objects.find(key=next(keys))),
         "cancel_by_id": (TIMES, lambda: objects.cancel(id=next(ids))),
@@ -88,12 +88,12 @@ def _asked(worker: Worker, ids: Iterator[UUID]) -> Asked:
     }
 
 
-def _settle(messages: int) -> None:
+def _settle(worker: Worker, messages: int) -> None:
     """Schedule so many for now, claim them, and deliver them."""
-    backend, me = message_backends["default"], uuid4()
+    backend = worker.backend
     schedule(messages)
     while messages > 0:
-        claimed = backend.claim(me, "default", 500, ahead=0.2, quick=True)
+        claimed = backend.claim(worker.id, "default", 500, ahead=0.2, quick=True)
         backend.settle([Outcome(id=one.pk, token=one.token, step="deliver") for one in claimed])
         messages -= len(claimed)
 

@@ -52,7 +52,7 @@ class Pruning:
             return 0
         if len(found) == limit:
             # After a batch that is not full the next one looks again for what was needed still.
-            self._floors[status] = found[-1][2]
+            self._floors[status] = found[-1][2] or now - kept
         ids = [id for id, _, _ in found]
         # Conditional again: a message may have been redriven meanwhile.
         gone = messages(self._using).filter(pk__in=ids, status=status)._raw_delete(self._using)

@@ -292,7 +292,7 @@ def test_who_holds_something_without_a_lease_is_seen_as_by_the_reference(
     assert not OneStatement(using).has_lapsed()
     message = ScheduledMessage.objects.schedule("e", backend=using)
     claimed_by = None if holder is None else UUID(int=holder)
-    held = models.QuerySet(ScheduledMessage, using=using).filter(pk=message.pk)
+    held: models.QuerySet[ScheduledMessage] = models.QuerySet(ScheduledMessage, using=using).filter(pk=message.pk)
     held.update(status="claimed", claimed_by=claimed_by)
 
     assert OneStatement(using).has_lapsed() is SkipLocked(using).has_lapsed() is (holder not in leased)

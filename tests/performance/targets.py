@@ -85,7 +85,7 @@ ROWS = (
         (
             _at_most("idle_statements_each", 20, "/s"),
             _at_most("busy_waiting_for_locks", 0.5, ""),
-            _at_most("busy_p99_ms", 50),
+            _at_most("busy_p99_ms", 100),
         ),
         once=True,
     ),

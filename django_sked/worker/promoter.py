@@ -61,11 +61,13 @@ class Promoter:
         self._set_aside: dict[UUID, float] = {}
         #: The latest time of the store, and when to look back at the latest.
         self._seen: datetime | None = None
+        self._is_told = False
         self._look_back_at = 0.0
 
     def step(self, now: datetime | None = None) -> list[ScheduledMessage]:
         """Promote what is to be looked at; returns the messages that were made."""
         at = now or self._backend.now()
+        self._is_told = now is not None or clock.pretended() is not None
         present = clock.monotonic()
         self._set_aside = {id: until for id, until in self._set_aside.items() if until > present}
         rows = Recurrence.objects.of(self._backend).filter(look_at__lte=at)
@@ -144,10 +146,17 @@ class Promoter:
             successes=fields["successes"],
         )
         ticks = ticking.decide(recurrence.rules, standing, at)
+        if ticks.missed and self._is_ahead(at):
+            recurrence.look_at = None
+            return []
         recurrence.payload = fields.get("payload", recurrence.payload)
         messages = [new_message(recurrence, ScheduledMessage, t, due_at=recurrence.due_at(t)) for t in ticks.made]
         fields |= _moved_on(recurrence, ticks, account.live + messages, at)
         return self._write(recurrence, fields, messages) or []
+
+    def _is_ahead(self, at: datetime) -> bool:
+        """Has the store's clock gone back since it was read? That is not known at once, and nothing was missed then."""
+        return not self._is_told and self._backend.read_now() < at - ticking.AHEAD
 
     def _write(
         self, recurrence: Recurrence, fields: dict[str, Any], messages: list[ScheduledMessage]

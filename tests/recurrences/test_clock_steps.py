@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_sked import clock
-from django_sked.models import ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.models.runs import MOST_RUNS
 from django_sked.worker.promoter import Promoter
 from tests.recurrences.conftest import Clockwork, at, seconds
@@ -200,3 +200,16 @@ def test_only_so_many_runs_are_remembered(clockwork: Clockwork) -> None:
         clockwork.promote(at(hours=4 * outage, minutes=1))
         clockwork.promote(at(hours=4 * outage + 2, minutes=30))
     assert len(clockwork.read(recurrence).runs) == MOST_RUNS
+
+
+def test_a_worker_that_knows_only_the_time_before_the_step_passes_nothing_over(clockwork: Clockwork) -> None:
+    """It asks the store for the time each minute: until then it may think that the clock is still ahead."""
+    known = getattr(clockwork.backend, "_clock", None)
+    if known is None:
+        pytest.skip("its clock is that of this host, and asked each time")
+    recurrence = Recurrence.objects.create("digest", every=HOUR, backend=clockwork.backend.alias)
+    ahead, since = known.read()
+    known._ahead = (ahead + 86_400, since)
+    assert Promoter(clockwork.backend).step() == []
+    stored = clockwork.read(recurrence)
+    assert (stored.missed, stored.next_tick_at) == (0, recurrence.next_tick_at)

@@ -227,6 +227,11 @@ def send_voucher(customer: Customer, *, at: datetime, valid_until: datetime) -> 
     )
 
 
+def send_voucher_again(customer: Customer) -> ScheduledMessage:
+    """The customer has deleted the e-mail: the same once more, by a message of its own, which names the first one."""
+    return ScheduledMessage.objects.redeliver(key=f"voucher-{customer.pk}")
+
+
 def carry_over_vouchers(days: dict[int, datetime]) -> int:
     """Vouchers that another system had planned, by customer: instances, stored like everything that is scheduled."""
     vouchers = [

@@ -575,6 +575,15 @@ class CustomerTests(ShopTestCase):
         voucher.refresh_from_db()
         self.assertEqual((voucher.status, self.subjects()), ("expired", []))
 
+    def test_a_voucher_that_was_deleted_is_sent_once_more(self) -> None:
+        now = timezone.now()
+        voucher = services.send_voucher(self.customer, at=now + DAY, valid_until=now + 2 * DAY)
+        self.after(1)
+        again = services.send_voucher_again(self.customer)
+        self.assertEqual((again.origin, again.payload), (voucher.pk, voucher.payload))
+        self.after(1.1)
+        self.assertEqual(self.subjects(), ["A voucher for you"] * 2)
+
     def test_mail_can_be_stopped_altogether(self) -> None:
         services.welcome(self.customer)
         self.order()

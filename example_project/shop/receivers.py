@@ -18,10 +18,9 @@ from django_sked.signals import message_due
 from django_sked.states import Status
 from django_sked.typed import TypedMessage
 from shop import carrier, hooks, mail, services
-from shop.calendars import BankDays
 from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
-from shop.triggers import WorkingMorning
+from shop.triggers import WorkingDay
 
 STAFF = "staff@example.com"
 
@@ -204,7 +203,7 @@ def write_weekly_report(message: ScheduledMessage, **kwargs: Any) -> None:
     mail.send(STAFF, "The week in the shop", f"{placed} orders were placed.")
 
 
-@recurring("invoices.balance", trigger=BankDays(18), timezone="Europe/Berlin", queue="reports")
+@recurring("invoices.balance", trigger=WorkingDay(18), timezone="Europe/Berlin", queue="reports")
 def write_balance(message: ScheduledMessage, **kwargs: Any) -> None:
     """At the end of each day on which money may have come."""
     unpaid = Invoice.objects.filter(paid_at=None).count()
@@ -222,8 +221,8 @@ def import_catalogue(message: ScheduledMessage, **kwargs: Any) -> None:
     message.next_payload = {"page": page + 1}
 
 
-@recurring("warehouse.pick_list", trigger=WorkingMorning(7), timezone="Europe/Berlin")
+@recurring("warehouse.pick_list", trigger=WorkingDay(7), timezone="Europe/Berlin")
 def print_pick_list(message: ScheduledMessage, **kwargs: Any) -> None:
-    """By a trigger of our own, which knows on which days the warehouse works."""
+    """By a trigger of our own, which knows on which days we work."""
     open_orders = Order.objects.filter(status=Order.Status.PAID, packed_at=None).count()
     mail.send(STAFF, "To be packed today", f"{open_orders} orders.")

@@ -20,12 +20,14 @@ from django_sked.typed import TypedMessage
 from shop import carrier, hooks, mail, services
 from shop.messages import SalesReport
 from shop.models import Customer, HistoryLine, Invoice, Order
+from shop.traces import traced
 from shop.triggers import WorkingDay
 
 STAFF = "staff@example.com"
 
 
 @receiver(message_due, event="order.placed")
+@traced
 def confirm_order(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
     """A flaky mail gateway makes this fail twice for some customers; it is simply called again."""
     order = Order.objects.select_related("customer").get(pk=message.payload["order"])
@@ -75,6 +77,13 @@ def give_points(sender: type[ScheduledMessage], message: ScheduledMessage, **kwa
     """In one transaction with the settle: nobody gets points twice, although the message may come twice."""
     order = Order.objects.get(pk=message.payload["order"])
     Customer.objects.filter(pk=order.customer_id).update(points=F("points") + int(order.total))
+
+
+@receiver(message_due, event="order.paid", atomic=True)
+def write_receipt(sender: type[ScheduledMessage], message: ScheduledMessage, **kwargs: Any) -> None:
+    """Another one, in a transaction of its own: when it fails, the points are given all the same, and not again."""
+    order = Order.objects.select_related("customer").get(pk=message.payload["order"])
+    mail.put_into_outbox(order.customer.email, f"Your receipt for {order}", f"{order.total} EUR, paid.")
 
 
 @receiver(message_due, event="parcel.pickup")

@@ -20,6 +20,7 @@ from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
 from shop.messages import ExportOrder, SalesReport
 from shop.models import Customer, Invoice, Order
+from shop.traces import carrier
 
 PAYMENT_TIME = timedelta(days=14)
 #: What the ids of messages that must come once and never again are made from.
@@ -40,7 +41,11 @@ def place_order(
         order = Order.objects.create(customer=customer, total=total)
         invoice = Invoice.objects.create(order=order)
         ScheduledMessage.objects.schedule(
-            "order.placed", {"order": order.pk}, queue="mail", priority=50, metadata={"channel": channel}
+            "order.placed",
+            {"order": order.pk},
+            queue="mail",
+            priority=50,
+            metadata=carrier("order.placed", {"channel": channel}),
         )
         ScheduledMessage.objects.schedule(
             "order.payment_expired", {"order": order.pk}, delay=payment_time, key=order.expiry_key

@@ -9,7 +9,7 @@ from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
-from unittest import skipUnless
+from unittest import mock, skipUnless
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import async_to_sync
@@ -30,7 +30,7 @@ from django_sked.exceptions import InvalidMessage
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
-from shop import carrier, demo, services
+from shop import carrier, demo, mail, services
 from shop.models import Customer, Email, Invoice, Order
 
 DAY = timedelta(days=1)
@@ -620,6 +620,40 @@ class PointsTests(ShopTestCase):
 
         self.customer.refresh_from_db()
         self.assertEqual(self.customer.points, 20)
+
+    def test_points_are_given_once_when_the_receipt_fails_at_first(self) -> None:
+        services.pay(self.order().invoice)
+
+        with mock.patch.object(mail, "put_into_outbox", side_effect=OSError("no space")):
+            self.after(0)
+        self.after(1)
+
+        (paid,) = ScheduledMessage.objects.search(event="order.paid", backend=services.BOOKS)
+        self.assertEqual((paid.status, len(paid.errors)), (Status.DELIVERED, 1))
+        self.customer.refresh_from_db()
+        self.assertEqual(self.customer.points, 20)
+        self.assertEqual(sum(subject.startswith("Your receipt") for subject in self.subjects()), 1)
+
+
+def has_tracing_sdk() -> bool:
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
+
+
+@skipUnless(has_tracing_sdk(), "needs the extra opentelemetry, and its SDK")
+class TraceTests(ShopTestCase):
+    def test_the_confirmation_has_a_span_that_is_linked_with_that_of_the_order(self) -> None:
+        sdk, export = import_module("opentelemetry.sdk.trace"), import_module("opentelemetry.sdk.trace.export")
+        spans = import_module("opentelemetry.sdk.trace.export.in_memory_span_exporter").InMemorySpanExporter()
+        provider = sdk.TracerProvider()
+        provider.add_span_processor(export.SimpleSpanProcessor(spans))
+        import_module("opentelemetry.trace").set_tracer_provider(provider)
+
+        self.order()
+        self.after(0)
+
+        scheduled, delivered = spans.get_finished_spans()
+        self.assertEqual([scheduled.name, delivered.name], ["schedule order.placed", "deliver order.placed"])
+        self.assertEqual([link.context.span_id for link in delivered.links], [scheduled.context.span_id])
 
 
 class LabelTests(ShopTestCase):

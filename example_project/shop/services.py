@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from django_sked.backends import message_backends
 from django_sked.explaining import explain
-from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
@@ -305,6 +305,17 @@ def rest_reports(*, until: datetime, reason: str) -> QueueControl:
 
 def go_on_with_reports() -> bool:
     return QueueControl.objects.resume("reports", by="shop")
+
+
+def drain_workers() -> int:
+    """Before the machines are switched off: workers finish what runs and stop. How many were asked just now."""
+    return sum(worker.drain() for worker in WorkerProcess.objects.all())
+
+
+def planned_between(first: datetime, last: datetime) -> list[str]:
+    """What will happen by itself, in the order in which it will; both ends are part of it."""
+    found = ScheduledMessage.objects.search(status=Status.SCHEDULED, due_from=first, due_until=last)
+    return [message.event for message in found]
 
 
 def hurry_mail(threads: int | None) -> QueueControl:

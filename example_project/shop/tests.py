@@ -9,7 +9,9 @@ from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
 from io import StringIO
+from typing import Any
 from unittest import mock, skipUnless
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import async_to_sync
@@ -20,17 +22,25 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connection
-from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
+from django.test import LiveServerTestCase, SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
 from django_sked.backends import message_backends
 from django_sked.contrib.sinks import new_key
 from django_sked.exceptions import InvalidMessage
-from django_sked.models import QueueControl, Recurrence, ScheduledMessage
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage, WorkerProcess
 from django_sked.states import Status
-from django_sked.testing import TickedWorker, assert_not_scheduled, assert_scheduled, deliver_due, freeze
-from shop import carrier, demo, mail, services
+from django_sked.testing import (
+    TickedWorker,
+    assert_not_scheduled,
+    assert_scheduled,
+    connected,
+    deliver_due,
+    freeze,
+    in_memory,
+)
+from shop import carrier, demo, hooks, mail, services
 from shop.models import Customer, Email, Invoice, Order
 
 DAY = timedelta(days=1)
@@ -146,6 +156,7 @@ class GiftCardTests(ShopTestCase):
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT payload FROM django_sked_scheduledmessage")
                     self.assertNotIn(code, repr(cursor.fetchall()))
+            call_command("sked_encrypt", stdout=StringIO())
             deliver_due()
             self.assertIn(code, Email.objects.get(subject="Your gift card").text)
 
@@ -259,6 +270,30 @@ class OperationsTests(ShopTestCase):
         for text in ("mail", "Its time has not come", "1 messages were cancelled.", "mail has 2 threads"):
             self.assertIn(text, out.getvalue())
 
+    def test_the_commands_change_what_people_would_change(self) -> None:
+        key, out = self.order().expiry_key, StringIO()
+        call_command("sked_hold", key=key, reason="a strike", stdout=out)
+        call_command("sked_list", messages=True, status="blocked", stdout=out)
+        call_command("sked_release", key=key, stdout=out)
+        call_command("sked_reschedule", "--key", key, "--shift", "1d", stdout=out)
+        call_command("sked_pause", "reports", reason="the accountant counts", stdout=out)
+        call_command("sked_resume", "reports", stdout=out)
+        call_command("sked_redrive", all=True, yes=True, stdout=out)
+        call_command("sked_prune", stdout=out)
+        for text in (f"{key}: held", "blocked", f"{key}: resumed", f"{key}: rescheduled", "0 messages would be redriven"):
+            self.assertIn(text, out.getvalue())
+
+    def test_what_is_planned_for_a_day_can_be_told(self) -> None:
+        now = timezone.now()
+        voucher = services.send_voucher(self.customer, at=now + DAY, valid_until=now + 2 * DAY)
+        services.send_voucher(Customer(pk=0), at=now + 3 * DAY, valid_until=now + 4 * DAY)
+        self.assertEqual(services.planned_between(voucher.due_at, voucher.due_at + DAY), ["customer.voucher"])
+
+    def test_workers_are_asked_to_stop_once(self) -> None:
+        worker = WorkerProcess(id=uuid4(), backend="default", host="here", pid=1, version="1", lease=30.0)
+        message_backends["default"].register(worker)
+        self.assertEqual([services.drain_workers(), services.drain_workers()], [1, 0])
+
 
 class SalesReportTests(ShopTestCase):
     """Typed messages, their versions, progress and results."""
@@ -302,6 +337,28 @@ class SalesReportTests(ShopTestCase):
         self.after(0)
 
         self.assertIn("(phone)", Email.objects.get(subject__startswith="Thank you").text)
+
+    def test_a_receiver_that_only_a_test_has_is_told_the_channel_too(self) -> None:
+        channels: list[str] = []
+
+        def listen(message: ScheduledMessage, **kwargs: Any) -> None:
+            channels.append(hooks.channel.get())
+
+        with connected(listen, "order.placed"):
+            services.place_order(self.customer, Decimal(20), channel="phone")
+            self.after(0)
+
+        self.assertEqual(channels, ["phone"])
+
+
+@in_memory()
+class MemoryTests(SimpleTestCase):
+    """What only schedules needs no database in its tests."""
+
+    def test_a_customer_is_to_be_welcomed_once(self) -> None:
+        self.assertTrue(services.welcome(Customer(pk=7)))
+        self.assertFalse(services.welcome(Customer(pk=7)))
+        assert_scheduled("customer.welcome", payload={"customer": 7}, queue="mail", count=1)
 
 
 class OrderTests(ShopTestCase):
@@ -730,6 +787,19 @@ class CommandTests(TransactionTestCase):
 
         self.assertEqual(out.getvalue(), f"{self.order.pk},ada@example.com,20.00,placed\n")
         self.assertEqual(ScheduledMessage.objects.search(event="export.order", status="delivered").count(), 1)
+
+    def test_what_is_not_exported_says_why(self) -> None:
+        Order.objects.update(status=Order.Status.CANCELLED)
+        cancelled, gone = services.request_export(self.order), services.request_export(Order(pk=0))
+        out = StringIO()
+
+        call_command("export_orders", stdout=out)
+
+        cancelled.refresh_from_db()
+        gone.refresh_from_db()
+        self.assertEqual(out.getvalue(), "")
+        self.assertEqual((cancelled.status, cancelled.result), (Status.DELIVERED, "left out: it was cancelled"))
+        self.assertEqual((gone.status, gone.reason), (Status.DEAD, "there is no such order any more"))
 
     def test_a_worker_inside_a_program_sends_the_mail_that_is_due(self) -> None:
         call_command("send_mail_now", stdout=StringIO())

@@ -280,7 +280,13 @@ class OperationsTests(ShopTestCase):
         call_command("sked_resume", "reports", stdout=out)
         call_command("sked_redrive", all=True, yes=True, stdout=out)
         call_command("sked_prune", stdout=out)
-        for text in (f"{key}: held", "blocked", f"{key}: resumed", f"{key}: rescheduled", "0 messages would be redriven"):
+        for text in (
+            f"{key}: held",
+            "blocked",
+            f"{key}: resumed",
+            f"{key}: rescheduled",
+            "0 messages would be redriven",
+        ):
             self.assertIn(text, out.getvalue())
 
     def test_what_is_planned_for_a_day_can_be_told(self) -> None:

@@ -144,7 +144,9 @@ def test_every_status_is_either_redeliverable_or_has_a_verb_of_its_own() -> None
         ({"at": T0.replace(tzinfo=None)}, "at"),
     ],
 )
-def test_a_wrong_argument_is_refused_and_nothing_is_stored(store: Store, arguments: dict[str, object], named: str) -> None:
+def test_a_wrong_argument_is_refused_and_nothing_is_stored(
+    store: Store, arguments: dict[str, object], named: str
+) -> None:
     ended = store.in_status(Status.DELIVERED)
 
     with pytest.raises(InvalidMessage, match=named):

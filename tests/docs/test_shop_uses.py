@@ -34,7 +34,9 @@ USED = used()
 
 #: What needs what a shop on one machine has not, or what only other programs need.
 LEFT_OUT = {
-    **dict.fromkeys(("serve", "touch", "is_alive", "is_ready"), "for who looks at the process of a worker: a container"),
+    **dict.fromkeys(
+        ("serve", "touch", "is_alive", "is_ready"), "for who looks at the process of a worker: a container"
+    ),
     "disconnect": "a process that counts goes on counting",
     "of": "for code that has a backend object in hand: an admin, or an alert",
     "ControlFlow": "the base of what receivers raise",
@@ -70,7 +72,10 @@ def wanted() -> Iterator[tuple[str, list[str]]]:
     yield "loops", column(API, "Workers in your own program", "method")
     yield "queues", column(API, "Queues", "call")
     yield "control", [name for name in tabled(API, "Retry") if hasattr(exceptions, name)]
-    yield "recurrences", column("reference/recurrences.md", "`Recurrence.objects.create(name, **arguments)`", "argument")
+    yield (
+        "recurrences",
+        column("reference/recurrences.md", "`Recurrence.objects.create(name, **arguments)`", "argument"),
+    )
     yield "recurrence", column("reference/recurrences.md", "Methods", "method")
     yield "facts", [name for name, value in vars(signals).items() if isinstance(value, Signal)]
     yield "tests", list(importlib.import_module("django_sked.testing").__all__)

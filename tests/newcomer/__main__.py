@@ -32,6 +32,7 @@ _VERSIONS = (
     "import django, platform, sqlite3; print(platform.python_version(), django.__version__, sqlite3.sqlite_version)"
 )
 
+ROOT = Path(__file__).parents[2]
 _LEFT_OUT = ("DJANGO", "PYTHON", "SKED", "VIRTUAL_ENV")
 
 
@@ -42,6 +43,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--django", choices=sorted(OLDEST), help="the newest release of this version; without, of all")
     parser.add_argument("--python", help="an interpreter; without, the newest on this machine that fits")
     parser.add_argument("--transcript", type=Path, help="where to write what was typed and said, as a page")
+    parser.add_argument(
+        "--transcripts", action="store_true", help="the tutorial on each database, and both pages of docs/"
+    )
     return parser.parse_args()
 
 
@@ -108,6 +112,16 @@ def follow_tutorial(options: argparse.Namespace, folder: Path, variables: dict[s
 
 def main() -> None:
     options = arguments()
+    if not options.transcripts:
+        follow(options)
+        return
+    for database in sorted(DATABASES):
+        page = ROOT / "docs" / f"newcomer-{database}.md"
+        follow(argparse.Namespace(**vars(options) | {"page": "tutorial", "database": database, "transcript": page}))
+
+
+def follow(options: argparse.Namespace) -> None:
+    """Do what the page says, in an empty folder that is gone afterwards."""
     python = options.python or newest_for(options.django)
     with tempfile.TemporaryDirectory(prefix="sked-newcomer-") as name, server_of(options.database) as (where, server):
         folder = Path(name)

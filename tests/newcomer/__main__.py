@@ -5,6 +5,7 @@ and the code are those of the page. Ends with 1 at the first step that is not as
 
 --page tutorial  docs/tutorial.md, in two terminals, an editor and a browser; the default
 --page readme    what README.md shows, and nothing else
+--transcripts    the tutorial on each database, written down as docs/newcomer-*.md
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.docs.pages import DOCS
 from tests.newcomer import readme
 from tests.newcomer.interpreters import OLDEST, newest_for
 from tests.newcomer.terminal import NotAsWritten
@@ -32,7 +34,6 @@ _VERSIONS = (
     "import django, platform, sqlite3; print(platform.python_version(), django.__version__, sqlite3.sqlite_version)"
 )
 
-ROOT = Path(__file__).parents[2]
 _LEFT_OUT = ("DJANGO", "PYTHON", "SKED", "VIRTUAL_ENV")
 
 
@@ -116,7 +117,7 @@ def main() -> None:
         follow(options)
         return
     for database in sorted(DATABASES):
-        page = ROOT / "docs" / f"newcomer-{database}.md"
+        page = DOCS / f"newcomer-{database}.md"
         follow(argparse.Namespace(**vars(options) | {"page": "tutorial", "database": database, "transcript": page}))
 
 

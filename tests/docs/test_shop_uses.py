@@ -46,7 +46,7 @@ LEFT_OUT = {
     "failpoints": "for tests of django-sked itself, and of deployments under faults",
     "sked_move": "needs two stores",
     **dict.fromkeys(("message_rescheduled", "message_scheduled", "message_started"), "as the other facts"),
-    **dict.fromkeys(("worker_started", "worker_stopped", "worker_error", "store_error"), "for who watches workers"),
+    **dict.fromkeys(("worker_started", "worker_stopped", "store_error"), "for who watches workers"),
 }
 
 
@@ -58,8 +58,8 @@ def column(page: str, heading: str, name: str) -> list[str]:
 
 def tabled(page: str, first: str) -> list[str]:
     """The first column of the table that has this name in it."""
-    rows = next(rows for _heading, rows in tables(page) if first in codes(next(iter(rows[0].values()))))
-    return [code for row in rows for code in codes(next(iter(row.values())))]
+    columns = [[code for row in rows for code in codes(next(iter(row.values())))] for _heading, rows in tables(page)]
+    return next(column for column in columns if first in column)
 
 
 def wanted() -> Iterator[tuple[str, list[str]]]:

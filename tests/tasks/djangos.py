@@ -2,8 +2,8 @@
 
 Takes the source of the Django that is installed, 6.0 or later, from the package index, or from `--source FOLDER`, and
 runs its `tests/tasks` with `SkedTaskBackend` where it has its dummy backend, and `EagerTaskBackend` where it has the
-one that runs tasks at once. Nothing of a test is changed but that it may use the database. Ends with 1 when one fails that
-applies to us, or one of those that do not has begun to pass.
+one that runs tasks at once. Nothing of a test is changed but that it may use the database. Ends with 1 when one fails
+that applies to us, or one of those that do not has begun to pass.
 """
 
 from __future__ import annotations

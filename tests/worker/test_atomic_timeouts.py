@@ -124,7 +124,8 @@ def test_one_that_was_written_off_undoes_what_it_wrote_when_it_ends(
         may_end.set()
         assert eventually(lambda: "lease_lost" in caplog.text)
 
-    assert eventually(lambda: not worker._claimer.pools["default"].abandoned)
+    # A pool that has nothing more to do may be gone by then.
+    assert eventually(lambda: not any(pool.abandoned for pool in list(worker._claimer.pools.values())))
     assert notes(server) == []
     assert server.find(message).status == Status.DEAD
 

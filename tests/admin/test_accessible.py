@@ -19,7 +19,7 @@ from tests.admin.test_overview import serving
 from tests.admin.test_workflow_browser import every_status
 
 __all__ = ["browser", "logged_in"]
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 #: What of 1280 pixels is left at 200 %.
 ZOOMED = {"width": 640, "height": 450}
 

@@ -27,6 +27,8 @@ from tests.worker.conftest import receive
 
 __all__ = ["receive"]
 
+pytestmark = pytest.mark.slow
+
 LEASE = 3.0
 #: Seconds, each a tick, after which what has not ended never will.
 PATIENCE = 300

@@ -14,8 +14,9 @@ from django.db import connection
 from django_sked.models import ScheduledMessage, WorkerProcess
 from tests.performance import sink, usage
 from tests.performance.figures import Figures, spread
-from tests.performance.running import Running, wait_for, workers
+from tests.performance.running import Running, workers
 from tests.performance.store import add_future, empty, tidy
+from tests.performance.waiting import wait_for
 from tests.performance.workloads import drain
 
 #: Seconds between two looks at what the server's processes wait for.

@@ -7,16 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from django_sked.models import WorkerProcess
 from tests.performance.priority import put_forward
-
-#: Seconds.
-LONGEST = 600
+from tests.performance.waiting import wait_for
 
 Running = list[subprocess.Popen[bytes]]
 
@@ -43,13 +40,3 @@ def workers(processes: int, *arguments: str, claims: bool = False) -> Iterator[t
                 worker.send_signal(signal.SIGTERM)
             for worker in running:
                 worker.wait(60)
-
-
-def wait_for(condition: Callable[[], bool], running: Sequence[subprocess.Popen[bytes]], every: float = 0.02) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not condition():
-        if any(worker.poll() is not None for worker in running):
-            raise SystemExit("A worker ended by itself.")
-        if time.monotonic() > deadline:
-            raise SystemExit(f"Nothing came of it within {LONGEST} s.")
-        time.sleep(every)

@@ -18,8 +18,9 @@ from django_sked.states import Status
 from django_sked.worker import Worker
 from tests.performance import sink, usage
 from tests.performance.figures import Figures, spread, timed
-from tests.performance.running import Running, wait_for, workers
+from tests.performance.running import Running, workers
 from tests.performance.store import FUTURE, TABLE, add_future, copy, empty, schedule, tidy
+from tests.performance.waiting import wait_for
 
 #: Seconds from the scheduling of a burst to its due time, for each message of it: more than scheduling takes.
 AHEAD = 1 / 10_000

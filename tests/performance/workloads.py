@@ -15,8 +15,9 @@ from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
 from tests.performance import raw, raw_redis, sink, usage
 from tests.performance.figures import Figures, rate, spread
-from tests.performance.running import wait_for, workers
+from tests.performance.running import workers
 from tests.performance.store import FUTURE, add_future, empty, schedule, tidy, vendor
+from tests.performance.waiting import wait_for
 
 #: What each store could do if nothing were promised.
 YARDSTICKS: dict[str, Any] = {"postgresql": raw, "redis": raw_redis}
@@ -142,14 +143,12 @@ def punctual(messages: int, seconds: float, future: int = 0) -> Figures:
     with workers(1) as (directory, running):
         start = message_backends["default"].now() + timedelta(seconds=3)
         chance = random.Random(7)
-        ScheduledMessage.objects.schedule_many(
-            {
-                "event": "performance",
-                "payload": {"i": number},
-                "at": start + timedelta(seconds=chance.uniform(0, seconds)),
-            }
-            for number in range(messages)
-        )
+        instants = [start + timedelta(seconds=chance.uniform(0, seconds)) for _ in range(messages)]
+        for first in range(0, messages, 5000):
+            ScheduledMessage.objects.schedule_many(
+                {"event": "performance", "payload": {"i": number}, "at": instants[number]}
+                for number in range(first, min(first + 5000, messages))
+            )
         begun = time.monotonic()
         before = usage.cpu([running[0].pid])
         wait_for(lambda: sink.count(directory) >= messages, running)

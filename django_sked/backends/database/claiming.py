@@ -23,6 +23,7 @@ from django.db.models import F, Max, Min, QuerySet
 from django_sked import clock, failpoints
 from django_sked.backends.database.errors import is_locked
 from django_sked.backends.database.store import messages, moment, read_error, skip_locked, take_write_lock
+from django_sked.backends.database.together import begun_again
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
 from django_sked.states import Status
@@ -127,8 +128,9 @@ class ClaimStrategy(ABC):
         return found
 
     def urgently(self, write: Callable[[], Written]) -> Written:
-        """Do what cannot wait until others have written, such as a beat; outside of a transaction."""
-        return write()
+        """Do what cannot wait until others have written, such as a beat; outside of a transaction. A deadlock that it
+        lost is not the end of it."""
+        return begun_again(self.using, write)
 
     # Suspects
 

@@ -96,6 +96,10 @@ class BaseBackend(ABC):
         """Call `action` once what was written just now cannot be undone any more."""
         action()
 
+    def is_postponing(self) -> bool:
+        """Is this thread inside a transaction that writes cannot join, so that they wait for its commit?"""
+        return False
+
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
         """Inside a transaction that writes cannot join, do this after its commit, after what was postponed before.
 

@@ -5,7 +5,7 @@ class Migration(migrations.Migration):
     """To deliver once more is a permission of its own. Nothing is altered in the table."""
 
     dependencies = [
-        ("django_sked", "0007_next_payload"),
+        ("django_sked", "0008_runs_of_ticks"),
     ]
 
     operations = [

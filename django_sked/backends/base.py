@@ -221,7 +221,7 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`, or None. `quick` overlooks what a quick claim may."""
+        """When the next scheduled message may be claimed, or None. `quick` overlooks what a quick claim may."""
 
     # Change
 

@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
@@ -154,10 +154,8 @@ class BaseBackend(ABC):
         """By id; those that are not there are left out."""
         found = {}
         for id in ids:
-            try:
+            with suppress(ObjectDoesNotExist):
                 found[id] = self.find(id=id)
-            except ObjectDoesNotExist:
-                pass
         return found
 
     @abstractmethod
@@ -223,8 +221,7 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`; None when there is none. A `quick` look may
-        overlook what a quick claim may."""
+        """When the next scheduled message may be claimed, or None. `quick` overlooks what a quick claim may."""
 
     # Change
 
@@ -265,8 +262,7 @@ class BaseBackend(ABC):
 
     @abstractmethod
     def queues(self, *, known: Collection[str] = ()) -> list[str]:
-        """The queues in which messages are scheduled, due or not, suspect or not; sorted. Those that are `known` may be
-        told without a look."""
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted. `known` ones need no look."""
 
     @abstractmethod
     def claim(

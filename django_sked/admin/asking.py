@@ -23,7 +23,7 @@ from django_sked.admin import runs, strides, times
 from django_sked.admin.actions import ACTIONS, Action, may_edit
 from django_sked.admin.applying import MOST_ENTRIES, Messages
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
-from django_sked.admin.lists import glimpse
+from django_sked.admin.lists import Turned, glimpse
 from django_sked.admin.places import Places
 from django_sked.admin.runs import is_across
 from django_sked.admin.stored import backend_of, is_stored
@@ -179,17 +179,9 @@ class Verbs(Places):
         page: str = "",
     ) -> TemplateResponse:
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
-        count = glimpsed.total or 0
         named = [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found]
         preview = form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None
-        title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
-        if run is not None:
-            done = number_format(run.changed, force_grouping=True)
-            title = _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": done}
-        elif glimpsed.is_capped:
-            title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
-        elif count == 1:
-            title = f"{action.label}: {glimpsed.found[0]}"
+        title = _title(action, glimpsed, run)
         context = {
             **self.admin_site.each_context(request),
             "title": title,
@@ -203,7 +195,7 @@ class Verbs(Places):
             "named": named,
             "moves": [] if preview is None else list(_moves(action, preview, named)),
             "list_url": self.url("changelist", backend=backend),
-            "unnamed": count - len(glimpsed.found),
+            "unnamed": (glimpsed.total or 0) - len(glimpsed.found),
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "is_across": is_across(request),
             "is_capped": glimpsed.is_capped,
@@ -215,6 +207,19 @@ class Verbs(Places):
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.verb_template, context)
+
+
+def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:
+    """How many messages it is about, or which one."""
+    count = glimpsed.total or 0
+    if run is not None:
+        done = number_format(run.changed, force_grouping=True)
+        return _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": done}
+    if glimpsed.is_capped:
+        return _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
+    if count == 1:
+        return f"{action.label}: {glimpsed.found[0]}"
+    return _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
 
 
 def _only(queryset: Messages) -> ScheduledMessage | None:

@@ -26,6 +26,7 @@ from tests.admin.attempts import (
     acts,
     control,
     declared,
+    delivered,
     edit,
     finds,
     is_led,
@@ -50,7 +51,7 @@ from tests.admin.test_workers import make as make_worker
 VIEW = [f"view_{model._meta.model_name}" for model in MODELS]
 CHANGE = [
     *(permission for permission, _fields in VERBS.values()),
-    "edit_scheduledmessage",
+    *("edit_scheduledmessage", "redeliver_scheduledmessage"),
     *("add_recurrence", "change_recurrence", "delete_recurrence", "pause_recurrence", "run_recurrence"),
     *("drain_worker", "pause_queue", "scale_queue"),
 ]
@@ -206,6 +207,10 @@ def of_messages() -> Iterator[Entry]:
             else:
                 continue
             yield entry(f"{text} with another payload", needs, edit(name, way), covered, way=way)
+
+    again = sends(f"{model}_redeliver", delivered, _answered="1")
+    needs = f"{view} redeliver_scheduledmessage"
+    yield entry("Redeliver messages that have ended", needs, again, f"{model}/<uuid:id>/redeliver/")
 
 
 def of_queues() -> Iterator[Entry]:

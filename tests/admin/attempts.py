@@ -185,6 +185,10 @@ def secret(**fields: Any) -> ScheduledMessage:
     return make(payload={"secret": SECRET}, metadata={"secret": SECRET}, errors=[error], **fields)
 
 
+def delivered() -> ScheduledMessage:
+    return make(status=Status.DELIVERED, finished_at=timezone.now())
+
+
 def recurrence(**fields: Any) -> Recurrence:
     return Recurrence.objects.create(uuid4().hex, every=3600, **({"event": "e"} | fields))
 

@@ -26,6 +26,7 @@ from tests.admin.attempts import (
     acts,
     control,
     declared,
+    delivered,
     edit,
     finds,
     is_led,
@@ -206,8 +207,9 @@ def of_messages() -> Iterator[Entry]:
             else:
                 continue
             yield entry(f"{text} with another payload", needs, edit(name, way), covered, way=way)
-    again = sends(f"{model}_redeliver", lambda: make(status=Status.DELIVERED), _answered="1")
-    yield entry("Redeliver messages", f"{view} redeliver_scheduledmessage", again, f"{model}/<uuid:id>/redeliver/")
+    again = sends(f"{model}_redeliver", delivered, _answered="1")
+    needs = f"{view} redeliver_scheduledmessage"
+    yield entry("Redeliver messages that have ended", needs, again, f"{model}/<uuid:id>/redeliver/")
 
 
 def of_queues() -> Iterator[Entry]:

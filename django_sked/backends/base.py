@@ -222,8 +222,9 @@ class BaseBackend(ABC):
         return counting.forecast(self, edges)
 
     @abstractmethod
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`; None when there is none."""
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
+        """When the next scheduled message may be claimed by `claim`; None when there is none. A `quick` look may
+        overlook what a quick claim may."""
 
     # Change
 
@@ -263,8 +264,9 @@ class BaseBackend(ABC):
     # Claim and settle
 
     @abstractmethod
-    def queues(self) -> list[str]:
-        """The queues in which messages are scheduled, due or not, suspect or not; sorted."""
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted. Those that are `known` may be
+        told without a look."""
 
     @abstractmethod
     def claim(

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from django.db import transaction
 from django.utils import timezone
 
+from django_sked import triggers
 from django_sked.backends import message_backends
 from django_sked.explaining import explain
 from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
@@ -342,8 +343,15 @@ def rest_offer(name: str, reason: str) -> bool:
     return Recurrence.objects.get(name=f"offer.{name}").pause(reason=reason)
 
 
-def go_on_with_offer(name: str) -> bool:
-    return Recurrence.objects.get(name=f"offer.{name}").resume()
+def go_on_with_offer(name: str, reason: str = "") -> bool:
+    return Recurrence.objects.get(name=f"offer.{name}").resume(reason=reason)
+
+
+def repeat_offer_more_often(name: str, every: timedelta) -> None:
+    """From now on; what its old rhythm has made ahead does not come."""
+    offer = Recurrence.objects.get(name=f"offer.{name}")
+    offer.trigger = triggers.to_json(triggers.Every(every))
+    offer.save(update_fields=["trigger"])
 
 
 def offer_at_once(name: str) -> ScheduledMessage:

@@ -530,12 +530,19 @@ class RecurrenceTests(ShopTestCase):
         self.assertTrue(services.rest_offer("tea", "sold out"))
         deliver_due(now=timezone.now() + timedelta(hours=5))
         self.assertEqual(self.subjects(), [])
-        self.assertTrue(services.go_on_with_offer("tea"))
+        self.assertTrue(services.go_on_with_offer("tea", "new harvest"))
+        self.assertEqual(Recurrence.objects.get(name="offer.tea").reason, "new harvest")
         services.offer_at_once("tea")
         deliver_due()
         self.assertEqual(self.subjects(), ["Our offer: tea"])
         now = timezone.now()
         self.assertEqual(len(services.make_up_for_offers("tea", now - timedelta(hours=3), now)), 3)
+
+    def test_an_offer_is_repeated_more_often(self) -> None:
+        services.repeat_offer("tea", self.customer, every=timedelta(hours=24), times=100)
+        services.repeat_offer_more_often("tea", timedelta(hours=1))
+        first, second = Recurrence.objects.get(name="offer.tea").next_ticks(2)
+        self.assertEqual(second - first, timedelta(hours=1))
 
     def test_an_invitation_comes_by_the_clocks_of_the_customer(self) -> None:
         message = services.invite(self.customer, datetime(2030, 7, 1, 9), "Asia/Tokyo")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db.backends.utils import CursorWrapper
 
+from django_sked import clock
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed
 from django_sked.signals import (
@@ -307,11 +308,11 @@ def test_an_idle_worker_asks_its_store_three_short_questions_at_each_look(
     enough = threading.Event()
     next_due_at, execute = store.backend.next_due_at, CursorWrapper.execute
 
-    def look(queue: str | None = None) -> Any:
+    def look(queue: str | None = None, **kwargs: Any) -> Any:
         looks.append(len(statements))
         if len(looks) == 12:
             enough.set()
-        return next_due_at(queue)
+        return next_due_at(queue, **kwargs)
 
     def counted(self: Any, sql: Any, params: Any = None) -> Any:
         if threading.current_thread().name == "sked-worker":
@@ -325,6 +326,25 @@ def test_an_idle_worker_asks_its_store_three_short_questions_at_each_look(
     assert enough.wait(PATIENCE)
 
     assert looks[11] - looks[1] <= 3 * 10
+
+
+def test_a_worker_that_has_looked_only_just_now_looks_quickly_and_then_waits_no_longer_than_a_second(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a quick look may overlook is found in time."""
+    quick: list[bool] = []
+    time = [1000.0]
+    monkeypatch.setattr(memory.backend, "next_due_at", lambda queue, **kwargs: quick.append(kwargs["quick"]))
+    monkeypatch.setattr(clock, "monotonic", lambda: time[0])
+    claimer = Worker("memory", queues=["default"])._claimer
+
+    waits = []
+    for passed in (0.0, 0.9, 0.1, 0.0):
+        time[0] += passed
+        waits.append(claimer.seconds_until_next(30.0))
+
+    assert quick == [False, True, False, True]
+    assert waits == [30.0, 1.0, 30.0, 1.0]
 
 
 def test_a_worker_whose_pool_is_full_waits_until_it_has_room(

@@ -233,7 +233,7 @@ class RedisBackend(BaseBackend):
     def keys(self, queue: str | None = None) -> list[str]:
         return self._searches.keys(queue)
 
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         names = self.queues() if queue is None else [queue]
         times = [time for name in names if (time := self.scripts.call("queues", name)) is not None]
         return min(map(instant, times), default=None)
@@ -298,7 +298,7 @@ class RedisBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
         return sorted(self.scripts.call("queues", ""))
 
     def claim(

@@ -114,6 +114,12 @@ def take_write_lock(using: str) -> None:
         workers(using).filter(pk=UUID(int=0)).update(in_flight=F("in_flight"))
 
 
+def busy_timeout(connection: Any) -> int:
+    """For how many milliseconds an open connection of SQLite waits for the lock of the file."""
+    (milliseconds,) = connection.connection.execute("PRAGMA busy_timeout").fetchone()
+    return int(milliseconds)
+
+
 def read_time(using: str) -> datetime:
     """Ask the database what time it is."""
     connection = connections[using]

@@ -197,7 +197,7 @@ class Worker(Life):
     def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
         return [self._progress, *self._loops]
 
-    def _make_pool(self, queue: str, size: int) -> Pool:
+    def _make_pool(self, queue: str) -> Pool:
         size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._starter.deliver, self._waker.wake, self._budget)
 

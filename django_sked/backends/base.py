@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
@@ -96,6 +96,10 @@ class BaseBackend(ABC):
         """Call `action` once what was written just now cannot be undone any more."""
         action()
 
+    def is_postponing(self) -> bool:
+        """Is this thread inside a transaction that writes cannot join, so that they wait for its commit?"""
+        return False
+
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
         """Inside a transaction that writes cannot join, do this after its commit, after what was postponed before.
 
@@ -150,10 +154,8 @@ class BaseBackend(ABC):
         """By id; those that are not there are left out."""
         found = {}
         for id in ids:
-            try:
+            with suppress(ObjectDoesNotExist):
                 found[id] = self.find(id=id)
-            except ObjectDoesNotExist:
-                pass
         return found
 
     @abstractmethod
@@ -218,8 +220,8 @@ class BaseBackend(ABC):
         return counting.forecast(self, edges)
 
     @abstractmethod
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`; None when there is none."""
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
+        """When the next scheduled message may be claimed, or None. `quick` overlooks what a quick claim may."""
 
     # Change
 
@@ -259,8 +261,8 @@ class BaseBackend(ABC):
     # Claim and settle
 
     @abstractmethod
-    def queues(self) -> list[str]:
-        """The queues in which messages are scheduled, due or not, suspect or not; sorted."""
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted. `known` ones need no look."""
 
     @abstractmethod
     def claim(

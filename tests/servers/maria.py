@@ -46,7 +46,12 @@ class MariaDB(Server):
     def _initialise(self) -> None:
         installer = self._programs()[1]
         options = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        self._run(installer, "--no-defaults", f"--datadir={self.data}", *options)
+        self._run(installer, "--no-defaults", f"--datadir={self.data}", self._own_tmpdir, *options)
+
+    @property
+    def _own_tmpdir(self) -> str:
+        """A server that starts removes what others have in the directory for temporary tables."""
+        return f"--tmpdir={self.directory}"
 
     def _programs(self) -> tuple[str, str]:
         programs = self.find()
@@ -59,6 +64,7 @@ class MariaDB(Server):
             self._programs()[0],
             "--no-defaults",
             f"--datadir={self.data}",
+            self._own_tmpdir,
             f"--socket={self.socket}",
             f"--pid-file={self.directory / 'pid'}",
             f"--port={self.port}",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_sked")
 
-#: Threads of one queue in one worker, at most: what a process has for all its queues together.
+#: Threads of one queue in one worker, at most: what it has for all its queues together.
 MOST_CONCURRENCY = 100
 #: Characters of a reason, and of the name of who gave it, that are kept.
 LONGEST_REASON, LONGEST_NAME = 255, 150
@@ -91,7 +91,7 @@ class QueueControlManager(models.Manager["QueueControl"]):
         """Give it so many threads in each worker, whatever that was started with; None leaves it to the worker again.
 
         Threads too many end when their receivers return. Returns the row. Raises InvalidMessage for more than the
-        threads that a process has for all its queues together.
+        threads that a worker has for all its queues together.
         """
         if concurrency is not None and (
             isinstance(concurrency, bool)
@@ -100,7 +100,7 @@ class QueueControlManager(models.Manager["QueueControl"]):
         ):
             allowed = f"a whole number from 1 to {MOST_CONCURRENCY}, or None"
             raise InvalidMessage(
-                f"concurrency must be {allowed}, not {arguments.shown(concurrency)}: a process has {MOST_CONCURRENCY} "
+                f"concurrency must be {allowed}, not {arguments.shown(concurrency)}: a worker has {MOST_CONCURRENCY} "
                 "threads for all its queues together; start more workers for more."
             )
         row = self._write(queue, message_backends[backend], {"concurrency": concurrency})

@@ -176,9 +176,11 @@ def lost_alone(
         "at": now.isoformat(timespec="microseconds"),
         "receiver": "",
         "type": "WorkerLost",
+        "class": "django_sked.contrib.tasks.exceptions.WorkerLost",
         "text": text,
         "traceback": "",
         "worker": str(worker or ""),
+        "started_at": None,
     }
     kept = delivered_to.items() if isinstance(delivered_to, dict) else ()
     return {

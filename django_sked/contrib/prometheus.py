@@ -93,7 +93,6 @@ class Metrics:
         self._events: set[str] = set()
         self._begun: OrderedDict[tuple[str, UUID], float] = OrderedDict()
         self._lock = threading.Lock()
-        self._hearers: list[Callable[..., None]] = []
 
     def connect(self) -> None:
         """Count from now on."""
@@ -106,6 +105,8 @@ class Metrics:
         """Count no more; what was counted stays in the registry."""
         for fact in (*_FACTS.values(), signals.worker_error, signals.store_error):
             fact.disconnect(dispatch_uid=self._uid)
+        with self._lock:
+            self._begun.clear()  # the ends of these will not be heard
 
     @property
     def _uid(self) -> str:
@@ -206,23 +207,34 @@ class Backlog(Collector):
         return [messages, oldest, workers, serving_, up]
 
 
-_connected: dict[CollectorRegistry, Metrics] = {}
+#: What has ever been connected: a registry takes metrics of one name once.
+_metrics: dict[CollectorRegistry, Metrics] = {}
+#: What is connected now, with what shows the backlog there.
+_connected: dict[CollectorRegistry, Backlog | None] = {}
 
 
 def connect(registry: CollectorRegistry = REGISTRY, *, backlog: bool = True) -> None:
-    """Make metrics of what this process does, and, when they are asked for, of the backlog. Once per registry."""
+    """Make metrics of what this process does, and, when they are asked for, of the backlog. Once per registry.
+
+    A registry that was disconnected counts on from where it was.
+    """
     if registry in _connected:
         return
-    _connected[registry] = metrics = Metrics(registry)
-    metrics.connect()
-    if backlog:
-        registry.register(Backlog())
+    if registry not in _metrics:
+        _metrics[registry] = Metrics(registry)
+    _connected[registry] = shown = Backlog() if backlog else None
+    _metrics[registry].connect()
+    if shown is not None:
+        registry.register(shown)
 
 
 def disconnect(registry: CollectorRegistry = REGISTRY) -> None:
-    """Count no more; what was counted stays in the registry."""
+    """Count no more, and ask for no backlog; what was counted stays in the registry."""
     if registry in _connected:
-        _connected.pop(registry).disconnect()
+        shown = _connected.pop(registry)
+        _metrics[registry].disconnect()
+        if shown is not None:
+            registry.unregister(shown)
 
 
 def serve(port: int, *, address: str = "127.0.0.1", ports: int = 1, registry: CollectorRegistry = REGISTRY) -> None:

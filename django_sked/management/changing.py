@@ -18,7 +18,7 @@ from django_sked.management.progress import Progress
 from django_sked.management.selecting import CAP, Selection, add_selection, chunk_size, refusing, selected
 from django_sked.models import ScheduledMessage
 from django_sked.states import Answer, Status
-from django_sked.verbs import Cancel, Verb
+from django_sked.verbs import Cancel, Redrive, Resume, Verb
 
 #: Everything that was chosen was changed ...
 EXIT_DONE = 0
@@ -32,6 +32,12 @@ EXIT_DECLINED = 4
 EXIT_INTERRUPTED = 130
 #: Messages that the preview names.
 NAMED = 5
+#: Why some of many were left as they are; of any other verb there is one reason only.
+_WHY: dict[type[Verb], str] = {
+    Cancel: "the workers that hold claimed ones were asked to stop",
+    Redrive: "too late, or their keys are in use",
+    Resume: "too late, or not on hold but waiting for others",
+}
 
 
 @dataclass(slots=True)
@@ -156,5 +162,4 @@ class ChangeCommand(BaseCommand):
         left = tally.tried - tally.changed
         self.stdout.write(self.style.SUCCESS(f"{tally.changed:,} messages were {self.done}."))
         if left:
-            why = "the workers that hold claimed ones were asked to stop" if isinstance(verb, Cancel) else "too late"
-            raise CommandError(f"{left:,} were not: {why}.", returncode=EXIT_LEFT)
+            raise CommandError(f"{left:,} were not: {_WHY.get(type(verb), 'too late')}.", returncode=EXIT_LEFT)

@@ -28,7 +28,7 @@ class Claimer:
         options: WorkerOptions,
         holding: dict[UUID, ScheduledMessage],
         store_clock: clock.StoreClock,
-        make_pool: Callable[[str, int], Pool],
+        make_pool: Callable[[str], Pool],
         *,
         term: Callable[[], int] = lambda: 0,
         is_paused: Callable[[str], bool] = lambda queue: False,
@@ -55,9 +55,7 @@ class Claimer:
         self._wishes = self._granted = 0
         #: Held while a claim is under way: whoever compares the store with `holding` must not see half of one.
         self._lock = threading.Lock()
-        self.pools: dict[str, Pool] = {
-            queue: make_pool(queue, options.size_of(queue)) for queue in options.queues or ()
-        }
+        self.pools: dict[str, Pool] = {queue: make_pool(queue) for queue in options.queues or ()}
 
     def round(self) -> tuple[int, bool]:
         """Claim once for every pool with room; returns how many, and whether more is likely to be due."""
@@ -207,7 +205,7 @@ class Claimer:
         for queue in [name for name, pool in self.pools.items() if name not in found and pool.is_unused]:
             del self.pools[queue]
         for queue in sorted(found - self.pools.keys()):
-            self.pools[queue] = self._make_pool(queue, self._options.size_of(queue))
+            self.pools[queue] = self._make_pool(queue)
         # Last, because until the pools are there whoever asks for suspects asks for the queues, too.
         self._looked_at, self._granted = now, wishes
         if self.pools.keys() != before:

@@ -13,6 +13,8 @@ DEFAULT_CONCURRENCY = 4
 #: Seconds by which messages are claimed ahead of their time, where the SKED setting does not say.
 DEFAULT_LOOKAHEAD = 0.2
 MOST_CONCURRENCY = 1000
+#: ... and messages until a worker exits, or a child is replaced.
+MOST_MESSAGES = 1_000_000
 
 Queues = Mapping[str, int | None] | Collection[str]
 
@@ -75,7 +77,7 @@ def checked(
     if not isinstance(burst, bool):
         raise Misconfigured(f"burst must be True or False, not {burst!r}.")
     if max_messages is not None:
-        max_messages = _whole(max_messages, "max_messages", 1_000_000_000)
+        max_messages = _whole(max_messages, "max_messages", MOST_MESSAGES)
     return WorkerOptions(
         queues=None if queues is None else _queues(queues),
         exclude_queues=frozenset(_names(exclude_queues, "exclude_queues")),

@@ -29,16 +29,16 @@ LEAST_EACH = 2
 STALE = 1.0
 #: Seconds after which a thread without work ends, and its connections with it.
 IDLE = 60.0
-#: ... or after so long, when the process has no threads left for other queues.
+#: ... or after so long, when the worker has no threads left for other queues.
 LET_GO = 1.0
-#: Threads in all pools of a process together.
+#: Threads in all pools of a worker together.
 MOST_THREADS = MOST_CONCURRENCY
 #: What a receiver is taken to need before any has been seen.
 FIRST_GUESS = 0.05
 
 
 class ThreadBudget:
-    """How many threads all pools of a process may have together: each may hold a database connection.
+    """How many threads all pools of a worker may have together: each may hold a database connection.
 
     Those that were written off still count, whatever has become of their pools, until they end.
     """

@@ -52,7 +52,8 @@ MOST_BLOCKED = 4
 class Worker(Life):
     """Delivers the due messages of one backend until it is stopped.
 
-    `run()` blocks and returns the exit code: 0, or 70 when receivers had to be abandoned. `start()` and `stop()` do
+    `run()` blocks and returns the exit code: 0, 70 when receivers had to be abandoned, or 75 when so
+    many threads were lost that a new process is needed. `start()` and `stop()` do
     the same in a thread of your own program, also as `with Worker(): ...`. `queues` maps names to thread counts, or
     names only; without it every queue of the backend is served, less those in `exclude_queues`. `burst` ends the run
     when nothing is due, `max_messages` when so many have been claimed. What is left out is taken from the SKED
@@ -195,7 +196,7 @@ class Worker(Life):
     def _loops_and_progress(self) -> list[Loop | ProgressWriter]:
         return [self._progress, *self._loops]
 
-    def _make_pool(self, queue: str, size: int) -> Pool:
+    def _make_pool(self, queue: str) -> Pool:
         size = self._operating.size_of(queue)
         return Pool(queue, size, self.backend, self._starter.deliver, self._waker.wake, self._budget)
 

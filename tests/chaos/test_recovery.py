@@ -16,6 +16,7 @@ from tests.chaos import ledger
 from tests.chaos.conftest import on
 from tests.chaos.ledger import Event
 from tests.chaos.zygote import Zygote
+from tests.waiting import until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -26,11 +27,7 @@ PATIENCE = 30.0 + LEASE
 
 def wait_for(condition: Callable[[], bool]) -> float:
     """Poll other processes; returns when it came true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return time.monotonic()
+    return until(condition, PATIENCE)
 
 
 def schedule(alias: str, count: int = 1, seconds: float = 0.0, priority: int = 0) -> list[ScheduledMessage]:

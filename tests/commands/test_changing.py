@@ -123,6 +123,28 @@ def test_workers_are_asked_to_stop_what_they_hold(store: Store, run: Run) -> Non
     assert store.status(pending) == Status.CANCELLED
 
 
+def test_a_redrive_of_many_says_that_a_key_may_be_in_use(store: Store, run: Run) -> None:
+    dead = store.in_status(Status.DEAD, key="k")
+    store.in_status(Status.SCHEDULED, key="k")
+
+    said = run("sked_redrive", "--all", "--yes", "--backend", store.alias)
+
+    assert said.err == "CommandError: 1 were not: too late, or their keys are in use."
+    assert said.code == EXIT_LEFT
+    assert store.status(dead) == Status.DEAD
+
+
+def test_a_release_of_many_says_that_some_may_wait_for_others(store: Store, run: Run) -> None:
+    first = store.schedule()
+    waiting = store.schedule(on_success=first)
+
+    said = run("sked_release", "--all", "--yes", "--backend", store.alias)
+
+    assert said.err == "CommandError: 1 were not: too late, or not on hold but waiting for others."
+    assert said.code == EXIT_LEFT
+    assert store.status(waiting) == Status.BLOCKED
+
+
 @pytest.mark.parametrize(
     ("options", "due_at"),
     [

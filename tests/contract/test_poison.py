@@ -84,6 +84,8 @@ def test_the_dead_message_tells_which_worker_was_lost(store: Store) -> None:
     assert (error["type"], error["receiver"], error["worker"]) == ("WorkerLost", "", str(OTHER_WORKER))
     assert error["at"] == after(minutes=1).isoformat(timespec="microseconds")
     assert error["attempt"] == 1
+    assert error["class"] == "django_sked.contrib.tasks.exceptions.WorkerLost"
+    assert error["started_at"] is None
     assert "host here" in error["text"]
     assert "process 1" in error["text"]
     assert store.find(message).reason == error["text"]

@@ -96,9 +96,15 @@ def test_a_retired_worker_has_no_lease(store: Store) -> None:
 
 def test_retiring_twice_is_harmless(store: Store) -> None:
     worker = store.worker()
+    store.worker(OTHER_WORKER)
+    store.schedule()
+    held = store.claim_one(worker=OTHER_WORKER)
 
     store.backend.retire(worker)
     store.backend.retire(worker)
+
+    assert store.backend.rescue(now=T0) == []
+    assert list(store.backend.held_by(OTHER_WORKER)) == [held.pk]
 
 
 def test_only_the_lapsed_workers_messages_are_rescued(store: Store) -> None:

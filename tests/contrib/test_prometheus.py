@@ -108,6 +108,27 @@ def test_each_registry_counts_until_it_is_disconnected_itself(registry: Collecto
     assert (count(registry, "scheduled"), count(other, "scheduled")) == (2, 1)
 
 
+def test_a_registry_that_is_connected_again_counts_on(registry: CollectorRegistry, memory: Store) -> None:
+    memory.schedule("order.paid")
+    prometheus.disconnect(registry)
+    memory.schedule("order.paid")
+    prometheus.connect(registry, backlog=False)
+    memory.schedule("order.paid")
+
+    assert count(registry, "scheduled") == 2
+
+
+@pytest.mark.django_db(databases="__all__", transaction=True)
+def test_the_backlog_is_shown_until_a_registry_is_disconnected_and_when_it_is_connected_again(database: Store) -> None:
+    registry = CollectorRegistry()
+    shown = []
+    for act in (prometheus.connect, prometheus.disconnect, prometheus.connect, prometheus.disconnect):
+        act(registry)
+        shown.append(registry.get_sample_value("sked_backend_up", {"backend": "default"}))
+
+    assert shown == [1, None, 1, None]
+
+
 def test_without_connect_nobody_listens() -> None:
     connected = {uid for fact in prometheus._FACTS.values() for (uid, _sender), *_ in fact.receivers}
 

@@ -32,6 +32,14 @@ def test_the_layout_names_no_module_that_is_missing() -> None:
             assert any((PACKAGE / f"{code}{end}").exists() for end in ("", ".py")), code
 
 
+def test_every_module_that_stores_are_made_of_has_a_rank() -> None:
+    rows = table("explanation/architecture.md", "Layout and direction of imports")
+    ranked = {code for row in rows for code in codes(row["modules"])}
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    modules |= {f"backends/{path.stem}" for path in (PACKAGE / "backends").iterdir() if path.name != "__pycache__"}
+    assert modules - {"__init__"} <= ranked
+
+
 def test_the_layers_are_those_of_pyproject() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     start = pyproject.index("layers = [")

@@ -46,7 +46,8 @@ class HandWorker(Worker):
         self._beat_at = float("-inf")
         self._unwritten: list[Outcome] = []
 
-    def _make_pool(self, queue: str, size: int) -> Pool:
+    def _make_pool(self, queue: str) -> Pool:
+        size = self._operating.size_of(queue)
         return HandPool(queue, size, self.backend, self._starter.deliver, self._waker.wake, self._budget)
 
     def tick(self) -> None:

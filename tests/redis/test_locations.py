@@ -153,7 +153,7 @@ def test_a_connection_takes_what_its_kind_takes(make: Any) -> None:
         ("redis+sentinel://localhost/m", "client_name"),
         ("rediss+cluster://localhost", "ssl_ca_certs"),
     ):
-        make(place, connection={name: 1})
+        assert make(place, connection={name: 1}).redis_options.connection == {name: 1}
 
 
 def test_no_alias_may_share_the_names_of_another(make: Any) -> None:

@@ -76,7 +76,7 @@ def test_every_verb_has_an_asynchronous_twin() -> None:
         (
             "scale",
             {"queue": "a", "concurrency": 101},
-            r"from 1 to 100, or None, not 101: a process has 100 threads for all its queues",
+            r"from 1 to 100, or None, not 101: a worker has 100 threads for all its queues",
         ),
         ("scale", {"queue": "a", "concurrency": True}, r"concurrency must be"),
         ("scale", {"queue": "a", "concurrency": "4"}, r"concurrency must be .* not '4'"),

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Redis, Valkey, ValkeyCluster, Watched, empty
 from tests.servers.base import _has_pdeathsig
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -51,10 +51,7 @@ def test_a_server_ends_with_the_process_that_started_it(end: signal.Signals | No
             program.send_signal(end)
             program.wait()
 
-    deadline = time.monotonic() + 30
-    while answers(path) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not answers(path)
+    until(lambda: not answers(path))
     if end in {None, signal.SIGINT}:
         assert not Path(path).parent.exists()
     shutil.rmtree(Path(path).parent, ignore_errors=True)

@@ -21,6 +21,7 @@ from tests.worker.programs import PATIENCE, Project
         (["--poll-interval", "0"], 1, "poll_interval must be seconds from 0.01"),
         (["--lease", "soon"], 2, "must be a number of seconds, not 'soon'"),
         (["--concurrency", "0"], 2, "must be a whole number from 1, not '0'"),
+        (["--max-messages", "1000001"], 2, "must be at most 1000000, not '1000001'"),
         (["--max-messages", "many"], 2, "must be a whole number from 1, not 'many'"),
         (["--processes", "0"], 2, "must be a whole number from 1, not '0'"),
         (["--processes", "1001"], 1, "--processes must be from 1 to 1000, not 1001"),

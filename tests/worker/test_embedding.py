@@ -69,6 +69,7 @@ def test_the_child_of_a_program_with_a_running_worker_neither_stops_nor_waits_fo
 import atexit
 from django_sked.models import ScheduledMessage as M
 from django_sked.worker import Worker
+from tests.waiting import until
 
 def child():
     assert worker.stop()
@@ -81,8 +82,7 @@ with Worker() as worker:
     print("goes on", flush=True)
     assert not worker.wait(0)
     open(os.environ["GATE"], "w").close()
-    while M.objects.search(status="delivered").count() < 1:
-        threading.Event().wait(0.02)
+    until(lambda: M.objects.search(status="delivered").count() == 1)
 """
     )
 

@@ -217,6 +217,7 @@ def test_starting_and_stopping_are_told(
         ({"poll_interval": 0}, "poll_interval must be"),
         ({"lease": 0.1}, "lease must be"),
         ({"max_messages": -1}, "max_messages must be"),
+        ({"max_messages": 1_000_001}, "max_messages must be a whole number from 1 to 1000000"),
     ],
     ids=str,
 )

@@ -29,8 +29,8 @@ def test_a_signal_handler_may_wake_the_thread_it_interrupts() -> None:
 
 def test_a_wake_up_before_the_beginning_or_after_the_end_is_harmless() -> None:
     waker = Waker()
-    waker.wake()
-    with waker:
-        pass
-
+    for _ in range(2):
+        waker.wake()
+        with waker:
+            assert waker.wait(0) is False
     waker.wake()

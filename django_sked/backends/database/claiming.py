@@ -23,6 +23,7 @@ from django.db.models import F, Max, Min, QuerySet
 from django_sked import clock, failpoints
 from django_sked.backends.database.errors import is_locked
 from django_sked.backends.database.store import (
+    busy_timeout,
     is_any,
     lapsed,
     messages,
@@ -278,8 +279,9 @@ class OneWriter(ClaimStrategy):
         if connection.in_atomic_block:
             return write()
         until = clock.monotonic() + LONGEST_TURN
+        connection.ensure_connection()
+        before = busy_timeout(connection)
         try:
-            connection.ensure_connection()
             connection.connection.execute("PRAGMA busy_timeout = 10")
             while True:
                 try:
@@ -289,7 +291,7 @@ class OneWriter(ClaimStrategy):
                         raise
         finally:
             if connection.connection is not None:
-                connection.connection.execute("PRAGMA busy_timeout = 20000")
+                connection.connection.execute(f"PRAGMA busy_timeout = {before}")
 
     @contextmanager
     def receiver_transaction(self, seconds: float) -> Iterator[None]:

@@ -120,6 +120,12 @@ def take_write_lock(using: str) -> None:
         workers(using).filter(pk=UUID(int=0)).update(in_flight=F("in_flight"))
 
 
+def busy_timeout(connection: Any) -> int:
+    """For how many milliseconds an open connection of SQLite waits for the lock of the file."""
+    (milliseconds,) = connection.connection.execute("PRAGMA busy_timeout").fetchone()
+    return int(milliseconds)
+
+
 #: The time when the answer is made, where that is another than when the statement began: the less its way lasts, the
 #: closer to it is whoever waits for an instant.
 _AT_LAST = {"postgresql": "CLOCK_TIMESTAMP()"}

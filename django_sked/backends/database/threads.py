@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from django_sked.backends.database.store import LONGEST_IDLE
+from django_sked.backends.database.store import LONGEST_IDLE, busy_timeout
 
 
 class _Socket(NamedTuple):
@@ -34,6 +34,8 @@ class _Prepared:
 _thread = threading.local()
 _threads: WeakValueDictionary[int, _Prepared] = WeakValueDictionary()
 _guard = threading.Lock()
+#: Milliseconds that a worker waits for the lock of a file at the least.
+PATIENCE = 20_000
 
 
 def prepare(using: str, *, apart: bool) -> None:
@@ -83,7 +85,8 @@ def _prepare(connection: Any) -> None:
         # BEGIN IMMEDIATE: a transaction waits for the file at its start, where it can, instead of failing when it
         # turns from reading to writing. Set on the open connection, because connecting reads it from the settings.
         connection.transaction_mode = "IMMEDIATE"
-        connection.connection.execute("PRAGMA busy_timeout = 20000")
+        if busy_timeout(connection) < PATIENCE:
+            connection.connection.execute(f"PRAGMA busy_timeout = {PATIENCE}")
 
 
 def _limit_idle(connection: Any) -> None:

@@ -21,6 +21,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, Misconfigured
 from django_sked.signals import message_due
 from django_sked.worker import Worker
+from django_sked.worker.options import MOST_MESSAGES
 from django_sked.worker.supervisor import EXIT_NOT_STARTED, Supervisor, leave
 from django_sked.worker.tether import Tether, resident
 
@@ -187,8 +188,10 @@ def stopped_by_signals(worker: Worker | Supervisor) -> Iterator[None]:
 
 
 def whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+    if not text.isascii() or not text.isdigit() or len(text) > 100 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    if int(text) > MOST_MESSAGES:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_MESSAGES}, not {text!r}")
     return int(text)
 
 

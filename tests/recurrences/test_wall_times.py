@@ -10,6 +10,7 @@ import pytest
 from django_sked import civil, clock, syncing
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
+from django_sked.retry import Fixed
 from django_sked.verbs import Reschedule
 from tests.recurrences.conftest import T0, Clockwork, at
 
@@ -103,6 +104,44 @@ def test_a_message_made_due_is_not_moved_back(schedule: Any, clockwork: Clockwor
     message = schedule(at_local=NINE, timezone="Europe/Berlin")
     assert message.make_due()
     assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=-30), timedelta(hours=3)])
+def test_a_message_that_waits_for_another_attempt_is_not_moved(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, by: timedelta
+) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("no luck")
+
+    clockwork.receive(fail, event="reminder")
+    message = schedule(at_local=NINE, timezone="Europe/Berlin", retry=Fixed(3600))
+    due_at = message.due_at
+    clockwork.deliver(due_at)
+    before = clockwork.backend.find(id=message.pk)
+    assert before.attempt == 1 and before.next_at >= due_at + timedelta(hours=1)
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + by)
+
+    assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+    after = clockwork.backend.find(id=message.pk)
+    assert (after.due_at, after.next_at, after.at_local) == (due_at, before.next_at, NINE)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_message_whose_time_has_come_is_not_moved(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    assert not is_held or message.hold()
+    due_at = message.due_at
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + timedelta(hours=3))
+
+    with clock.pretend(due_at):
+        assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+    assert clockwork.backend.find(id=message.pk).due_at == due_at
 
 
 @pytest.mark.parametrize("text", ["nine in the morning", "2030-07-01T09:00:00[Mars/Olympus]"])

@@ -204,5 +204,8 @@ def move_wall_times(backend: BaseBackend) -> tuple[int, dict[UUID, str]]:
             unmoved[message.pk] = str(error)
             continue
         if due_at != message.due_at:
-            moved += bool(backend.change_one(message.pk, Reschedule(due_at=due_at, fields={"local_time": text})))
+            # Not where somebody has moved it since it was read.
+            seen = {name: getattr(message, name) for name in ("local_time", "due_at", "next_at")}
+            verb = Reschedule(due_at=due_at, fields={"local_time": text}, seen=seen)
+            moved += bool(backend.change_one(message.pk, verb))
     return moved, unmoved

@@ -24,6 +24,10 @@ class Verb:
         """The statuses in which this verb takes effect."""
         return STEPS[self.step][0]
 
+    def is_overtaken(self, message: object) -> bool:
+        """Has the message changed since whoever wants this looked at it?"""
+        return False
+
     def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         """Why a message of this status is left alone; None when it is not. A status unknown here counts as finished."""
         if status is None:
@@ -59,16 +63,23 @@ class Cancel(Verb):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reschedule(Verb):
-    """Move the due time to `due_at` or by `shift`, and set `fields`. An expiry keeps its distance unless it is set."""
+    """Move the due time to `due_at` or by `shift`, and set `fields`. An expiry keeps its distance unless it is set.
+
+    With `seen` it is too late as soon as one of these fields of the message has another value.
+    """
 
     step: ClassVar[str] = "reschedule"
     done: ClassVar[Answer] = Answer.RESCHEDULED
     due_at: datetime | None = None
     shift: timedelta | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         assert self.due_at is None or self.shift is None
+
+    def is_overtaken(self, message: object) -> bool:
+        return any(getattr(message, name) != value for name, value in self.seen.items())
 
     @property
     def shiftable(self) -> tuple[datetime, datetime]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -126,6 +127,43 @@ def test_a_message_that_waits_for_another_attempt_is_not_moved(
 
     after = clockwork.backend.find(id=message.pk)
     assert (after.due_at, after.next_at, after.at_local) == (due_at, before.next_at, NINE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": at(days=3)},
+        {"at_local": NINE + timedelta(days=1), "timezone": "Europe/Berlin"},
+        {"at_local": NINE - timedelta(hours=1), "timezone": "Europe/London"},
+        {"at": datetime(2030, 7, 1, 7, tzinfo=UTC)},
+    ],
+)
+def test_what_somebody_changes_while_messages_are_moved_is_not_overwritten(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    other = schedule(at_local=NINE, timezone="Europe/Berlin")
+    rules, changed = civil.instant_of, []
+
+    def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
+        """After the message was read, and before it is moved."""
+        if not changed:
+            changed.append(message)
+            with monkeypatch.context() as before:
+                before.setattr(civil, "instant_of", rules)
+                assert message.reschedule(**change)
+        return rules(wall, zone) + timedelta(hours=1)
+
+    monkeypatch.setattr(civil, "instant_of", instant_of)
+    found = [clockwork.backend.find(id=each.pk) for each in (message, other)]
+    monkeypatch.setattr(clockwork.backend, "by_wall_time", lambda: found)
+
+    assert syncing.move_wall_times(clockwork.backend) == (1, {})
+
+    stored = clockwork.backend.find(id=message.pk)
+    assert (stored.due_at, stored.next_at, stored.local_time) == (message.due_at, message.due_at, message.local_time)
+    moved = clockwork.backend.find(id=other.pk)
+    assert moved.due_at == other.due_at + timedelta(hours=1) and moved.at_local == NINE
 
 
 @pytest.mark.parametrize("is_held", [False, True])

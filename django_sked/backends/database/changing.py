@@ -110,7 +110,8 @@ def _write(using: str, rows: QuerySet[ScheduledMessage], verb: Verb, now: dateti
 def _allowed(rows: QuerySet[ScheduledMessage], verb: Verb) -> QuerySet[ScheduledMessage]:
     if isinstance(verb, Resume):
         return rows.filter(status=Status.BLOCKED, held_at__isnull=False)
-    return rows.filter(status__in=verb.starts)
+    seen = verb.seen if isinstance(verb, Reschedule) else {}
+    return rows.filter(status__in=verb.starts, **seen)
 
 
 def _refuse_shift(rows: QuerySet[ScheduledMessage], verb: Reschedule, shift: timedelta) -> None:
@@ -127,6 +128,8 @@ def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
     answer = verb.refusal(status, held=held_at is not None)
     if answer is None and isinstance(verb, Redrive) and key and messages(using).filter(live_key=key).exists():
         return Answer.KEY_IN_USE
+    if answer is None and isinstance(verb, Reschedule) and verb.seen:
+        return Answer.TOO_LATE
     return answer
 
 

@@ -49,6 +49,9 @@ def change(
             return Write(record=record, step="keep", changes={"cancel_requested": True, "reason": verb.reason[:255]})
         if record.message is None:
             raise SkedError(f"The message {id} cannot be read, and so not be changed.")
+        if verb.is_overtaken(record.message):
+            refusals[id] = Answer.TOO_LATE
+            return None
         if isinstance(verb, Redrive):
             refusals[id] = Answer.KEY_IN_USE
         changes = assignments(verb, record.message, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_redriven_message_is_claimed_with_a_new_token(store: Store) -> None:
 
 
 def test_a_redriven_message_has_the_wall_time_no_more_that_it_died_after(store: Store) -> None:
-    wall = {"at_local": datetime(2029, 7, 1, 9), "timezone": "Europe/Berlin"}
+    wall: dict[str, Any] = {"at_local": datetime(2029, 7, 1, 9), "timezone": "Europe/Berlin"}
     dead = [store.in_status(Status.DEAD, key=key) for key in ("k", None, None)]
     for message in dead:
         assert message.redrive(at=T0) and message.reschedule(**wall)

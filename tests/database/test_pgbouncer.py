@@ -115,7 +115,8 @@ def test_wall_times_are_read_through_whatever_connection_of_the_server(
     item = {"event": "order.paid", "at_local": datetime(2030, 7, 1, 9), "timezone": "Europe/Berlin"}
     # More than are read at once, by us or by Django.
     ScheduledMessage.objects.schedule_many([item] * 2001, backend=using)
-    rules, sessions = civil.instant_of, []
+    rules = civil.instant_of
+    sessions: list[Any] = []
     looked = 0
 
     def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:

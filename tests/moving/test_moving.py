@@ -229,7 +229,7 @@ def test_what_people_change_on_the_way_is_changed_there(source: Store, target: S
     assert (target.find(held).status, target.find(held).held_at) == (Status.SCHEDULED, None)
 
 
-_BERLIN = {"at_local": datetime(2030, 7, 1, 9), "timezone": "Europe/Berlin"}
+_BERLIN: dict[str, Any] = {"at_local": datetime(2030, 7, 1, 9), "timezone": "Europe/Berlin"}
 
 
 @pytest.mark.parametrize(

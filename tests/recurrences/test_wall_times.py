@@ -143,7 +143,8 @@ def test_what_somebody_changes_while_messages_are_moved_is_not_overwritten(
 ) -> None:
     message = schedule(at_local=NINE, timezone="Europe/Berlin")
     other = schedule(at_local=NINE, timezone="Europe/Berlin")
-    rules, changed = civil.instant_of, []
+    rules = civil.instant_of
+    changed: list[ScheduledMessage] = []
 
     def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
         """After the message was read, and before it is moved."""

@@ -230,6 +230,8 @@ class Move:
         changed = {name: getattr(last, name) for name in _CHANGEABLE if getattr(last, name) != getattr(copy, name)}
         if changed:
             due_at = changed.pop("due_at", None)
+            if last.expires_at is not None and last.expires_at <= last.due_at:
+                due_at = last.due_at  # said with the expiry, it is taken as it is
             # A new time takes these two along, unless it says otherwise.
             along = {"expires_at": last.expires_at, "local_time": last.local_time}
             fields = changed if due_at is None else changed | along

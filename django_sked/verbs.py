@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django_sked import arguments
+from django_sked.exceptions import InvalidMessage
 from django_sked.states import LIVE, STEPS, Answer, Status
 
 
@@ -87,6 +88,19 @@ class Reschedule(Verb):
         shift = self.shift or timedelta(0)
         first, last = arguments.EARLIEST, arguments.LATEST
         return max(first, first - shift), min(last, last - shift)
+
+    @property
+    def expires_before(self) -> datetime | None:
+        """What is due from then on could not be delivered before the expiry in `fields`; None where there is none, or
+        it has come with a due time."""
+        expires_at: datetime | None = self.fields.get("expires_at")
+        return None if expires_at is None or self.due_at is not None else expires_at - (self.shift or timedelta(0))
+
+    def refuse_expiry(self, due_at: datetime) -> None:
+        """Raise InvalidMessage if a message that is due then would expire before it is due."""
+        if self.expires_before is not None and due_at >= self.expires_before:
+            due_at, expires_at = due_at + (self.shift or timedelta(0)), self.fields["expires_at"]
+            raise InvalidMessage(f"The message would expire at {expires_at} and be due only at {due_at}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from django_sked import arguments
 from django_sked.backends import message_backends
+from django_sked.backends.changes import refuse_times
 from django_sked.backends.due import Due
 from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
@@ -114,11 +114,11 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
         return Answer.KEY_IN_USE if isinstance(verb, Redrive) and self.is_held(message.key) else None
 
     def refuse_shift(self, ids: Iterable[UUID], verb: Verb) -> None:
-        """Raises InvalidMessage if one of those that would be moved cannot be."""
-        if isinstance(verb, Reschedule) and verb.shift is not None:
+        """Raises InvalidMessage if one of those that would be moved cannot be, or would expire before it is due."""
+        if isinstance(verb, Reschedule):
             for message in (self[id] for id in ids if id in self):
                 if message.status in verb.starts:
-                    arguments.later(message.due_at, verb.shift, "shift")
+                    refuse_times(verb, message)
 
     # Find
 

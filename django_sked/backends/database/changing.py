@@ -104,6 +104,8 @@ def _write(using: str, rows: QuerySet[ScheduledMessage], verb: Verb, now: dateti
         return _redrive(using, rows, verb, now)
     if isinstance(verb, Reschedule) and verb.shift is not None:
         _refuse_shift(rows, verb, verb.shift)
+    if isinstance(verb, Reschedule) and verb.expires_before is not None:
+        _refuse_expiry(rows, verb)
     return _allowed(rows, verb).update(**assignments(verb, now))
 
 
@@ -118,6 +120,14 @@ def _refuse_shift(rows: QuerySet[ScheduledMessage], verb: Reschedule, shift: tim
     beyond = _allowed(rows, verb).exclude(due_at__range=verb.shiftable).values_list("due_at", flat=True).first()
     if beyond is not None:
         arguments.later(beyond, shift, "shift")
+
+
+def _refuse_expiry(rows: QuerySet[ScheduledMessage], verb: Reschedule) -> None:
+    # When one with a delay after its release is due is not known yet.
+    late = _allowed(rows, verb).filter(due_at__gte=verb.expires_before, release_delay__isnull=True)
+    due_at = late.values_list("due_at", flat=True).first()
+    if due_at is not None:
+        verb.refuse_expiry(due_at)
 
 
 def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:

@@ -179,8 +179,8 @@ class DatabaseOptions(Options):
 class RedisOptions(Options):
     """OPTIONS of the Redis backend. Durations are seconds or timedeltas."""
 
-    #: The alias in DATABASES whose transactions writes wait for, inside `atomic()`.
-    transaction_database: str = _option(_database, default="default")
+    #: The alias in DATABASES whose transactions writes wait for, inside `atomic()`; None when they wait for none.
+    transaction_database: str | None = _option(_database, default="default")
     #: How long one call may wait for the server, and for a connection to it.
     socket_timeout: float = _option(_number(0.1, 3600), default=5.0)
     connect_timeout: float = _option(_number(0.1, 3600), default=5.0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django_sked import arguments, civil, payloads, triggers
 from django_sked.arguments import shown
 from django_sked.exceptions import InvalidMessage
 from django_sked.retry import from_json, to_json
 from django_sked.scheduling import retry_policy
+
+if TYPE_CHECKING:
+    from django_sked.models import Recurrence
 
 MISFIRES = ("latest", "skip", "all")
 OVERLAPS = ("allow", "skip", "queue")
@@ -61,22 +64,48 @@ def define(
     return values
 
 
-def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a row that was filled in by hand, checked in the same way."""
-    result = dict(values)
-    result["name"] = named(values["name"])
-    result["event"] = arguments.event(values["event"] or values["name"])
-    result["payload"] = payloads.normalise(values["payload"], max_bytes=None)
-    result["trigger"] = triggers.to_json(triggers.from_json(values["trigger"]))
-    result["timezone"] = civil.zone(values["timezone"]).key
-    for name in ("start_at", "end_at"):
-        result[name] = None if values[name] is None else arguments.instant(values[name], name.removesuffix("_at"))
-    if values["retry_policy"] is not None:
-        from_json(values["retry_policy"])
-    for name, (check, default) in _OTHERS.items():
-        result[name] = default if values[name] is None else check(values[name])
-    _check_span(result)
+def checked(values: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
+    """The values of a row that was filled in by hand, checked in the same way; or those of these names."""
+    wanted = FIELDS if names is None else names
+    result = {name: _by_hand(name, values) for name in FIELDS if name in wanted}
+    _check_span({**values, **result})
     return result
+
+
+def _by_hand(name: str, values: Mapping[str, Any]) -> Any:
+    value = values[name]
+    if name in _OTHERS:
+        check, default = _OTHERS[name]
+        return default if value is None else check(value)
+    if name in ("start_at", "end_at"):
+        return None if value is None else arguments.instant(value, name.removesuffix("_at"))
+    if name == "retry_policy":
+        return None if value is None else to_json(from_json(value))
+    return _NAMED[name](values)
+
+
+def named_by(update_fields: Iterable[str] | None, row: Recurrence) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of a row that `save(update_fields=...)` writes, all of a definition for None; and those that it does
+    not, for they are none of a definition. Raises InvalidMessage for what is no field."""
+    names = list(FIELDS if update_fields is None else update_fields)
+    known = {field.name for field in row._meta.concrete_fields if not field.primary_key}
+    for name in names:
+        if name not in known:
+            raise _no_definition(name)
+    found = {name: getattr(row, name) for name in names}
+    return {name: found[name] for name in FIELDS if name in found}, {n: found[n] for n in names if n not in FIELDS}
+
+
+def refuse(state: Mapping[str, Any], stored: Recurrence) -> None:
+    """Raises InvalidMessage where any of these is another one than is stored. `update_or_create()` names times that
+    are as they were."""
+    for name, value in state.items():
+        if getattr(stored, name) != value:
+            raise _no_definition(name)
+
+
+def _no_definition(name: object) -> InvalidMessage:
+    return InvalidMessage(f"update_fields must be fields of the definition ({', '.join(FIELDS)}), not {shown(name)}.")
 
 
 def _check_span(values: Mapping[str, Any]) -> None:
@@ -168,6 +197,14 @@ _OTHERS: dict[str, tuple[Any, Any]] = {
     "overlap": (_one_of("overlap", OVERLAPS), "allow"),
     "stateful": (_switch, False),
     "backend": (_alias, "default"),
+}
+#: Field of another name, or which others are needed for -> the check of a row.
+_NAMED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "name": lambda row: named(row["name"]),
+    "event": lambda row: arguments.event(row["event"] or row["name"]),
+    "payload": lambda row: payloads.normalise(row["payload"], max_bytes=None),
+    "trigger": lambda row: triggers.to_json(triggers.from_json(row["trigger"])),
+    "timezone": lambda row: civil.zone(row["timezone"]).key,
 }
 #: The fields that a definition has.
 FIELDS = ("name", "event", "payload", "trigger", "timezone", "start_at", "end_at", "retry_policy", *_OTHERS)

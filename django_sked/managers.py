@@ -299,6 +299,30 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
             lambda store: revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown),
         )
 
+    def redeliver(
+        self,
+        /,
+        *,
+        id: UUID | str | None = None,
+        key: str | None = None,
+        at: datetime | None = None,
+        delay: Delay | None = None,
+        payload: Any = UNSET,
+        backend: str | None = None,
+        **unknown: Any,
+    ) -> ScheduledMessage:
+        """Schedule a copy of a delivered, cancelled or expired message, now or then; with another payload if one is
+        given. That message stays as it is; the copy names it as its `origin`.
+
+        The copy is a new message with the same key, all its attempts, and every receiver before it; it belongs to no
+        recurrence or workflow. Raises DoesNotExist, KeyInUse while a live message holds the key, and InvalidMessage for
+        a message that is live, or dead: that one is redriven.
+        """
+        store, (checked_id, checked_key) = self._backend(backend), revising.identity(id, key)
+        ended = store.find(id=checked_id, key=checked_key)
+        fields = given(payload=payload) | unknown
+        return store.add([revising.redelivery(store.settings, store.now(), ended, at=at, delay=delay, **fields)])[0]
+
     def clear(self, queue: str | None = None, *, backend: str | None = None) -> int:
         """Cancel every live message (of a queue); returns how many were cancelled."""
         return self.search(queue=queue, status=LIVE, backend=backend).cancel(reason="cleared")
@@ -345,6 +369,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     aresume = twin(resume)
     amake_due = twin(make_due)
     aredrive = twin(redrive)
+    aredeliver = twin(redeliver)
     aclear = twin(clear)
 
 

@@ -14,7 +14,7 @@ from django_sked.models import Recurrence
 from django_sked.models.occurrences import last_account
 
 #: What is carried over, ...
-_COUNTS = ("occurrences", "missed", "skipped", "last_tick_at")
+_COUNTS = ("occurrences", "missed", "skipped", "last_tick_at", "runs")
 #: ... and what makes the next tick the same one in both.
 _RHYTHM = ("trigger", "timezone", "start_at", "end_at")
 #: ... or, after it has run out, what lets it go on when it is another one.
@@ -53,6 +53,7 @@ def take_over(stored: Recurrence, before: Recurrence) -> None:
     """Write what the former row had come to into the one that goes on."""
     now = stored.store.now()
     fields: dict[str, Any] = {name: getattr(before, name) for name in _COUNTS} | last_account(before)
+    fields["since_tick_at"] = before.since_tick_at or before.created_at
     if fields.get("has_next_payload", before.has_next_payload):
         fields = {"payload": before.payload, "stateful": True, "has_next_payload": True} | fields
     is_wider = before.has_run_out and any(getattr(stored, name) != getattr(before, name) for name in _LIMITS)
@@ -60,6 +61,7 @@ def take_over(stored: Recurrence, before: Recurrence) -> None:
         is_same = all(getattr(stored, name) == getattr(before, name) for name in _RHYTHM)
         is_recent = before.orphaned_at is None or now - before.orphaned_at <= stored.grace
         stored.next_tick_at, stored.last_tick_at, stored.open = None, before.last_tick_at, []
+        stored.since_tick_at, stored.runs = fields["since_tick_at"], before.runs
         fields |= stored.going_on(now, before.next_tick_at if is_same and is_recent else None)
         fields["waiting_tick_at"] = before.waiting_tick_at if is_same and is_recent else None
     else:

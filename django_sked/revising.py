@@ -1,15 +1,28 @@
-"""Arguments become what is to be done to a stored message: a reschedule, a redrive, and which message it is."""
+"""Arguments become what is to be done to a stored message: a reschedule, a redrive, a redelivery; and which it is."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django_sked import arguments, ids, payloads, scheduling, typed, verbs
 from django_sked.arguments import shown
 from django_sked.conf import BackendSettings
-from django_sked.exceptions import InvalidMessage
+from django_sked.exceptions import InvalidMessage, NotOpened
+from django_sked.sealing import Sealed
+from django_sked.states import Status
+
+if TYPE_CHECKING:
+    from django_sked.models import ScheduledMessage
+
+#: What ended otherwise is redriven, and what has not ended rescheduled.
+REDELIVERABLE = frozenset({Status.DELIVERED, Status.CANCELLED, Status.EXPIRED})
+#: What a redelivery has of the message that it is a copy of.
+_COPIED = (
+    *("event", "queue", "priority", "payload", "metadata", "schema_version", "subject_type", "subject_id"),
+    *("timeout", "max_attempts", "retry_policy", "key"),
+)
 
 
 def reschedule(
@@ -67,6 +80,36 @@ def redrive(
         raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
     checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
     return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked | _version_of(fields))
+
+
+def redelivery(
+    settings: BackendSettings,
+    now: datetime,
+    message: ScheduledMessage,
+    *,
+    at: object = None,
+    delay: object = None,
+    **fields: Any,
+) -> ScheduledMessage:
+    """An unsaved copy of a message that has ended, from the arguments of `redeliver()`: none of what became of it, none
+    of its recurrence or workflow. An expiry keeps its distance to the due time."""
+    if unknown := set(fields) - {"payload"}:
+        raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redeliver()", values=fields)
+    if message.status not in REDELIVERABLE:
+        instead = "redrive()" if message.status == Status.DEAD else "reschedule()"
+        raise InvalidMessage(
+            f"Message {message.pk} is {message.status}: redeliver() is for what was delivered, cancelled or has "
+            f"expired. Use {instead}."
+        )
+    typed.belongs(fields.get("payload"), message.event)
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()} | _version_of(fields)
+    values = {name: getattr(message, name) for name in _COPIED} | checked
+    if isinstance(values["payload"], Sealed):
+        raise NotOpened(f"The payload of message {message.pk} is encrypted with a key that is not here.")
+    due_at = arguments.moment(at=at, delay=delay, now=now) or now
+    if message.expires_at is not None:
+        values["expires_at"] = arguments.later(due_at, message.expires_at - message.due_at, "expires_at")
+    return scheduling.complete(type(message)(**values, due_at=due_at, origin=message.pk), settings, now)
 
 
 def _version_of(fields: dict[str, Any]) -> dict[str, int]:

@@ -180,7 +180,10 @@ def _follow_rules(backend: BaseBackend, report: Report) -> None:
             if tick is None or tick == stored.next_tick_at:
                 continue
             look_at = tick - ticking.AHEAD
-            if stored.write({"next_tick_at": tick, "look_at": min(look_at, stored.look_at or look_at)}):
+            fields = {"next_tick_at": tick, "look_at": min(look_at, stored.look_at or look_at)}
+            if stored.since_tick_at == stored.next_tick_at:
+                fields["since_tick_at"] = tick
+            if stored.write(fields):
                 report.changed.append(stored.name)
 
 

@@ -66,8 +66,12 @@ class Standing:
     waiting_tick_at: datetime | None = None
     #: Ticks before the next one that a rest has taken back, and that come again: they have not been missed.
     again: tuple[datetime, ...] = ()
-    #: Occurrences that have not finished.
+    #: Former runs of ticks, by the first and the last one, and those of their ticks that are to be made again.
+    runs: tuple[tuple[datetime, datetime], ...] = ()
+    undone: frozenset[datetime] = frozenset()
+    #: Occurrences that have not finished, and those of them whose ticks are ahead: the clock has gone back.
     live: int = 0
+    ahead: int = 0
     successes: int = 0
 
 
@@ -80,6 +84,8 @@ class Ticks:
     waiting_tick_at: datetime | None = None
     missed: int = 0
     skipped: int = 0
+    #: The first tick after those that were missed: from it on none has been passed over.
+    since: datetime | None = None
     #: Is there a tick to be made that has to wait for an occurrence to finish?
     held_back: bool = False
 
@@ -87,7 +93,10 @@ class Ticks:
 def decide(rules: Rules, standing: Standing, now: datetime) -> Ticks:
     """The ticks to be made at `now`, and what becomes of the others up to then."""
     ticks = Ticks(next_tick_at=standing.next_tick_at, waiting_tick_at=standing.waiting_tick_at)
-    candidates = [*standing.again, *_candidates(rules, ticks, now)]
+    coming = [
+        tick for tick in _candidates(rules, ticks, now) if tick in standing.undone or not lies_in(tick, standing.runs)
+    ]
+    candidates = [*standing.again, *coming]
     if ticks.waiting_tick_at is not None:
         candidates.insert(0, ticks.waiting_tick_at)
         ticks.waiting_tick_at = None
@@ -103,7 +112,14 @@ def decide(rules: Rules, standing: Standing, now: datetime) -> Ticks:
             ticks.held_back, ticks.waiting_tick_at = True, tick
         else:
             ticks.skipped += 1
+    if ticks.missed:
+        ticks.since = min((tick for tick in ticks.made if tick in coming), default=ticks.next_tick_at or now)
     return ticks
+
+
+def lies_in(tick: datetime, runs: tuple[tuple[datetime, datetime], ...]) -> bool:
+    """Is it a tick of one of these runs?"""
+    return any(first <= tick <= last for first, last in runs)
 
 
 def _candidates(rules: Rules, ticks: Ticks, now: datetime) -> list[datetime]:
@@ -143,7 +159,7 @@ def _room(rules: Rules, standing: Standing) -> int:
     """How many ticks may be made."""
     room = MOST_AT_ONCE * 2
     if rules.overlap != "allow" or rules.stateful:
-        room = max(0, 1 - standing.live)
+        room = max(0, 1 - (standing.live - standing.ahead))
     if rules.max_occurrences is not None:
         # Each one that is live may become a success.
         room = min(room, max(0, min(rules.max_occurrences - standing.successes, MOST_COUNTED) - standing.live))

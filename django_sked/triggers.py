@@ -89,6 +89,10 @@ class Every:
         """The first tick of a recurrence that begins at `start`."""
         return start
 
+    def next_in_rhythm(self, known: datetime, previous: datetime) -> datetime:
+        """The first tick later than `previous`, of those that lie whole intervals before or after a known one."""
+        return previous.astimezone(UTC) + self._step - (previous - known) % self._step
+
     def pass_over(self, tick: datetime, until: datetime, keep: int) -> Passed:
         """What `pass_over` of this module tells, without going through the ticks one by one."""
         count = max(0, -((tick - until) // self._step))

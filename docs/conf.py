@@ -23,6 +23,14 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 
 # The development server of the tutorial.
 linkcheck_ignore = [r"http://127\.0\.0\.1"]
+linkcheck_timeout = 15
+linkcheck_retries = 2
+# A page that has moved is to be linked where it is; but these lead to a language, or to a version, on purpose.
+linkcheck_allowed_redirects = {
+    r"https://[\w-]+\.readthedocs\.io/": r"https://[\w-]+\.readthedocs\.io/en/\w+/.*",
+    r"https://docs\.celeryq\.dev/.*": r"https://docs\.celeryq\.dev/.*",
+    r"https://docs\.djangoproject\.com/en/stable/.*": r"https://docs\.djangoproject\.com/en/\d\.\d/.*",
+}
 
 html_theme = "furo"
 html_title = f"{project} {version}"

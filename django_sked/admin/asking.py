@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -18,23 +19,25 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import ids
-from django_sked.admin import runs
+from django_sked.admin import runs, strides, times
 from django_sked.admin.actions import ACTIONS, Action, may_edit
 from django_sked.admin.applying import MOST_ENTRIES, Messages
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
-from django_sked.admin.lists import glimpse
+from django_sked.admin.lists import Turned, glimpse
 from django_sked.admin.places import Places
 from django_sked.admin.runs import is_across
-from django_sked.admin.stored import backend_of
+from django_sked.admin.stored import backend_of, is_stored
 from django_sked.exceptions import InvalidMessage, SkedError
 from django_sked.models import ScheduledMessage
 
 #: Marks the POST of the page that asks, in contrast to the one that leads to it.
 ANSWERED = "_answered"
-#: What the page has shown before it was answered: the name of the payload that is to be written, and over which.
+#: What the page has shown before it was answered: the name of what is to be written, and over what.
 PREVIEWED = "_previewed"
-#: Messages that the page names.
+#: Messages that the page names ...
 NAMED = 10
+#: ... each with its address.
+Named = tuple[ScheduledMessage, str]
 
 
 class Verbs(Places):
@@ -123,7 +126,7 @@ class Verbs(Places):
         asks = action.asks or is_across(request)
         options: dict[str, Any] = {"backend": backend, "with_payload": may_edit(request)}
         options["with_time"] = request.user.has_perm(f"django_sked.{action.permission}")
-        if options["with_payload"] and issubclass(action.form, EditForm):
+        if issubclass(action.form, EditForm):
             options["message"] = _only(queryset)
         if asks and ANSWERED not in request.POST:
             known = {"reason": request.POST.get("reason", "")}
@@ -139,10 +142,10 @@ class Verbs(Places):
             text = _("Sent before, and not done again: %(done)s") % {"done": run.applied(sent.action)}
             self.message_user(request, text, messages.WARNING)
             return None
-        if _wants_preview(request, sent.form):
+        if run is None and _wants_preview(request, sent.form):
             return self._ask(request, queryset, sent.action, sent.form)
         try:
-            if is_across(request) and backend_of(queryset).database is not None:
+            if is_across(request) and (backend_of(queryset).database is not None or strides.fits(sent)):
                 return self._run(sent, has_begun=run is not None)
             applied = runs.at_once(sent)
         except SkedError as error:
@@ -158,7 +161,7 @@ class Verbs(Places):
         if few is not None and not few.is_capped and len(few.found) <= MOST_ENTRIES:
             applied = runs.at_once(replace(sent, rows=queryset.filter(pk__in=[message.pk for message in few.found])))
         else:
-            run = runs.go_on(sent)
+            run = strides.go_on(sent) if is_stored(queryset) else runs.go_on(sent)
             if not run.is_done:
                 return self._ask(request, queryset, action, sent.form, run=run, page=sent.page)
             applied = run.applied(action)
@@ -176,15 +179,9 @@ class Verbs(Places):
         page: str = "",
     ) -> TemplateResponse:
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
-        count = glimpsed.total or 0
-        title = _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
-        if run is not None:
-            done = number_format(run.changed, force_grouping=True)
-            title = _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": done}
-        elif glimpsed.is_capped:
-            title = _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
-        elif count == 1:
-            title = f"{action.label}: {glimpsed.found[0]}"
+        named = [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found]
+        preview = form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None
+        title = _title(action, glimpsed, run)
         context = {
             **self.admin_site.each_context(request),
             "title": title,
@@ -195,20 +192,34 @@ class Verbs(Places):
             "original": title,
             "action": action,
             "form": form,
-            "named": [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found],
+            "named": named,
+            "moves": [] if preview is None else list(_moves(action, preview, named)),
             "list_url": self.url("changelist", backend=backend),
-            "unnamed": count - len(glimpsed.found),
+            "unnamed": (glimpsed.total or 0) - len(glimpsed.found),
             "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
             "is_across": is_across(request),
             "is_capped": glimpsed.is_capped,
             "run": run,
             "page": page or runs.page(request),
             "answered": ANSWERED,
-            "preview": form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None,
+            "preview": preview,
             "previewed": PREVIEWED,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.verb_template, context)
+
+
+def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:
+    """How many messages it is about, or which one."""
+    count = glimpsed.total or 0
+    if run is not None:
+        done = number_format(run.changed, force_grouping=True)
+        return _("%(action)s: %(count)s messages so far") % {"action": action.label, "count": done}
+    if glimpsed.is_capped:
+        return _("%(action)s: more than %(count)s messages") % {"action": action.label, "count": count}
+    if count == 1:
+        return f"{action.label}: {glimpsed.found[0]}"
+    return _("%(action)s: %(count)s messages") % {"action": action.label, "count": count}
 
 
 def _only(queryset: Messages) -> ScheduledMessage | None:
@@ -218,6 +229,12 @@ def _only(queryset: Messages) -> ScheduledMessage | None:
 
 
 def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:
-    """Is there another payload, of which nobody has seen yet what it changes?"""
-    changes = isinstance(form, EditForm) and form.changes_payload
-    return changes and request.POST.get(PREVIEWED) != form.preview  # type: ignore[attr-defined]
+    """Is there another payload or time, of which nobody has seen yet what it changes?"""
+    return isinstance(form, EditForm) and form.changes and request.POST.get(PREVIEWED) != form.preview
+
+
+def _moves(action: Action, form: EditForm, named: Sequence[Named]) -> Iterator[tuple[ScheduledMessage, str, str, str]]:
+    """Each of these with its due time before and after, if one was entered; "" for what stays as it is."""
+    for message, url in named if form.changes_time else ():
+        at = form.moved(message) if action.fits(message) else None
+        yield message, url, times.absolute(message.due_at), "" if at is None else times.absolute(at)

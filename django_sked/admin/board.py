@@ -18,6 +18,7 @@ from django_sked import histogram
 from django_sked.admin.charts import Chart, Slot, chart
 from django_sked.backends.backlog import Backlog, Count
 from django_sked.backends.base import BaseBackend
+from django_sked.backends.database import backlog as backlogs
 from django_sked.models import QueueControl, QueueMinute, WorkerProcess
 from django_sked.models.minute import COUNTS
 
@@ -73,13 +74,16 @@ class Board:
     forecast: Chart
     #: What fires in the span of the forecast, as far as it was counted.
     ahead: str
+    #: What people want of queues, also of those that are not shown.
+    controls: Sequence[QueueControl] = ()
 
 
 def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> Board:
     """Everything about one backend; of its queues those that have `wanted` in their name, in any case."""
     now = backend.now()
     controls = {control.queue: control for control in QueueControl.objects.of(backend)}
-    backlog = backend.backlog()
+    edges = _edges(now, ahead)
+    backlog, counts = _outlook(backend, now, edges)
     workers = _workers(backend)
     good = [worker for worker in workers if worker.lease_until >= now]
     happened = _minutes(backend, now, past)
@@ -100,7 +104,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
         _add_up(of_queue, happened.get(name, {}), PAST[past][1])
         _serve(of_queue, good)
         queues.append(of_queue)
-    forecast, total = _forecast(backend, now, ahead)
+    forecast, total = _forecast(edges, counts, ahead)
     listed = workers[:MOST_WORKERS]
     return Board(
         now=now,
@@ -110,6 +114,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
         has_more_workers=len(workers) > MOST_WORKERS,
         forecast=forecast,
         ahead=total,
+        controls=list(controls.values()),
     )
 
 
@@ -192,10 +197,20 @@ def _chart_of_past(name: str, slots: Mapping[int, Sequence[int]], shown: Mapping
 # What will happen
 
 
-def _forecast(backend: BaseBackend, now: datetime, ahead: str) -> tuple[Chart, str]:
-    label, minutes, step = AHEAD[ahead]
-    edges = [now + timedelta(minutes=minute) for minute in range(0, minutes + 1, step)]
-    counts = backend.forecast(edges)
+def _edges(now: datetime, ahead: str) -> list[datetime]:
+    _label, minutes, step = AHEAD[ahead]
+    return [now + timedelta(minutes=minute) for minute in range(0, minutes + 1, step)]
+
+
+def _outlook(backend: BaseBackend, now: datetime, edges: Sequence[datetime]) -> tuple[dict[str, Backlog], list[Count]]:
+    """What waits, and when it fires: of rows in one statement."""
+    if backend.database is not None:
+        return backlogs.outlook(backend.database, now, edges)
+    return backend.backlog(now=now), backend.forecast(edges)
+
+
+def _forecast(edges: Sequence[datetime], counts: Sequence[Count], ahead: str) -> tuple[Chart, str]:
+    label = AHEAD[ahead][0]
     text = _("from %(time)s: %(count)s")
     bars = [
         Slot((("future", count.number),), text % {"time": _clock(start), "count": number(count)})

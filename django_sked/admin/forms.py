@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import revising
+from django_sked import revising, verbs
 from django_sked.admin.hiding import Hiding
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
@@ -144,10 +144,31 @@ class EditForm(VerbForm):
         return {"payload": self.cleaned_data["payload"]} if self.changes_payload else {}
 
     @property
+    def changes_time(self) -> bool:
+        """Was a new time entered, or by how much to move it?"""
+        return any(self.cleaned_data.get(name) is not None for name in TIMES)
+
+    def moved(self, message: ScheduledMessage) -> datetime | None:
+        """When it would be due; None where that is beyond what can be stored, so that it would stay as it is."""
+        at: datetime | None = self.cleaned_data.get("at")
+        if at is not None:
+            return at
+        verb = verbs.Reschedule(shift=self.cleaned_data["shift"])
+        first, last = verb.shiftable
+        return message.due_at + (verb.shift or timedelta(0)) if first <= message.due_at <= last else None
+
+    @property
+    def changes(self) -> bool:
+        """Is there anything of which somebody should see first what it changes?"""
+        return self.changes_payload or self.changes_time
+
+    @property
     def preview(self) -> str:
-        """A name of the payload that was entered and of the one there is: what was previewed is what is written."""
-        before = None if self.message is None else [str(self.message.pk), self.message.payload]
-        return salted_hmac("django_sked.preview", canonical([self.given, before]), algorithm="sha256").hexdigest()
+        """A name of what was entered and, for one message, of what there is: what was previewed is what is written."""
+        message = self.message
+        before = None if message is None else [str(message.pk), message.payload, str(message.due_at)]
+        given = [self.given, *(str(self.cleaned_data.get(name)) for name in TIMES), before]
+        return salted_hmac("django_sked.preview", canonical(given), algorithm="sha256").hexdigest()
 
     @property
     def diff(self) -> list[tuple[str, str]]:

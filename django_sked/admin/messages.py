@@ -18,6 +18,7 @@ from django_sked.admin.asking import Verbs
 from django_sked.admin.filters import BackendFilter, DueFilter, QueueFilter, RecurrenceFilter, StatusFilter
 from django_sked.admin.lists import CappedPaginator, MessageList
 from django_sked.admin.readonly import ReadOnlyAdmin
+from django_sked.admin.redelivering import Redelivery
 from django_sked.admin.stored import backend_of, is_stored
 from django_sked.explaining import explain
 from django_sked.models import ScheduledMessage
@@ -33,7 +34,7 @@ LOOKUPS = {"exact", "in", "gt", "gte", "lt", "lte", "startswith", "isnull"}
 LONGEST_SEARCH = 200
 
 
-class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[ScheduledMessage]):
+class ScheduledMessageAdminMixin(Verbs, Redelivery, details.Details, ReadOnlyAdmin[ScheduledMessage]):
     """Everything but the ModelAdmin: put it before yours, on any AdminSite."""
 
     change_form_template = "admin/django_sked/message.html"
@@ -123,7 +124,7 @@ class ScheduledMessageAdminMixin(Verbs, details.Details, ReadOnlyAdmin[Scheduled
                 "url": self.url("verb", message.pk, action.name, backend=message.backend),
             }
             for action in offered(request, message)
-        ]
+        ] + self.redelivery_offered(request, message)
         with_errors = self.has_payload_permission(request)
         context["why"] = explain(message, with_errors=with_errors)
         context["timeline"] = [

@@ -23,6 +23,7 @@ from django_sked import histogram
 from django_sked.admin import board as boards
 from django_sked.admin import times
 from django_sked.admin.backfilling import moment_input
+from django_sked.admin.changes import recent
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.backlog import KINDS
@@ -94,6 +95,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             "kept": [(name, value) for name, value in query.items() if name != "q"],
             "cards": [self._card(request, number, each, board) for number, each in enumerate(board.queues)],
             "workers": [self._worker(request, worker, board) for worker in board.workers],
+            "changes": [(times.absolute(entry.action_time), entry) for entry in recent(board.controls)],
             "shows_workers": request.user.has_perm("django_sked.view_workerprocess"),
             "backends": _links(query, "backend", {alias: alias for alias in message_backends}),
             "pasts": _links(query, "past", {name: label for name, (label, *_) in boards.PAST.items()}),
@@ -125,8 +127,8 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             if self.has_queue_permission(request, "scale")
             else None,
             "slider": widget_attributes,
-            "dead_url": self._messages_url(request, of_queue, "dead"),
-            "due_url": self._messages_url(request, of_queue, "scheduled"),
+            "dead_url": self._messages_url(request, of_queue, status__exact="dead"),
+            "due_url": self._messages_url(request, of_queue, status__exact="scheduled", due="overdue"),
         }
 
     def _worker(self, request: HttpRequest, worker: Any, board: boards.Board) -> dict[str, Any]:
@@ -139,12 +141,12 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             "pools": [(name, threads.get(name, 0), size) for name, size in sorted(wanted.items())],
         }
 
-    def _messages_url(self, request: HttpRequest, of_queue: boards.QueueFigures, status: str) -> str | None:
+    def _messages_url(self, request: HttpRequest, of_queue: boards.QueueFigures, **query: str) -> str | None:
         """Where these are listed, for those who may see them, on a site that lists messages."""
         url = self._url("django_sked_scheduledmessage_changelist")
         if url is None or not request.user.has_perm("django_sked.view_scheduledmessage"):
             return None
-        query = {"queue": of_queue.name, "status__exact": status}
+        query = {"queue": of_queue.name, **query}
         if of_queue.control.backend != DEFAULT_ALIAS:
             query["backend"] = of_queue.control.backend
         return f"{url}?{urlencode(query)}"

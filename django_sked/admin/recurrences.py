@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.core.exceptions import ValidationError
 from django.db.models import DateTimeField, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.formats import date_format
@@ -18,79 +17,19 @@ from django.utils.html import format_html_join
 from django.utils.translation import get_language, gettext_lazy, pgettext
 from django.utils.translation import gettext as _
 
-from django_sked import definitions, ticking, triggers
+from django_sked import ticking, triggers
 from django_sked.admin import times
 from django_sked.admin.backfilling import Backfilling, moment_input
+from django_sked.admin.definition import RecurrenceForm, redaction_of
 from django_sked.admin.filters import WorkerBackendFilter
-from django_sked.admin.hiding import Hiding
+from django_sked.admin.forms import ReasonActionForm
 from django_sked.admin.places import PARAMETER, address, chosen
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.models import Recurrence, ScheduledMessage
-from django_sked.redaction import Redaction
 
 #: What a recurrence carries.
 CONFIDENTIAL = {"payload", "metadata"}
-
-
-class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A cron expression or an interval, and the rest of a definition."""
-
-    backend = forms.ChoiceField(
-        required=False, choices=lambda: [(alias, alias) for alias in message_backends], label=gettext_lazy("Backend")
-    )
-    cron = forms.CharField(required=False, max_length=triggers.MOST_CHARACTERS, label=gettext_lazy("Cron expression"))
-    every = forms.DurationField(required=False, label=gettext_lazy("Every"))
-
-    class Meta:
-        model = Recurrence
-        fields = (
-            *("name", "backend", "event", "payload", "cron", "every", "timezone", "start_at", "end_at"),
-            "max_occurrences",
-            *("jitter", "misfire", "misfire_cap", "grace", "overlap", "stateful", "queue", "priority"),
-        )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.hiding = Hiding(redaction_of(self.instance), str(self.instance.pk), self.instance.payload)
-        if "payload" in self.initial:
-            self.initial["payload"] = self.hiding.shown(self.instance.payload)
-        stored = self.instance.trigger or {}
-        if stored.get("kind") == "cron":
-            self.initial["cron"] = stored["expression"]
-        elif stored.get("kind") == "every":
-            self.initial["every"] = triggers.Every(stored["interval"]).interval
-
-    def clean_payload(self) -> Any:
-        return self.hiding.restored(self.cleaned_data["payload"])
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        if self.errors:
-            return cleaned
-        values = {name: cleaned.get(name, getattr(self.instance, name)) for name in definitions.FIELDS}
-        values["backend"] = values["backend"] or DEFAULT_ALIAS
-        cron, every = cleaned.get("cron") or None, cleaned.get("every")
-        try:
-            if cron is not None or every is not None or not self.instance.trigger:
-                values["trigger"] = triggers.to_json(definitions.one_trigger(cron=cron, every=every, trigger=None))
-            definitions.checked(values)
-        except SkedError as error:
-            raise ValidationError(str(error)) from error
-        self.instance.trigger = values["trigger"]
-        return cleaned
-
-    def validate_unique(self) -> None:
-        """Among the recurrences of its database, which need not be where Django would look."""
-        if self.instance.backend not in message_backends:
-            return
-        rows = Recurrence.objects.using(Recurrence.objects.database_of(self.instance.store))
-        if rows.filter(name=self.instance.name).exclude(pk=self.instance.pk).exists():
-            self.add_error("name", self.instance.unique_error_message(Recurrence, ("name",)))
-
-
-def redaction_of(recurrence: Recurrence) -> Redaction:
-    return recurrence.store.redaction if recurrence.backend in message_backends else Redaction()
 
 
 class RecurrenceAdminMixin(Backfilling):
@@ -106,6 +45,7 @@ class RecurrenceAdminMixin(Backfilling):
     search_fields: ClassVar[tuple[str, ...]] = ("name", "event")
     ordering: ClassVar[tuple[str, ...]] = ("name",)
     actions = ("pause", "resume", "run_now")
+    action_form = ReasonActionForm
     readonly_fields: ClassVar[tuple[str, ...]] = (
         *("when", "next_five", "state", "is_declared", "last_tick", "occurrences", "successes", "failures"),
         *("missed", "skipped"),
@@ -137,12 +77,18 @@ class RecurrenceAdminMixin(Backfilling):
         """What is carried is for those who may see it; what has happened, of what is there."""
         fields: list[Any] = list(RecurrenceForm.Meta.fields)
         if not self.has_change_permission(request, obj):
-            fields = [name for name in fields if name not in ("cron", "every")]
+            fields = [name for name in fields if name not in ("cron", "every", "own_trigger")]
+        elif "own_trigger" not in self.form(instance=obj).fields:
+            fields.remove("own_trigger")
         if obj is None and len(list(message_backends)) == 1:
             fields.remove("backend")
         if not request.user.has_perm("django_sked.view_payload"):
-            fields.remove("payload")
+            fields = [name for name in fields if name not in CONFIDENTIAL]
         return fields if obj is None else [*self.readonly_fields, *fields]
+
+    def save_model(self, request: HttpRequest, obj: Recurrence, form: forms.ModelForm[Any], change: bool) -> None:
+        """Only what was changed by the form, which may have been open for long."""
+        obj.save(**({"update_fields": form.stored_changes} if change else {}))  # type: ignore[attr-defined]
 
     def delete_model(self, request: HttpRequest, obj: Recurrence) -> None:
         """With what it has made ahead."""
@@ -234,14 +180,14 @@ class RecurrenceAdminMixin(Backfilling):
 
     @admin.action(permissions=["pause"], description=gettext_lazy("Pause selected recurrences"))
     def pause(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
-        reason = _("by %(user)s") % {"user": request.user}
         done = gettext_lazy("paused"), gettext_lazy("%(count)d of %(all)d recurrences were paused.")
-        self._do(request, queryset, *done, lambda each: each.pause(reason=reason))
+        self._do(request, queryset, *done, lambda each: each.pause(reason=_why(request)))
 
     @admin.action(permissions=["pause"], description=gettext_lazy("Resume selected recurrences"))
     def resume(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
         done = gettext_lazy("resumed"), gettext_lazy("%(count)d of %(all)d recurrences were resumed.")
-        self._do(request, queryset, *done, lambda each: each.resume())
+        reason = _why(request) if _reason(request) else ""
+        self._do(request, queryset, *done, lambda each: each.resume(reason=reason))
 
     @admin.action(permissions=["run"], description=gettext_lazy("Run selected recurrences now"))
     def run_now(self, request: HttpRequest, queryset: QuerySet[Recurrence]) -> None:
@@ -256,7 +202,7 @@ class RecurrenceAdminMixin(Backfilling):
         said: Promise | str,
         act: Callable[[Recurrence], bool],
     ) -> None:
-        """Each one, with an entry in the log of who did it."""
+        """Each one, with an entry in the log of who did it, and why."""
         changed: list[Recurrence] = []
         for recurrence in queryset:
             try:
@@ -265,9 +211,20 @@ class RecurrenceAdminMixin(Backfilling):
             except SkedError as error:
                 self.message_user(request, f"{recurrence}: {error}", messages.ERROR)
         if changed:
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=str(noted))  # type: ignore[arg-type]
+            text = f"{noted}: {_reason(request)}" if _reason(request) else str(noted)
+            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=text)  # type: ignore[arg-type]
         level = messages.SUCCESS if changed else messages.WARNING
         self.message_user(request, said % {"count": len(changed), "all": len(queryset)}, level)
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()
+
+
+def _why(request: HttpRequest) -> str:
+    """By whom, and the reason that was entered."""
+    user = _("by %(user)s") % {"user": request.user}
+    return f"{user}: {_reason(request)}" if _reason(request) else user
 
 
 def _in_words(recurrence: Recurrence) -> str:

@@ -3,7 +3,7 @@
 What a run has done is written into its entry in the history, in the transaction of each step. So a request that is
 killed has done whole steps only, and when the same page is sent again, by "Go on" or by reloading it, the run goes on
 behind the last of them: what is moved by an hour is never moved by two. That holds where the history is in the database
-of the messages; in another one the last step may be done twice.
+of the messages; in another one, and of messages that are no rows (`strides.py`), the last step may be done twice.
 
 What is done at once, be it to a few messages or to those that were selected, is a run that is done: each of its entries
 says so, and the same page sent again does nothing.
@@ -52,7 +52,7 @@ RUN = "_run"
 _RECENT, _RECENT_EACH = 100, 1000
 _MARK = re.compile(
     r" \[run (?P<run>[0-9a-f]{12}): (?P<changed>\d+) of (?P<seen>\d+), "
-    r"(?:(?P<done>done)|after (?P<after>[0-9a-f-]{36}))\]$"
+    r"(?:(?P<done>done)|after (?P<after>[0-9a-f-]{36})(?:, by (?P<by>[0-9a-f]{6}) since (?P<since>\d+))?)\]$"
 )
 
 
@@ -66,6 +66,9 @@ class Run:
     after: UUID = UUID(int=0)
     is_done: bool = False
     entry: int = 0
+    #: Which request is at it, and since which second: of messages that are no rows (`strides.py`).
+    by: str = ""
+    since: int = 0
 
     @classmethod
     def read(cls, entry: LogEntry) -> Self | None:
@@ -73,14 +76,16 @@ class Run:
         found = _MARK.search(entry.change_message)
         if found is None:
             return None
-        after, counts = found["after"], {name: int(found[name]) for name in ("changed", "seen")}
-        is_done = found["done"] is not None
-        return cls(id=found["run"], after=UUID(after or "0" * 32), is_done=is_done, entry=entry.pk, **counts)
+        after, numbers = found["after"], {name: int(found[name] or 0) for name in ("changed", "seen", "since")}
+        is_done, by = found["done"] is not None, found["by"] or ""
+        return cls(id=found["run"], after=UUID(after or "0" * 32), is_done=is_done, entry=entry.pk, by=by, **numbers)
 
     @property
     def mark(self) -> str:
         """What is put behind the text of the entry."""
         rest = "done" if self.is_done else f"after {self.after}"
+        if self.by and not self.is_done:
+            rest += f", by {self.by} since {self.since}"
         return f" [run {self.id}: {self.changed} of {self.seen}, {rest}]"
 
     def applied(self, action: Action) -> Applied:
@@ -130,7 +135,7 @@ def of(sent: Sent) -> Run | None:
     """The run that this page has begun before, if it has."""
     if not sent.is_known:
         return None
-    entries = LogEntry.objects.using(_log()).filter(user=sent.request.user.pk).order_by("-pk")
+    entries = LogEntry.objects.using(log()).filter(user=sent.request.user.pk).order_by("-pk")
     batches, each = entries.filter(object_id=None)[:_RECENT], entries.exclude(object_id=None)[:_RECENT_EACH]
     return next((run for run in map(Run.read, chain(batches, each)) if run is not None and run.id == sent.run), None)
 
@@ -144,7 +149,7 @@ def at_once(sent: Sent) -> Applied:
     few = sent.is_known and backend.joins_transactions and capped_count(sent.rows) <= applying.MOST_ENTRIES
     if not few:
         return _apply(sent)
-    with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
+    with transaction.atomic(using=log()), transaction.atomic(using=backend.database):
         backend.begin_change()
         _lock(sent.request)
         run = of(sent)
@@ -161,7 +166,7 @@ def _apply(sent: Sent) -> Applied:
 def go_on(sent: Sent) -> Run:
     """Begin it, or go on with it, until it is done or `SECONDS` have passed."""
     until = time.monotonic() + SECONDS
-    run = _begun(sent)
+    run = begun(sent)
     while not run.is_done:
         run = _step(run, sent)
         if time.monotonic() >= until:
@@ -169,8 +174,9 @@ def go_on(sent: Sent) -> Run:
     return run
 
 
-def _begun(sent: Sent) -> Run:
-    with transaction.atomic(using=_log()):
+def begun(sent: Sent) -> Run:
+    """As far as it has come; with an entry that says that it began, if there was none."""
+    with transaction.atomic(using=log()):
         _lock(sent.request)
         run = of(sent)
         if run is not None:
@@ -184,17 +190,17 @@ def _begun(sent: Sent) -> Run:
 
 def _lock(request: HttpRequest) -> None:
     """The same page sent twice at once begins one run."""
-    get_user_model()._default_manager.using(_log()).select_for_update().filter(pk__in=[request.user.pk]).first()
+    get_user_model()._default_manager.using(log()).select_for_update().filter(pk__in=[request.user.pk]).first()
 
 
 def _step(run: Run, sent: Sent) -> Run:
-    """One more, and the entry says so, or neither. Its mark stays where the page may be sent again."""
+    """One more, and the entry says so, or neither."""
     action, form = sent.action, sent.form
     rows: Rows = sent.rows
     backend = backend_of(rows)  # type: ignore[arg-type]
-    with transaction.atomic(using=_log()), transaction.atomic(using=backend.database):
+    with transaction.atomic(using=log()), transaction.atomic(using=backend.database):
         backend.begin_change()
-        entry = LogEntry.objects.using(_log()).select_for_update().get(pk=run.entry)
+        entry = LogEntry.objects.using(log()).select_for_update().get(pk=run.entry)
         run = Run.read(entry) or run
         if run.is_done:  # another request has gone on with it
             return run
@@ -208,13 +214,18 @@ def _step(run: Run, sent: Sent) -> Run:
             after=after or run.after,
             is_done=after is None,
         )
-        text = applying.batch_text(action, form, run.changed)
-        if after is not None:
-            text = _("%(text)s That is not all yet.") % {"text": text}
-        mark = "" if run.is_done and not sent.is_known else run.mark
-        entry.change_message = text + applying.reason_text(form) + mark
-        entry.save(update_fields=["change_message"])
+        write(entry, run, sent)
     return run
+
+
+def write(entry: LogEntry, run: Run, sent: Sent) -> None:
+    """What was done so far. The mark of a run that is done stays where the page may be sent again."""
+    text = applying.batch_text(sent.action, sent.form, run.changed)
+    if not run.is_done:
+        text = _("%(text)s That is not all yet.") % {"text": text}
+    mark = "" if run.is_done and not sent.is_known else run.mark
+    entry.change_message = text + applying.reason_text(sent.form) + mark
+    entry.save(update_fields=["change_message"])
 
 
 def _next(rows: Rows, after: UUID) -> tuple[Sequence[UUID], UUID | None]:
@@ -233,5 +244,6 @@ def _next(rows: Rows, after: UUID) -> tuple[Sequence[UUID], UUID | None]:
     return ids, ids[-1] if len(ids) == STEP else edge
 
 
-def _log() -> str:
+def log() -> str:
+    """Which database has the history."""
     return router.db_for_write(LogEntry)

@@ -45,6 +45,15 @@ class StoredMessages(MessageQuery):
     def _matching(self) -> Iterator[UUID]:
         return super()._matching() if self._ids is None else iter([message.pk for message in self._page()])
 
+    @property
+    def workflow(self) -> UUID | None:
+        """The one that all of them belong to, if that was asked for."""
+        return self._criteria.workflow
+
+    def ids(self) -> Iterator[UUID]:
+        """Of all of them; which these are is found at the call."""
+        return self._matching()
+
     def _named(self) -> list[ScheduledMessage]:
         """Those whose ids were given, one by one."""
         found = filter(self._criteria.matches, self._backend.find_many(self._ids or ()).values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.db.models.sql.where import AND, WhereNode
 
+from django_sked.admin.stored import backend_of
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
 
@@ -25,6 +26,8 @@ from django_sked.states import FINISHED, Status
 LOOKED = 10_000
 #: ... and that are sorted rather than walked along, where an index finds all of them.
 FEW = 20_000
+#: Nothing is claimed so long before it is due.
+AHEAD = timedelta(minutes=1)
 #: Fields with an index of their own, by which few messages are found.
 _OWN_INDEX = frozenset({"id", "key", "recurrence_id", "workflow_id", "subject_type"})
 
@@ -124,6 +127,12 @@ def walk(rows: Rows, *, descending: bool) -> Walk:
     if any(_name(leaf) == "subject_type" for leaf in own):
         own += [leaf for leaf in leaves if _name(leaf) == "subject_id"]  # which comes second in the same index
     few = rows.query.is_empty() or (bool(own) and _only(rows, own)[: FEW + 1].count() <= FEW)
+    if not few and descending and any(_statuses(leaf) == {Status.CLAIMED} for leaf in own):
+        # As is true anyway: so the walk begins with what is due now, not with what is planned for next year.
+        now = backend_of(rows).now()  # type: ignore[arg-type]
+        rows = rows.filter(due_at__lte=now + AHEAD)
+        leaves = list(_leaves(rows.query.where))
+        covered = [leaf for leaf in leaves if _is_covered(leaf, field)]
     looks = not few and len(covered) < len(leaves)
     return Walk(rows=rows, base=_only(rows, covered), field=field, descending=descending, looks=looks, few=few)
 

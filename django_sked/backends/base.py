@@ -96,6 +96,10 @@ class BaseBackend(ABC):
         """Call `action` once what was written just now cannot be undone any more."""
         action()
 
+    def is_postponing(self) -> bool:
+        """Is this thread inside a transaction that writes cannot join, so that they wait for its commit?"""
+        return False
+
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
         """Inside a transaction that writes cannot join, do this after its commit, after what was postponed before.
 
@@ -218,8 +222,9 @@ class BaseBackend(ABC):
         return counting.forecast(self, edges)
 
     @abstractmethod
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
-        """When the next scheduled message may be claimed by `claim`; None when there is none."""
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
+        """When the next scheduled message may be claimed by `claim`; None when there is none. A `quick` look may
+        overlook what a quick claim may."""
 
     # Change
 
@@ -259,8 +264,9 @@ class BaseBackend(ABC):
     # Claim and settle
 
     @abstractmethod
-    def queues(self) -> list[str]:
-        """The queues in which messages are scheduled, due or not, suspect or not; sorted."""
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        """The queues in which messages are scheduled, due or not, suspect or not; sorted. Those that are `known` may be
+        told without a look."""
 
     @abstractmethod
     def claim(

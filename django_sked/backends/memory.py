@@ -152,7 +152,7 @@ class MemoryBackend(BaseBackend):
         with self._lock:
             return self._shelf.keys_held(queue)
 
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         with self._lock:
             return self._shelf.next_due_at(queue)
 
@@ -230,7 +230,7 @@ class MemoryBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
         with self._lock:
             return sorted({message.queue for message in self._shelf.with_status(Status.SCHEDULED)})
 

@@ -19,7 +19,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
 from django_sked.exceptions import InvalidMessage, Misconfigured
-from django_sked.models import ScheduledMessage
+from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.redaction import MARK
 from django_sked.states import Status
 
@@ -114,6 +114,15 @@ def backend_of(alias: str) -> BaseBackend:
 def reachable() -> list[BaseBackend]:
     """Every backend that a command can look into."""
     return [backend for backend in refusing(message_backends.all) if backend.reaches_other_processes]
+
+
+def recurrence_of(alias: str, name: str) -> Recurrence:
+    """The recurrence of this name; raises CommandError where the backend has none."""
+    rows = Recurrence.objects.of(refusing(lambda: message_backends[alias]))
+    found = rows.filter(name=name).first()
+    if found is None:
+        raise CommandError(f"The backend {alias!r} has no recurrence {name!r}.")
+    return found
 
 
 def refusing(call: Callable[[], T]) -> T:

@@ -128,6 +128,7 @@ class ScheduledMessage(models.Model):
             ("hold_scheduledmessage", _("Can hold scheduled messages")),
             ("resume_scheduledmessage", _("Can resume held messages")),
             ("redrive_scheduledmessage", _("Can redrive dead messages")),
+            ("redeliver_scheduledmessage", _("Can deliver messages that have ended once more")),
             ("view_payload", _("Can see payload, metadata and errors")),
         ]
         # Without partial indexes it is over all rows (migration 0004): the same to whoever reads or writes them.
@@ -353,18 +354,20 @@ class ScheduledMessage(models.Model):
         return self._change(verbs.MakeDue())
 
     def redrive(
-        self,
-        /,
-        *,
-        at: datetime | None = None,
-        delay: Delay | None = None,
-        payload: Any = UNSET,
-        **unknown: Any,
+        self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any
     ) -> Answer:
         """Schedule it again after it died, now or then, with another payload if one is given."""
         typed.belongs(payload, self.event)
         store, fields = self.backend, given(payload=payload)
         return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
+
+    def redeliver(
+        self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any
+    ) -> ScheduledMessage:
+        """Schedule a copy of it after it has ended, now or then; see `ScheduledMessage.objects.redeliver()`."""
+        return ScheduledMessage.objects.redeliver(
+            id=self.pk, at=at, delay=delay, payload=payload, backend=self.backend.alias, **unknown
+        )
 
     def _change(self, verb: verbs.Verb) -> Answer:
         answer = self.backend.change_one(self.pk, verb)
@@ -379,6 +382,7 @@ class ScheduledMessage(models.Model):
     aresume = twin(resume)
     amake_due = twin(make_due)
     aredrive = twin(redrive)
+    aredeliver = twin(redeliver)
 
 
 def _check_fixture(instance: ScheduledMessage, raw: bool, using: str, **kwargs: Any) -> None:

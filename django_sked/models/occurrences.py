@@ -64,10 +64,11 @@ class Account:
 def account(recurrence: Recurrence, store: BaseBackend, now: datetime) -> Account:
     """Read what is open; what was promised, and is not there, is stored. Raises NotOpened."""
     found = Account()
+    there = store.find_many({open_id(text) for text in recurrence.open}) if recurrence.open else {}
     for text in recurrence.open:
         id = open_id(text)
         try:
-            message = store.find(id=id)
+            message = there.get(id) or store.find(id=id)
         except ScheduledMessage.DoesNotExist:
             made = _keep_promise(recurrence, store, id, now) if text.startswith(PROMISED) else []
             if not made:
@@ -118,8 +119,8 @@ def ahead(recurrence: Recurrence, now: datetime) -> list[datetime]:
     return [tick for tick in newest if recurrence.due_at(tick) > now]
 
 
-def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
-    """Cancel its messages that are not due yet.
+def made_ahead(recurrence: Recurrence, now: datetime) -> list[ScheduledMessage]:
+    """Its messages that are known to be live, and those that may be ahead of their time.
 
     Where these do not join transactions, one may be stored of which its row does not know: it is found by its tick.
     """
@@ -127,7 +128,26 @@ def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
     messages = store.find_many(set(map(open_id, recurrence.open)))
     if not store.joins_transactions:
         messages |= {message.pk: message for message in standing(recurrence, ahead(recurrence, now)).values()}
-    take_back(store, messages.values(), reason, now)
+    return list(messages.values())
+
+
+def cancel_ahead(recurrence: Recurrence, reason: str, now: datetime) -> None:
+    """Cancel its messages that are not due yet."""
+    take_back(recurrence.store, made_ahead(recurrence, now), reason, now)
+
+
+def leave_rhythm(recurrence: Recurrence, messages: Iterable[ScheduledMessage], now: datetime) -> None:
+    """Of messages that another rhythm has made, cancel those whose ticks are later than now, and none of this one."""
+    lost = [each for each in messages if each.tick_at and each.tick_at > now and not is_tick(recurrence, each.tick_at)]
+    take_back(recurrence.store, lost, ticking.OF_NO_TICK, now)
+
+
+def is_tick(recurrence: Recurrence, tick: datetime) -> bool:
+    """Does it come at this instant, as it is defined, and goes on, now?"""
+    start, end = recurrence.start_at, recurrence.end_at
+    is_within = (start is None or tick >= start) and (end is None or tick <= end)
+    is_active = recurrence.status == recurrence.Status.ACTIVE
+    return is_active and is_within and tick in ticks_between(recurrence, tick, tick)
 
 
 def take_back(store: BaseBackend, messages: Iterable[ScheduledMessage], reason: str, now: datetime) -> None:

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from zoneinfo import ZoneInfo
 
-from django.db import models
+from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from django_sked import arguments, civil, definitions, ids, payloads, sealing, ticking, triggers
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, RecurrenceChanged
-from django_sked.models import leaving, occurrences
+from django_sked.models import leaving, occurrences, resting, runs
 from django_sked.models.message import ScheduledMessage
 from django_sked.models.sealed import SealedField
 from django_sked.recurrences import RecurrenceManager
@@ -87,6 +87,9 @@ class Recurrence(models.Model):
     look_at = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
     last_tick_at = models.DateTimeField(_("last tick at"), null=True, blank=True, editable=False)
     waiting_tick_at = models.DateTimeField(_("waiting tick"), null=True, blank=True, editable=False)
+    # Which ticks have been made: see `runs.py`.
+    since_tick_at = models.DateTimeField(null=True, blank=True, editable=False)
+    runs: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True, editable=False)
     # Ids of messages of which it is not known yet that they have finished.
     open: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True, editable=False)
     occurrences = models.PositiveIntegerField(_("occurrences"), default=0, editable=False)
@@ -111,19 +114,35 @@ class Recurrence(models.Model):
         return self.name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Store its definition, checked; of a stored one nothing else is written. Raises InvalidMessage."""
+        """Store its definition, checked; of a stored one nothing else is written, and with `update_fields` only those.
+
+        Raises InvalidMessage, also for `update_fields` that are none of a definition and were changed: verbs do that.
+        """
         if self._state.adding:
             now = self.store.now()
-            self._check(now)
+            self.check_definition(now)
             self._begin(now)
             kwargs["using"] = kwargs.get("using") or type(self).objects.database_of(self.store)
             super().save(*args, **kwargs)
-        else:
-            self._check(None)
-            wanted = {name: getattr(self, name) for name in definitions.FIELDS}
-            self.redefine(lambda stored: wanted)
+            return
+        self._save_definition(*definitions.named_by(kwargs.get("update_fields"), self))
 
     save.alters_data = True  # type: ignore[attr-defined]
+
+    def _save_definition(self, wanted: dict[str, Any], state: dict[str, Any]) -> None:
+        def checked(stored: Self) -> dict[str, Any]:
+            definitions.refuse(state, stored)
+            return stored._checked_with(wanted)
+
+        mine = {name: getattr(self, name) for name in definitions.FIELDS}
+        # What is not named, or refused, has not been saved yet.
+        unsaved = set(mine)
+        try:
+            self.redefine(checked)
+            unsaved -= wanted.keys()
+        finally:
+            for name in unsaved:
+                setattr(self, name, mine[name])
 
     # What it says
 
@@ -179,50 +198,65 @@ class Recurrence(models.Model):
 
     def first_tick(self, now: datetime) -> datetime | None:
         """The first tick later than now and than the last one made, and not before the start."""
-        rules = self.rules
-        since = max(now, self.last_tick_at or now)
-        start = self.start_at
-        if start is not None and start > since:
-            return triggers.first_tick(rules.trigger, rules.zone, start=start, now=since)
-        known = self.next_tick_at or self.last_tick_at or start
-        if self.trigger.get("kind") == "every" and known is not None:
-            # An interval goes on in its rhythm.
-            return triggers.pass_over(rules.trigger, rules.zone, known, until=since + timedelta.resolution, keep=0).next
-        return triggers.next_tick(rules.trigger, since, rules.zone)
+        return runs.first_after(self, max(now, self.last_tick_at or now))
 
     # Changes
 
-    def _check(self, now: datetime | None) -> None:
-        for name, value in definitions.checked({name: getattr(self, name) for name in definitions.FIELDS}).items():
+    def check_definition(self, now: datetime | None = None) -> None:
+        """Check what defines it, and that there is more to come after `now`. Raises InvalidMessage."""
+        for name, value in self._checked_with({name: getattr(self, name) for name in definitions.FIELDS}).items():
             setattr(self, name, value)
-        self.payload = payloads.normalise(self.payload, max_bytes=self.store.options.max_payload_bytes)
         # What the code declares may have ended by the time that another database is made.
         if now is not None and not self.is_declared and self.end_at is not None and self.end_at <= now:
             raise InvalidMessage(f"end must lie in the future, not {arguments.shown(self.end_at)}.")
 
+    def _checked_with(self, values: dict[str, Any]) -> dict[str, Any]:
+        """These values of its definition, checked beside the others that it has."""
+        others = {name: getattr(self, name) for name in definitions.FIELDS}
+        found = definitions.checked(others | values, values)
+        if "payload" in found:
+            options = message_backends[found.get("backend", self.backend)].options
+            found["payload"] = payloads.normalise(found["payload"], max_bytes=options.max_payload_bytes)
+        return found
+
     def _begin(self, now: datetime) -> None:
         self.created_at = now
-        for name, value in self.going_on(now).items():
+        for name, value in (self.going_on(now) | {"since_tick_at": None}).items():
             setattr(self, name, value)
 
     def redefine(self, wanted: Callable[[Self], dict[str, Any]], **state: Any) -> bool:
-        """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new."""
+        """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new.
+
+        What the old rhythm has made ahead, and is no tick of the new one, is cancelled by the same transaction.
+        """
+        old: list[ScheduledMessage] = []
 
         def change(stored: Self) -> dict[str, Any]:
+            old.clear()
             values = wanted(stored) | state
             fresh = {name: value for name, value in values.items() if getattr(stored, name) != value}
             if "backend" in fresh:
                 # Its payload, new or old, is written anew, as another cipher may be for it.
                 fresh = {"payload": stored.payload} | fresh | stored._leaving(fresh["backend"])
-            goes_on = stored.status == self.Status.ACTIVE or stored.has_run_out
             if fresh.keys() & _RHYTHM:
-                for name, value in fresh.items():
-                    setattr(stored, name, value)
-                stored.next_tick_at = None
-                fresh |= stored.going_on(self.store.now()) if goes_on else {}
+                fresh = stored._in_rhythm(fresh, old)
             return fresh
 
-        return self._change(change)
+        def leave(stored: Self) -> None:
+            if old:
+                occurrences.leave_rhythm(stored, old, stored.store.now())
+
+        return self.change(change, leave)
+
+    def _in_rhythm(self, fresh: dict[str, Any], old: list[ScheduledMessage]) -> dict[str, Any]:
+        """These fields, and those with which it goes on by them; `old` gets what the rhythm before has made ahead."""
+        goes_on, now = self.status == self.Status.ACTIVE or self.has_run_out, self.store.now()
+        if goes_on and "backend" not in fresh:
+            old += occurrences.made_ahead(self, now)
+        for name, value in fresh.items():
+            setattr(self, name, value)
+        self.next_tick_at = None
+        return fresh | (self.going_on(now, occurrences.taken_back(self, now)) if goes_on else {})
 
     def _leaving(self, alias: str) -> dict[str, Any]:
         """The fields with which others go on with it. What is live is delivered where it is, and not counted."""
@@ -244,12 +278,7 @@ class Recurrence(models.Model):
 
     def going_on(self, now: datetime, tick: datetime | None = None) -> dict[str, Any]:
         """The fields with which it is active from now on, or has ended for want of ticks."""
-        tick = tick or self.first_tick(now)
-        if tick is None or (self.end_at is not None and tick > self.end_at):
-            return self.ending(now, ticking.NO_MORE_TICKS)
-        look_at = now if self.open else tick - ticking.AHEAD
-        fields: dict[str, Any] = {"status": self.Status.ACTIVE, "reason": "", "ended_at": None}
-        return fields | {"next_tick_at": tick, "look_at": look_at}
+        return resting.going_on(self, now, tick)
 
     def ending(self, now: datetime, reason: str) -> dict[str, Any]:
         """The fields with which it has ended."""
@@ -259,85 +288,45 @@ class Recurrence(models.Model):
             "ended_at": now,
             "next_tick_at": None,
             "waiting_tick_at": None,
-            **self._resting(now),
+            **resting.without_ticks(self, now),
         }
-
-    def _resting(self, now: datetime) -> dict[str, Any]:
-        """No more ticks; but what has become of open messages is still to be read, and one that was stored just now,
-        and of which this row does not know, to be taken back."""
-        return {"look_at": now if self.open or not self.store.joins_transactions else None}
 
     def pause(self, *, reason: str = "") -> bool:
         """Bring no more messages until it is resumed; what is not due yet is cancelled. False if it was not active."""
-        text = arguments.reason(reason)[:255]
-
-        def change(stored: Self) -> dict[str, Any]:
-            if stored.status != self.Status.ACTIVE:
-                return {}
-            fields = {"status": self.Status.PAUSED, "reason": text, "waiting_tick_at": None}
-            return fields | self._resting(self.store.now())
-
-        changed = self._change(change)
-        if changed:
-            self.cancel_ahead(reason=ticking.PAUSED)
-        return changed
+        return resting.pause(self, reason)
 
     def orphan(self, *, cancels: bool = True) -> bool:
         """Its declaration is gone from the code: pause it, and remember why. False if that is known.
 
         What is not due yet is cancelled, and no tick waits any more; not so where it goes on under another alias.
         """
+        return resting.orphan(self, cancels=cancels)
 
-        def change(stored: Self) -> dict[str, Any]:
-            if stored.orphaned_at is not None:
-                return {}
-            now = self.store.now()
-            fields: dict[str, Any] = {"orphaned_at": now}
-            if stored.status == self.Status.ACTIVE:
-                fields |= self._resting(now) | {"status": self.Status.PAUSED, "reason": ticking.NOT_DECLARED}
-            if cancels:
-                fields["waiting_tick_at"] = None
-            return fields
-
-        changed = self._change(change)
-        if changed and cancels:
-            self.cancel_ahead(reason=ticking.NOT_DECLARED)
-        return changed
-
-    def resume(self) -> bool:
+    def resume(self, *, reason: str = "") -> bool:
         """Go on with the next tick after now, also after an end; what has passed meanwhile is not made up for.
 
         A tick after now whose message had been made, and was taken back, comes again. False if it was active, or has
         no more ticks.
         """
-
-        def change(stored: Self) -> dict[str, Any]:
-            if stored.status == self.Status.ACTIVE:
-                return {}
-            now = self.store.now()
-            fields = stored.going_on(now, occurrences.taken_back(stored, now))
-            return fields | {"orphaned_at": None, "waiting_tick_at": None}
-
-        return self._change(change) and self.status == self.Status.ACTIVE
+        return resting.resume(self, reason)
 
     def end(self, *, reason: str = "") -> bool:
         """Bring no more messages; what is not due yet is cancelled. False if it had ended."""
-        text = arguments.reason(reason)
+        return resting.end(self, reason)
 
-        def change(stored: Self) -> dict[str, Any]:
-            return {} if stored.status == self.Status.ENDED else self.ending(self.store.now(), text)
-
-        changed = self._change(change)
-        if changed:
-            self.cancel_ahead(reason=ticking.ENDED)
-        return changed
+    def go_back(self, now: datetime) -> bool:
+        """The store's clock has gone back: what was passed over, and is ahead again, comes. False if nothing was."""
+        return resting.go_back(self, now)
 
     def cancel_ahead(self, *, reason: str, now: datetime | None = None) -> None:
         """Cancel the messages that are not due yet: made a little ahead of their ticks, or late by jitter."""
         occurrences.cancel_ahead(self, reason, now or self.store.now())
 
-    def _change(self, change: Callable[[Self], dict[str, Any]]) -> bool:
-        """Write what `change` makes of the stored row, and read it again; false when that is nothing."""
+    def change(self, change: Callable[[Self], dict[str, Any]], then: Callable[[Self], None] | None = None) -> bool:
+        """Write what `change` makes of the stored row, and read it again; false when that is nothing.
+
+        `then` is done by the same transaction.
+        """
         for _round in range(ROUNDS):
             # Not where a router may look: its own database has the newest.
             self.refresh_from_db(using=self._state.db)
@@ -345,11 +334,20 @@ class Recurrence(models.Model):
             if not fields:
                 self.refresh_from_db(using=self._state.db)
                 return False
-            if self.write(fields):
+            if self._write_and(fields, then):
                 return True
         raise RecurrenceChanged(
             f"The recurrence {self.name!r} is being changed by others; gave up after {ROUNDS} rounds."
         )
+
+    def _write_and(self, fields: dict[str, Any], then: Callable[[Self], None] | None) -> bool:
+        if then is None:
+            return self.write(fields)
+        with transaction.atomic(using=self._state.db):
+            is_written = self.write(fields)
+            if is_written:
+                then(self)
+        return is_written
 
     def write(self, fields: dict[str, Any]) -> bool:
         """Write these fields if nobody else has changed it since it was read; false when somebody has."""
@@ -375,7 +373,7 @@ class Recurrence(models.Model):
         def change(stored: Self) -> dict[str, Any]:
             return {"open": [*stored.open, text], "occurrences": stored.occurrences + 1, "look_at": at}
 
-        self._change(change)
+        self.change(change)
 
     def forget(self, text: str) -> None:
         """... for it could not be stored. Nothing when somebody else has seen to it."""
@@ -385,7 +383,7 @@ class Recurrence(models.Model):
                 return {}
             return {"open": [each for each in stored.open if each != text], "occurrences": stored.occurrences - 1}
 
-        self._change(change)
+        self.change(change)
 
     def backfill(self, start: datetime, end: datetime, *, rate: float = 1.0) -> list[ScheduledMessage]:
         """Schedule the ticks from `start` to `end`, both included, that have no message, `rate` a second from now on.

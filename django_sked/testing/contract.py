@@ -239,6 +239,15 @@ class BackendContract:
         assert message.resume()
         assert len(self.claim(message.queue, later)) == 1
 
+    def test_what_was_delivered_is_redelivered_by_a_copy(self) -> None:
+        message = self.schedule(payload={"order": 7})
+        (claimed,) = self.claim(message.queue)
+        self.settle(claimed)
+        copy = self.find(message.redeliver(at=T0))
+        assert (copy.origin, copy.payload, copy.status) == (message.pk, {"order": 7}, Status.SCHEDULED)
+        assert [found.pk for found in self.claim(message.queue)] == [copy.pk]
+        assert self.find(message).status == Status.DELIVERED
+
     # Ends
 
     def test_a_message_expires(self) -> None:

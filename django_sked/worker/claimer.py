@@ -14,6 +14,8 @@ from django_sked.worker.pool import NO_ROOM, Pool, Room
 
 #: Seconds after which the queues in the store are looked up again, by a worker that serves all of them.
 LOOK_AGAIN = 1.0
+#: ... and after which it is looked whether those that are known are there still.
+LOOK_AT_ALL = 10.0
 
 
 class Claimer:
@@ -46,7 +48,9 @@ class Claimer:
         self._left = options.max_messages
         #: Had a pool no room at the last round, so that nobody has looked whether something is due for it?
         self.passed_over = False
-        self._looked_at = float("-inf")
+        self._looked_at = self._looked_at_all = float("-inf")
+        #: When something was last claimed, or the store asked what is next without the look being quick.
+        self._asked_at = float("-inf")
         #: How often somebody wanted the queues to be looked up, and the last of these wishes that came true.
         self._wishes = self._granted = 0
         #: Held while a claim is under way: whoever compares the store with `holding` must not see half of one.
@@ -101,6 +105,8 @@ class Claimer:
                 self._holding[message.id] = message
         if self._left is not None:
             self._left -= len(messages)
+        if messages:
+            self._asked_at = clock.monotonic()
         if ahead and messages and any(message.next_at > now for message in messages):
             instant = self._clock.monotonic_at
             early = [(instant(message.next_at), message) for message in messages if message.next_at > now]
@@ -151,10 +157,19 @@ class Claimer:
         What comes is claimed by half of the lookahead before it is due, so that claims come in batches.
         """
         self._look_for_queues()
+        now = clock.monotonic()
+        # While claims follow one another, each second one of them overlooks nothing; and else it is looked again then.
+        quick = now - self._asked_at < LOOK_AGAIN
         shortest = longest
         for pool in list(self.pools.values()):
             room = self._room(pool)
-            if room.limit <= 0 or (at := self._backend.next_due_at(pool.queue)) is None:
+            if room.limit <= 0:
+                continue
+            if quick:
+                shortest = min(shortest, LOOK_AGAIN)
+            else:
+                self._asked_at = now
+            if (at := self._backend.next_due_at(pool.queue, quick=quick)) is None:
                 continue
             ahead = self._options.lookahead_of(pool.queue) / 2 if room.ahead else 0.0
             shortest = min(shortest, (at - self._clock.now()).total_seconds() - ahead)
@@ -179,7 +194,10 @@ class Claimer:
         return is_stale and self._options.queues is None
 
     def _queues_now(self) -> list[str]:
-        return sorted(set(self._backend.queues()) - self._options.exclude_queues)
+        now, known = clock.monotonic(), {*self.pools, *self._options.exclude_queues}
+        if now - self._looked_at_all >= LOOK_AT_ALL:
+            self._looked_at_all, known = now, set()
+        return sorted(set(self._backend.queues(known=known)) - self._options.exclude_queues)
 
     def _look_for_queues(self) -> None:
         if not self._looks_again:

@@ -187,15 +187,7 @@ class Dispatcher:
             # Each try gets the message as it is stored, whatever the one before it did to its own.
             shown = _shown(attempt, receiver, alone=False)
             attempt.verdict, attempt.results = before, results
-            try:
-                value = self._call(attempt, receiver, shown, timeout)
-            except Exception as error:
-                if attempt.was_interrupted and self._backend.is_expected(error):
-                    raise AttemptTimedOut(_had(timeout)) from error
-                raise
-            if attempt.was_interrupted:
-                # It swallowed that; but whether its connection still says the truth, nobody knows.
-                raise AttemptTimedOut(_had(timeout))
+            value = self._call_in_time(attempt, receiver, shown, timeout)
             if value is not None:
                 self._results.keep(attempt, receiver.name, value)
             outcome.verdict, outcome.result, outcome.progress = attempt.verdict, attempt.result, attempt.progress
@@ -218,6 +210,19 @@ class Dispatcher:
         except BaseException:
             attempt.results = results
             raise
+
+    def _call_in_time(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta) -> Any:
+        """Call it in a transaction, which its timeout ends, whatever it makes of that."""
+        try:
+            value = self._call(attempt, receiver, shown, timeout)
+        except Exception as error:
+            if attempt.was_interrupted and self._backend.is_expected(error):
+                raise AttemptTimedOut(_had(timeout)) from error
+            raise
+        if attempt.was_interrupted:
+            # It swallowed that; but whether its connection still says the truth, nobody knows.
+            raise AttemptTimedOut(_had(timeout))
+        return value
 
     def _call(self, attempt: Attempt, receiver: Receiver, shown: ScheduledMessage, timeout: timedelta | None) -> Any:
         """Returns what the receiver returns."""

@@ -8,8 +8,8 @@ under ids that are made of recurrence and tick, and then the recurrence is moved
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django_sked import clock, failpoints, ticking
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import RecurrenceChanged
-from django_sked.models import Recurrence, ScheduledMessage, occurrences
+from django_sked.models import Recurrence, ScheduledMessage, occurrences, runs
 from django_sked.models.occurrences import Account
 from django_sked.recurrences import new_message
 
@@ -29,12 +29,14 @@ INTERVAL = 1.0
 #: Recurrences in one step, and rounds of one that has more missed ticks than are counted in one go.
 BATCH = 500
 ROUNDS = 100
-#: Messages of which a recurrence remembers that they have not finished, each one read at every look; the newest ones.
-MOST_OPEN = 100
+#: Messages of which a recurrence remembers that they have not finished, all read at every look; the newest ones.
+MOST_OPEN = 1000
 #: Until an occurrence is looked at that has not finished: a part of the time that it has taken, between these two.
 LOOKS = (timedelta(seconds=1), timedelta(minutes=5))
 #: Seconds for which a recurrence is left to other workers that could not be promoted here.
 SET_ASIDE = 60.0
+#: ... between two looks for ticks that were passed over, and are ahead again; one more when a clock goes back.
+LOOK_BACK = 60.0
 
 
 class Promoter:
@@ -57,42 +59,66 @@ class Promoter:
         self._watch = watch
         self._between = between
         self._set_aside: dict[UUID, float] = {}
+        #: The latest time of the store, and when to look back at the latest.
+        self._seen: datetime | None = None
+        self._is_told = False
+        self._look_back_at = 0.0
 
     def step(self, now: datetime | None = None) -> list[ScheduledMessage]:
         """Promote what is to be looked at; returns the messages that were made."""
         at = now or self._backend.now()
+        self._is_told = now is not None or clock.pretended() is not None
         present = clock.monotonic()
         self._set_aside = {id: until for id, until in self._set_aside.items() if until > present}
         rows = Recurrence.objects.of(self._backend).filter(look_at__lte=at)
         made: list[ScheduledMessage] = []
+        self._look_back(at, present)
         with self._watch("promote", self._using):
             # Mostly there are none, and then little is to be asked for.
             if not rows.values_list("pk")[:1]:
                 return []
             found = list(rows.exclude(pk__in=list(self._set_aside)).order_by("look_at")[:BATCH])
         for recurrence in found:
-            made += self._promote_safely(recurrence, at)
+            with self._setting_aside(recurrence):
+                self._promote_all(recurrence, at, made)
         if made:
             self._on_made()
         return made
 
-    def _promote_safely(self, recurrence: Recurrence, at: datetime) -> list[ScheduledMessage]:
+    def _look_back(self, at: datetime, present: float) -> None:
+        """The store's clock may have been ahead, and have gone back: what was passed over then comes in its time."""
+        has_gone_back, self._seen = self._seen is not None and at < self._seen, at
+        if not has_gone_back and present < self._look_back_at:
+            return
+        with self._watch("promote", self._using):
+            found = list(runs.passed_over(Recurrence.objects.of(self._backend), at))
+        for recurrence in found:
+            with self._setting_aside(recurrence), self._watch("promote", self._using):
+                if runs.first_passed_over(recurrence, at) is not None and recurrence.go_back(at):
+                    logger.warning(
+                        "clock_went_back recurrence=%s next_tick_at=%s", recurrence.name, recurrence.next_tick_at
+                    )
+        self._look_back_at = present + LOOK_BACK
+
+    @contextmanager
+    def _setting_aside(self, recurrence: Recurrence) -> Iterator[None]:
         """One that fails, as when this worker does not know its trigger, neither ends nor keeps others waiting."""
-        made: list[ScheduledMessage] = []
         try:
-            for _round in range(ROUNDS):
-                self._between()
-                with self._watch("promote", self._using):
-                    made += self._promote(recurrence, at)
-                if recurrence.look_at is None or recurrence.look_at > at:
-                    break
+            yield
         except Exception as error:
             # Recurrences may be in another database than messages.
             if self._backend.is_expected(error) or isinstance(error, InterfaceError | OperationalError):
                 raise
             logger.exception("not_promoted recurrence=%s", recurrence.name)
             self._set_aside[recurrence.pk] = clock.monotonic() + SET_ASIDE
-        return made
+
+    def _promote_all(self, recurrence: Recurrence, at: datetime, made: list[ScheduledMessage]) -> None:
+        for _round in range(ROUNDS):
+            self._between()
+            with self._watch("promote", self._using):
+                made += self._promote(recurrence, at)
+            if recurrence.look_at is None or recurrence.look_at > at:
+                break
 
     def _promote(self, recurrence: Recurrence, at: datetime) -> list[ScheduledMessage]:
         account = occurrences.account(recurrence, self._backend, at)
@@ -113,14 +139,24 @@ class Promoter:
             next_tick_at=next_tick_at,
             again=again,
             waiting_tick_at=recurrence.waiting_tick_at,
+            runs=runs.spans(recurrence),
+            undone=runs.undone(recurrence, at),
             live=len(account.live),
+            ahead=sum((message.tick_at or message.due_at) > at + ticking.AHEAD for message in account.live),
             successes=fields["successes"],
         )
         ticks = ticking.decide(recurrence.rules, standing, at)
+        if ticks.missed and self._is_ahead(at):
+            recurrence.look_at = None
+            return []
         recurrence.payload = fields.get("payload", recurrence.payload)
         messages = [new_message(recurrence, ScheduledMessage, t, due_at=recurrence.due_at(t)) for t in ticks.made]
         fields |= _moved_on(recurrence, ticks, account.live + messages, at)
         return self._write(recurrence, fields, messages) or []
+
+    def _is_ahead(self, at: datetime) -> bool:
+        """Has the store's clock gone back since it was read? That is not known at once, and nothing was missed then."""
+        return not self._is_told and self._backend.read_now() < at - ticking.AHEAD
 
     def _write(
         self, recurrence: Recurrence, fields: dict[str, Any], messages: list[ScheduledMessage]
@@ -200,6 +236,8 @@ def _moved_on(
         "next_tick_at": ticks.next_tick_at,
         "last_tick_at": max([*ticks.made, recurrence.last_tick_at], key=_last, default=None),
     }
+    if ticks.since is not None:
+        fields |= runs.broken(recurrence, ticks.since)
     looks = [_look_at(message, at) for message in live]
     if ticks.held_back:
         looks.append(at + LOOKS[0])

@@ -117,8 +117,7 @@ class Worker(Life):
             tell=lambda: self._beating.soon(),
             drain=self._drain,
         )
-        self._controls = self._operating.controls
-        self._rollups = self._operating.rollups
+        self._controls, self._rollups = self._operating.controls, self._operating.rollups
         self._make_delivery(store)
         self._make_claiming(store)
         self._make_loops(store)
@@ -137,8 +136,7 @@ class Worker(Life):
             wake=self._waker.wake,
             is_stopping=lambda: self._stopping,
         )
-        self._event_loop = EventLoop()
-        self._deadlines = Deadlines()
+        self._event_loop, self._deadlines = EventLoop(), Deadlines()
         self._progress = ProgressWriter(store, self._reporter)
         self._dispatcher = Dispatcher(
             self.backend,
@@ -325,10 +323,12 @@ class Worker(Life):
         self._dispatcher.request_cancel(self._leases.cancel_requested)
 
     def _sweep(self) -> None:
-        self._clock.read()
         for pool in list(self._claimer.pools.values()):
             self._release(pool.stale())
-        self._rescuer.step()
+        try:
+            self._rescuer.step()
+        finally:
+            self._clock.read()  # last, as the way to a store that has just been spoken to is shorter
         if self._quarantine.look():
             self._waker.wake()
 

@@ -9,6 +9,11 @@ from django_sked import current_message
 from shop.models import Email
 
 
+def put_into_outbox(recipient: str, subject: str, text: str) -> None:
+    """For who is in a transaction with the settle of its message: that alone keeps it from being there twice."""
+    Email.objects.create(recipient=recipient, subject=subject, text=text)
+
+
 def send(recipient: str, subject: str, text: str) -> None:
     """Send an e-mail, once.
 

@@ -12,14 +12,16 @@ from zoneinfo import ZoneInfo
 from django.db import transaction
 from django.utils import timezone
 
+from django_sked import triggers
 from django_sked.backends import message_backends
 from django_sked.explaining import explain
-from django_sked.models import QueueControl, Recurrence, ScheduledMessage, Workflow
+from django_sked.models import QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.retry import Exponential, Fixed, Never
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
 from shop.messages import ExportOrder, SalesReport
 from shop.models import Customer, Invoice, Order
+from shop.traces import carrier
 
 PAYMENT_TIME = timedelta(days=14)
 #: What the ids of messages that must come once and never again are made from.
@@ -40,7 +42,11 @@ def place_order(
         order = Order.objects.create(customer=customer, total=total)
         invoice = Invoice.objects.create(order=order)
         ScheduledMessage.objects.schedule(
-            "order.placed", {"order": order.pk}, queue="mail", priority=50, metadata={"channel": channel}
+            "order.placed",
+            {"order": order.pk},
+            queue="mail",
+            priority=50,
+            metadata=carrier("order.placed", {"channel": channel}),
         )
         ScheduledMessage.objects.schedule(
             "order.payment_expired", {"order": order.pk}, delay=payment_time, key=order.expiry_key
@@ -227,6 +233,11 @@ def send_voucher(customer: Customer, *, at: datetime, valid_until: datetime) -> 
     )
 
 
+def send_voucher_again(customer: Customer) -> ScheduledMessage:
+    """The customer has deleted the e-mail: the same once more, by a message of its own, which names the first one."""
+    return ScheduledMessage.objects.redeliver(key=f"voucher-{customer.pk}")
+
+
 def carry_over_vouchers(days: dict[int, datetime]) -> int:
     """Vouchers that another system had planned, by customer: instances, stored like everything that is scheduled."""
     vouchers = [
@@ -297,6 +308,17 @@ def go_on_with_reports() -> bool:
     return QueueControl.objects.resume("reports", by="shop")
 
 
+def drain_workers() -> int:
+    """Before the machines are switched off: workers finish what runs and stop. How many were asked just now."""
+    return sum(worker.drain() for worker in WorkerProcess.objects.all())
+
+
+def planned_between(first: datetime, last: datetime) -> list[str]:
+    """What will happen by itself, in the order in which it will; both ends are part of it."""
+    found = ScheduledMessage.objects.search(status=Status.SCHEDULED, due_from=first, due_until=last)
+    return [message.event for message in found]
+
+
 def hurry_mail(threads: int | None) -> QueueControl:
     """More threads for the e-mails while many of them wait; None for as many as usual."""
     return QueueControl.objects.scale("mail", concurrency=threads, by="shop")
@@ -342,8 +364,15 @@ def rest_offer(name: str, reason: str) -> bool:
     return Recurrence.objects.get(name=f"offer.{name}").pause(reason=reason)
 
 
-def go_on_with_offer(name: str) -> bool:
-    return Recurrence.objects.get(name=f"offer.{name}").resume()
+def go_on_with_offer(name: str, reason: str = "") -> bool:
+    return Recurrence.objects.get(name=f"offer.{name}").resume(reason=reason)
+
+
+def repeat_offer_more_often(name: str, every: timedelta) -> None:
+    """From now on; what its old rhythm has made ahead does not come."""
+    offer = Recurrence.objects.get(name=f"offer.{name}")
+    offer.trigger = triggers.to_json(triggers.Every(every))
+    offer.save(update_fields=["trigger"])
 
 
 def offer_at_once(name: str) -> ScheduledMessage:

@@ -7,14 +7,14 @@ from datetime import date, datetime, time, timedelta
 
 from django_sked import triggers
 
-#: Month and day; the warehouse is closed on these, and on Saturdays and Sundays.
+#: Month and day; the shop is closed on these, and on Saturdays and Sundays.
 HOLIDAYS = {(1, 1), (5, 1), (10, 3), (12, 25), (12, 26)}
 SATURDAY = 5
 
 
 @dataclass(frozen=True)
-class WorkingMorning:
-    """At this full hour of each day on which the warehouse works. Its fields are what is stored with a recurrence."""
+class WorkingDay:
+    """At this full hour of each day on which the shop works. Its fields are what is stored with a recurrence."""
 
     hour: int
 
@@ -38,4 +38,4 @@ def works_on(day: date) -> bool:
 
 
 # Under this name it is stored: web server and workers all know it, for `receivers.py` imports this module.
-triggers.kinds["shop.working-morning"] = WorkingMorning
+triggers.kinds["shop.working-day"] = WorkingDay

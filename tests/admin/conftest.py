@@ -68,6 +68,15 @@ def login(db: None) -> Login:
     return make_client
 
 
+def confirmed(client: Client, url: str, data: dict[str, Any], **options: Any) -> Any:
+    """Send what a page asks for, and once more where that shows first what it would change."""
+    response = client.post(url, data, **options)
+    shown = response.context or {}
+    if shown.get("preview") is None or shown.get("run") is not None:
+        return response
+    return client.post(url, {**data, "_previewed": shown["preview"].preview}, **options)
+
+
 @pytest.fixture
 def boss(login: Login) -> Client:
     return login("superuser")
@@ -87,6 +96,6 @@ def use() -> Use:
             data |= {"_answered": "1"} | ({"shift": "2h"} if name == "reschedule" else {}) | fields
         else:
             data |= {"index": "0"}
-        return client.post(reverse(LIST), data, follow=True)
+        return confirmed(client, reverse(LIST), data, follow=True)
 
     return post

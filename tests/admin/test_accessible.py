@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
@@ -43,7 +45,8 @@ def addresses() -> list[str]:
     dead = make(status=Status.DEAD, finished_at=now, errors=[error], attempt=1, key="k" * 200, queue="mail")
     held = make(status=Status.BLOCKED, held_at=now, reason="wait", payload={"a": ["x" * 300]})
     serving(host="a.example", queues={"mail": 4}, threads={"mail": 2})
-    QueueControl.objects.pause("mail", until=now + timedelta(hours=1), reason="month's end", by="ada")
+    paused = QueueControl.objects.pause("mail", until=now + timedelta(hours=1), reason="month's end", by="ada")
+    LogEntry.objects.log_actions(User.objects.get().pk, [paused], CHANGE, change_message="paused: month's end")
     recurrence = Recurrence.objects.create("hourly", every=timedelta(hours=1))
     lists = ("overview", "scheduledmessage", "recurrence", "workflow", "workerprocess")
     return [

@@ -15,7 +15,7 @@ from django_sked.admin import applying, times
 from django_sked.models import ScheduledMessage
 from django_sked.queries import ScheduledMessageQuerySet
 from django_sked.states import Status
-from tests.admin.conftest import ASKED, LIST, VERBS, Use, change_url, make, verb_url
+from tests.admin.conftest import ASKED, LIST, VERBS, Use, change_url, confirmed, make, verb_url
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
@@ -115,7 +115,7 @@ def test_each_verb_works_from_the_page_of_a_message(verb: str, boss: Client) -> 
     message = make(**VERBS[verb][1])
     data = {"_answered": "1", "shift": "2h"} if verb in ASKED else {}
 
-    response = boss.post(verb_url(message, verb), data, follow=True)
+    response = confirmed(boss, verb_url(message, verb), data, follow=True)
 
     assert response.redirect_chain == [(change_url(message), 302)]
     assert told(response)[0].startswith("1 message was ")
@@ -145,7 +145,8 @@ def test_exactly_100_messages_have_an_entry_each(boss: Client, use: Use) -> None
 def test_the_entry_of_a_batch_names_the_new_time(field: str, value: str, boss: Client, use: Use) -> None:
     made = ScheduledMessage.objects.schedule_many({"event": "a", "delay": 60} for _ in range(101))
 
-    boss.post(
+    confirmed(
+        boss,
         reverse(LIST, query={"queue": "default"}),
         {"action": "reschedule", "_selected_action": made[0].pk, "select_across": "1", "_answered": "1", field: value},
     )
@@ -236,10 +237,10 @@ def test_the_history_says_why_whatever_was_done(verb: str, way: str, boss: Clien
         data["_answered"] = "1"
 
     if way == "page":
-        boss.post(verb_url(message, verb), data)
+        confirmed(boss, verb_url(message, verb), data)
     else:
-        across = "1" if way == "whole filter" else "0"
-        boss.post(reverse(LIST), data | {"action": verb, "_selected_action": str(message.pk), "select_across": across})
+        data |= {"action": verb, "_selected_action": str(message.pk)}
+        confirmed(boss, reverse(LIST), data | {"select_across": "1" if way == "whole filter" else "0"})
 
     entry = LogEntry.objects.get(object_id=str(message.pk))
     assert entry.change_message.endswith("Reason: as the customer asked")

@@ -143,6 +143,9 @@ def test_messages_are_selected_and_rescheduled(page: Any) -> None:
     page.locator("button[name=index]").click()
     page.get_by_label("New time").fill("2030-01-15T10:00:30")
     page.get_by_role("button", name="Reschedule").click()
+    after = page.locator(".sked-moves td:last-child")
+    sync_api.expect(after).to_have_text(["15 Jan 2030 10:00:30 CET"] * 2)
+    page.get_by_role("button", name="Reschedule").click()
 
     assert page.locator(".messagelist").inner_text().strip() == "2 messages were rescheduled."
     for message in (first, second):
@@ -169,6 +172,11 @@ def test_every_page_is_accessible(page: Any, scheme: str, width: int) -> None:
     page.get_by_role("button", name="Reschedule").click()
     page.locator(".errornote").wait_for()
     assert_accessible(page)
+    page.get_by_label("Or move by").fill("1d")
+    page.get_by_role("button", name="Reschedule").click()
+    page.locator(".sked-moves").wait_for()
+    assert_accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -13,9 +13,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked.admin import times
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
-from tests.admin.conftest import LIST, Login, change_url, make, verb_url
+from tests.admin.conftest import LIST, Login, change_url, confirmed, make, verb_url
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = {"customer": 7, "to": "secret@example.com"}, {"customer": 7, "to": "new@example.com"}
@@ -89,11 +90,15 @@ def test_what_somebody_else_has_written_since_the_look_is_not_overwritten_unseen
     assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
 
 
-def test_a_payload_that_stays_as_it_is_needs_no_second_look(login: Login) -> None:
+def test_of_a_payload_that_stays_as_it_is_no_change_is_shown(login: Login) -> None:
     client, message = login(*EDITORS), make(payload=OLD)
+    entered = {"payload": json.dumps(OLD, indent=4), "shift": "2h"}
 
-    response = post(client, message, payload=json.dumps(OLD, indent=4), shift="2h")
+    seen = post(client, message, **entered)
+    response = post(client, message, **entered, _previewed=name_of(seen))
 
+    html = seen.content.decode()
+    assert "What this changes in the due time" in html and "What this changes in the payload" not in html
     assert (response.status_code, response["Location"]) == (302, change_url(message))
     assert "Another payload" not in LogEntry.objects.get().change_message
 
@@ -126,7 +131,7 @@ def test_the_form_as_it_is_shown_changes_no_payload(payload: Any, boss: Client) 
     shown = boss.post(verb_url(message, "reschedule")).context["form"]["payload"].value()
 
     assert json.loads(shown) == payload
-    assert post(boss, message, shift="2h", payload=shown).status_code == 302
+    assert confirmed(boss, verb_url(message, "reschedule"), {"_answered": "1", "shift": "2h", "payload": shown}).url
 
     message.refresh_from_db()
     assert message.payload == payload
@@ -136,7 +141,7 @@ def test_the_form_for_many_is_shown_without_a_payload(boss: Client) -> None:
     data = {"action": "reschedule", "_selected_action": [str(make(payload=OLD).pk) for _ in range(2)]}
 
     shown = boss.post(reverse(LIST), data)
-    boss.post(reverse(LIST), data | {"_answered": "1", "shift": "2h", "payload": ""})
+    confirmed(boss, reverse(LIST), data | {"_answered": "1", "shift": "2h", "payload": ""})
 
     assert shown.context["form"]["payload"].value() is None
     assert {m["to"] for m in ScheduledMessage.objects.values_list("payload", flat=True)} == {OLD["to"]}
@@ -153,12 +158,14 @@ def test_without_the_permission_to_see_a_payload_none_is_written(login: Login) -
     client = login("view_scheduledmessage", "reschedule_scheduledmessage", "redrive_scheduledmessage")
     message, dead = make(payload=OLD), make(payload=OLD, status=Status.DEAD)
 
-    post(client, message, shift="2h", payload=json.dumps(NEW), _previewed="x")
+    given, due_at = {"_answered": "1", "payload": json.dumps(NEW)}, message.due_at
+    confirmed(client, verb_url(message, "reschedule"), given | {"shift": "2h"})
     post(client, dead, "redrive", payload=json.dumps(NEW), _previewed="x")
 
     for each in (message, dead):
         each.refresh_from_db()
         assert (each.payload, each.status) == (OLD, Status.SCHEDULED)
+    assert message.due_at == due_at + timedelta(hours=2)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,12 @@ def test_a_redrive_may_come_at_another_time(boss: Client) -> None:
     message, now = make(payload=OLD, status=Status.DEAD), timezone.localtime()
     at = (now + timedelta(days=1)).replace(microsecond=0, hour=12)
 
-    post(boss, message, "redrive", at=at.strftime("%Y-%m-%dT%H:%M:%S"))
+    entered = {"at": at.strftime("%Y-%m-%dT%H:%M:%S")}
+
+    seen = post(boss, message, "redrive", **entered)
+    message.refresh_from_db()
+    assert times.absolute(at) in seen.content.decode() and message.status == Status.DEAD
+    post(boss, message, "redrive", **entered, _previewed=name_of(seen))
 
     message.refresh_from_db()
     assert (message.status, message.due_at, message.payload) == (Status.SCHEDULED, at, OLD)

@@ -25,7 +25,7 @@ from django_sked.outcomes import Outcome
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
 from tests import translations
-from tests.admin.conftest import ASKED, VERBS, change_url, make, verb_url
+from tests.admin.conftest import ASKED, VERBS, change_url, confirmed, make, verb_url
 from tests.admin.test_overview import count
 
 pytestmark = pytest.mark.django_db
@@ -238,10 +238,11 @@ def test_each_verb_asks_answers_and_is_noted_in_german(german: Client, name: str
     if name in {"reschedule", "redrive"}:
         wrong = {"_answered": "1", "shift": "x", "at": "x", "payload": "{"}
         assert "Bitte die nachstehenden Fehler" in assert_german(german.post(verb_url(message, name), wrong))
-        html = assert_german(german.post(verb_url(message, name), {**data, "payload": "[]"}))
-        assert "Was das an den Nutzdaten ändert" in html
-    assert_german(german.post(verb_url(message, name), data, follow=True))
-    assert_german(german.post(verb_url(message, name), data, follow=True))
+        at = {"at": "2030-01-15T10:00"} if name == "redrive" else {}
+        html = assert_german(german.post(verb_url(message, name), {**data, **at, "payload": "[]"}))
+        assert "Was das an den Nutzdaten ändert" in html and "Was das an der Fälligkeit ändert" in html
+    for _again in range(2):
+        assert_german(confirmed(german, verb_url(message, name), data, follow=True))
     assert_german(german.get(reverse("admin:django_sked_scheduledmessage_history", args=[message.pk])))
 
 
@@ -254,7 +255,7 @@ def test_a_verb_on_a_whole_filter_asks_and_answers_in_german(german: Client, nam
 
     assert_german(german.post(url, data))
     answer = data | {"_answered": "1"} | ({"shift": "2h"} if name == "reschedule" else {})
-    assert "; 1 nicht: das geht nur mit " in assert_german(german.post(url, answer, follow=True))
+    assert "; 1 nicht: das geht nur mit " in assert_german(confirmed(german, url, answer, follow=True))
 
 
 @pytest.mark.django_db(transaction=True)

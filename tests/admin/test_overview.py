@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from datetime import timedelta
+from html import unescape
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -15,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import board, charts
+from django_sked.admin import board, changes, charts
 from django_sked.admin.overview import length
 from django_sked.backends import message_backends
 from django_sked.models import QueueControl, QueueMinute, ScheduledMessage
@@ -121,6 +124,31 @@ def test_a_message_may_have_any_queue_and_reason_without_harm(boss: Client) -> N
     assert "&lt;script&gt;" in html
 
 
+@pytest.fixture
+def emptied() -> Iterator[None]:
+    """What is in the memory of this process is there for one test."""
+    message_backends.reset()
+    yield
+    message_backends.reset()
+
+
+@pytest.mark.usefixtures("emptied")
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_what_is_due_now_is_what_its_number_leads_to(alias: str, boss: Client) -> None:
+    """And not what is planned, of which there may be millions."""
+    name = uuid4().hex
+    for event, delay in (("late", -3600), ("early", 3600)):
+        at = timezone.now() + timedelta(seconds=delay)
+        ScheduledMessage.objects.schedule(event, at=at, queue=name, backend=alias)
+
+    html = boss.get(reverse(PAGE), {"backend": alias}).content.decode()
+    found = re.search(rf'<dt>Due now</dt><dd><a href="([^"]*queue={name}[^"]*)">1</a>', html)
+    assert found is not None
+    listed = boss.get(unescape(found[1])).context["cl"].result_list
+
+    assert [message.event for message in listed] == ["late"]
+
+
 def test_an_empty_site_has_an_overview(boss: Client) -> None:
     html = boss.get(reverse(PAGE)).content.decode()
 
@@ -164,6 +192,30 @@ def test_a_queue_is_paused_resumed_and_scaled_and_the_log_says_who_and_why(boss:
     said = [entry.change_message for entry in LogEntry.objects.order_by("pk")][-3:]
     assert said == ["paused", "resumed: the relay is back", "concurrency 2: it is slow yet"]
     assert {str(entry.user) for entry in LogEntry.objects.all()} == {"user0"}
+
+
+def test_the_page_says_what_was_asked_of_queues_lately(
+    boss: Client, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "sked-changes" not in boss.get(reverse(PAGE)).content.decode()
+    boss.post(url("pause"), {"queue": "mail", "reason": "the relay is <down>"})
+    boss.post(url("scale"), {"queue": "reports", "concurrency": "8"})
+    boss.post(url("pause"), {"queue": "mail", "backend": "memory", "reason": "not here"})
+    boss.post(url("resume"), {"queue": "mail"})
+
+    def said(client: Client) -> list[str]:
+        html = client.get(reverse(PAGE)).content.decode()
+        lines = re.findall(r"</time> (.*?)</li>", html.split('class="sked-changes"')[1].split("</ul>")[0])
+        return [str(line) for line in lines]
+
+    expected = [
+        "user0: mail, resumed",
+        "user0: reports, concurrency 8",
+        "user0: mail, paused: the relay is &lt;down&gt;",
+    ]
+    assert said(boss) == said(login("view_overview")) == expected
+    monkeypatch.setattr(changes, "MOST", 2)
+    assert said(boss) == expected[:2]
 
 
 @pytest.mark.parametrize(
@@ -253,22 +305,36 @@ def test_a_change_needs_a_post_with_a_token(login: Login, boss: Client) -> None:
 # What it costs
 
 
-def test_a_look_takes_few_queries_however_many_queues_there_are(login: Login) -> None:
+def look(client: Client, **query: str) -> tuple[str, list[str]]:
+    """The page, and what it has asked the database."""
+    client.get(reverse(PAGE))  # fills caches: content types, the store's clock
+    with CaptureQueriesContext(connection) as queries:
+        html = client.get(reverse(PAGE), query).content.decode()
+    return html, [query["sql"] for query in queries]
+
+
+@pytest.mark.parametrize("ahead", board.AHEAD)
+def test_a_look_takes_at_most_eight_queries_however_many_queues_there_are(ahead: str, boss: Client) -> None:
     ScheduledMessage.objects.schedule_many(
         {"event": "e", "delay": 60 + number, "queue": f"queue-{number % 20}", "priority": number % 3}
         for number in range(120)
     )
-    client = login("view_overview", "view_workerprocess", "pause_queue", "scale_queue")
-    client.get(reverse(PAGE))  # fills caches: content types, the store's clock
+    boss.post(url("scale"), {"queue": "queue-1", "concurrency": "8"})
 
-    with CaptureQueriesContext(connection) as queries:
-        html = client.get(reverse(PAGE)).content.decode()
+    html, asked = look(boss, ahead=ahead)
 
     assert html.count('class="module sked-queue"') == 20
-    assert len(queries) <= 12
-    ours = [query["sql"] for query in queries if "django_sked_scheduledmessage" in query["sql"]]
-    assert ours
+    assert "120" in html.split('id="sked-live-forecast"')[1].split("</section>")[0]
+    assert len(asked) <= 8
+    ours = [sql for sql in asked if "django_sked_scheduledmessage" in sql]
+    assert len(ours) == 2
     assert all("LIMIT" in sql for sql in ours)
+
+
+def test_permissions_cost_two_queries_more(boss: Client, login: Login) -> None:
+    permissions = ("view_overview", "view_workerprocess", "pause_queue", "scale_queue")
+
+    assert len(look(login(*permissions))[1]) == len(look(boss)[1]) + 2
 
 
 @pytest.mark.parametrize(

@@ -203,11 +203,27 @@ def test_few_that_an_index_finds_are_all_listed_however_large_the_table(
     assert (events([cl]), cl.total, cl.is_capped, cl.note) == ([["held"]], 1, False, "")
 
 
+def test_what_is_claimed_is_looked_for_from_now_back_however_much_is_planned(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "LOOKED", 6)
+    monkeypatch.setattr(walks, "FEW", 4)
+    some(20)
+    for ago in range(5):
+        make(event=f"c{ago}", status=Status.CLAIMED, due_at=timezone.now() - (ago + 1) * HOUR)
+
+    first, *rest = events(turned(boss, {"status__exact": "claimed"}))
+
+    assert first == ["c0", "c1", "c2"]
+    assert [event for page in rest for event in page] == ["c3", "c4"]
+
+
 @pytest.mark.parametrize(
     "query",
     [
         {},
         {"queue": "q1"},
+        {"status__exact": "claimed"},
         {"status__exact": "dead", "queue": "q1"},
         {"q": "event:e* status:dead"},
         {"q": "event:zzz*"},

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from django_sked.models import ScheduledMessage
-from tests.admin.conftest import LIST, VERBS, Login, Use, change_url, make, verb_url
+from tests.admin.conftest import LIST, VERBS, Login, Use, change_url, confirmed, make, verb_url
 
 VIEW = "view_scheduledmessage"
 SINGLE = sorted({permission for permission, _ in VERBS.values()})
@@ -43,7 +43,7 @@ def test_a_verb_takes_effect_exactly_for_those_who_may(user: str, verb: str, log
         before = state(message)
 
         if way == "page":
-            client.post(verb_url(message, verb), {"_answered": "1", "shift": "2h"})
+            confirmed(client, verb_url(message, verb), {"_answered": "1", "shift": "2h"})
         else:
             use(client, verb, message, across=way == "whole filter")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from django_sked import triggers
 from django_sked.backends import message_backends
 from django_sked.models import Recurrence, ScheduledMessage
 from tests.admin.conftest import LIST as MESSAGES
@@ -35,8 +37,8 @@ def declared() -> Recurrence:
     return recurrence
 
 
-def use(client: Client, action: str, *recurrences: Recurrence) -> Any:
-    data = {"action": action, "_selected_action": [str(each.pk) for each in recurrences], "index": "0"}
+def use(client: Client, action: str, *recurrences: Recurrence, **fields: str) -> Any:
+    data = {"action": action, "_selected_action": [str(each.pk) for each in recurrences], "index": "0", **fields}
     return client.post(reverse(LIST), data, follow=True)
 
 
@@ -69,6 +71,139 @@ def test_a_wrong_form_is_refused_with_the_reason(boss: Client, change: dict[str,
     html = boss.post(reverse("admin:django_sked_recurrence_add"), FORM | change).content.decode()
     assert text in html
     assert not Recurrence.objects.exists()
+
+
+MORE: dict[str, Any] = {
+    **{"metadata": '{"tenant": "acme"}', "max_attempts": "3", "timeout": "30", "expires_in": "1 02:30:00"},
+    "retry_policy": '{"kind": "fixed", "delay": 5}',
+}
+
+
+def test_all_that_a_definition_has_is_entered(boss: Client) -> None:
+    response = boss.post(reverse("admin:django_sked_recurrence_add"), FORM | MORE)
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    stored = Recurrence.objects.get()
+    assert (stored.metadata, stored.max_attempts) == ({"tenant": "acme"}, 3)
+    assert stored.retry_policy == {"kind": "fixed", "delay": [5.0], "jitter": "none"}
+    assert (stored.timeout, stored.expires_in) == (timedelta(seconds=30), timedelta(days=1, hours=2, minutes=30))
+    html = boss.get(page(stored)).content.decode()
+    assert "Known kinds: exponential, fixed, never." in html
+
+    assert boss.post(page(stored), FORM | dict.fromkeys(MORE, "")).status_code == 302
+    emptied = Recurrence.objects.get()
+    assert (emptied.metadata, emptied.max_attempts, emptied.retry_policy) == ({}, None, None)
+    assert (emptied.timeout, emptied.expires_in) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("metadata", '{"tenant": 7}', "metadata['tenant'] must be a str"),
+        ("metadata", "{", "Enter a valid JSON."),
+        ("retry_policy", '{"kind": "sometimes"}', "retry must be of one of the kinds"),
+        ("retry_policy", '{"kind": "fixed", "delay": -1}', "delay must be"),
+        ("max_attempts", "0", "max_attempts must"),
+        ("timeout", "0", "timeout must"),
+        ("expires_in", "-5", "expires_in must"),
+        ("end_at", "2020-01-01T00:00:00", "end must lie in the future"),
+        ("payload", '"' + "x" * 300_000 + '"', "262144"),
+        ("timezone", "Mars/Olympus", "timezone must be the name of a time zone"),
+        ("cron", "61 * * * *", "cron must have"),
+    ],
+)
+def test_an_error_is_shown_beside_its_field(boss: Client, field: str, value: str, text: str) -> None:
+    response = boss.post(reverse("admin:django_sked_recurrence_add"), FORM | {field: value})
+    assert response.status_code == 200
+    (error,) = response.context["adminform"].form.errors[field]
+    assert text in error
+    assert not Recurrence.objects.exists()
+
+
+@dataclass(frozen=True)
+class Morning:
+    hour: int
+
+    def next_after(self, previous: datetime) -> datetime:
+        day = previous.replace(hour=self.hour, minute=0, second=0, microsecond=0)
+        return day if day > previous else day + timedelta(days=1)
+
+
+def test_a_trigger_of_the_projects_own_is_entered_and_edited(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "own_trigger" not in boss.get(reverse("admin:django_sked_recurrence_add")).content.decode()
+    monkeypatch.setitem(triggers.kinds, "morning", Morning)
+    assert "Known kinds: morning." in boss.get(reverse("admin:django_sked_recurrence_add")).content.decode()
+
+    data = FORM | {"cron": "", "own_trigger": '{"kind": "morning", "hour": 7}'}
+    response = boss.post(reverse("admin:django_sked_recurrence_add"), data)
+
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    stored = Recurrence.objects.get()
+    assert stored.trigger == {"kind": "morning", "hour": 7}
+    assert "&quot;hour&quot;: 7" in boss.get(page(stored)).content.decode()
+    assert boss.post(page(stored), data | {"queue": "mail"}).status_code == 302
+    assert boss.post(page(stored), data | {"own_trigger": '{"kind": "morning", "hour": 8}'}).status_code == 302
+    assert Recurrence.objects.get().trigger == {"kind": "morning", "hour": 8}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "text"),
+    [
+        ('{"kind": "evening"}', "trigger must be a dict whose kind is one of"),
+        ('{"kind": "morning"}', "trigger must be what the kind morning takes"),
+        ('{"kind": "morning", "hour": 25}', "It does not say when it comes next: hour must be in 0..23"),
+        ('{"kind": "morning", "hour": "x"}', "It does not say when it comes next"),
+        ("[7]", "trigger must be a dict"),
+    ],
+)
+def test_a_trigger_that_is_no_good_is_refused_beside_its_field(
+    boss: Client, monkeypatch: pytest.MonkeyPatch, trigger: str, text: str
+) -> None:
+    monkeypatch.setitem(triggers.kinds, "morning", Morning)
+    data = FORM | {"cron": "", "own_trigger": trigger}
+    response = boss.post(reverse("admin:django_sked_recurrence_add"), data)
+    (error,) = response.context["adminform"].form.errors["own_trigger"]
+    assert text in error
+
+
+def test_what_happens_while_the_form_is_open_is_not_undone(boss: Client) -> None:
+    boss.post(reverse("admin:django_sked_recurrence_add"), FORM)
+    recurrence = Recurrence.objects.get()
+    form = boss.get(page(recurrence)).context["adminform"].form
+    data = {name: form[name].value() for name in form.fields}
+    data = {name: value for name, value in data.items() if value is not None and value is not False}
+    data["initial-payload"] = data["payload"]
+    assert 'name="initial-payload"' in boss.get(page(recurrence)).content.decode()
+    recurrence.payload = {"cursor": 7}
+    recurrence.save()
+
+    assert boss.post(page(recurrence), data | {"queue": "mail"}).status_code == 302
+
+    stored = Recurrence.objects.get()
+    assert (stored.queue, stored.payload) == ("mail", {"cursor": 7})
+
+
+def test_metadata_is_for_those_who_may_see_payloads(login: Login) -> None:
+    recurrence = Recurrence.objects.create("digest", every=60, metadata={"tenant": "acme"})
+    assert "acme" not in login("view_recurrence").get(page(recurrence)).content.decode()
+    assert "acme" in login("view_recurrence", "view_payload").get(page(recurrence)).content.decode()
+    editor = login("view_recurrence", "change_recurrence")
+    data = FORM | {"cron": "", "every": "60", "metadata": '{"tenant": "other"}', "payload": '"other"'}
+    assert editor.post(page(recurrence), data | {"queue": "mail"}).status_code == 302
+    stored = Recurrence.objects.get()
+    assert (stored.queue, stored.metadata, stored.payload) == ("mail", {"tenant": "acme"}, None)
+
+
+def test_a_reason_for_a_pause_and_a_resume_is_kept_and_logged(boss: Client) -> None:
+    recurrence = declared()
+    assert 'name="reason"' in boss.get(reverse(LIST)).content.decode()
+    use(boss, "pause", recurrence, reason="stocktaking")
+    assert Recurrence.objects.get().reason == "by user0: stocktaking"
+    use(boss, "resume", recurrence, reason="all counted")
+    stored = Recurrence.objects.get()
+    assert (stored.status, stored.reason) == ("active", "by user0: all counted")
+    assert "active (by user0: all counted)" in boss.get(reverse(LIST)).content.decode()
+    notes = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
+    assert notes == ["paused: stocktaking", "resumed: all counted"]
 
 
 def test_a_recurrence_made_by_hand_is_edited(boss: Client) -> None:

@@ -22,7 +22,7 @@ from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import Outcome
 from django_sked.states import Status
-from tests.admin.conftest import LIST, VERBS, Login, change_url, make, verb_url
+from tests.admin.conftest import LIST, VERBS, Login, change_url, confirmed, make, verb_url
 from tests.servers import empty
 
 #: Not in a transaction: inside of one, some backends write only when it commits.
@@ -82,7 +82,7 @@ class Pages:
 
     def use(self, name: str, *messages: ScheduledMessage, query: str = "", **fields: Any) -> Any:
         data = {"action": name, "_selected_action": [str(message.pk) for message in messages], "index": "0", **fields}
-        return self.client.post(self.address(reverse(LIST)) + query, data, follow=True)
+        return confirmed(self.client, self.address(reverse(LIST)) + query, data, follow=True)
 
 
 @pytest.fixture
@@ -375,7 +375,7 @@ def test_each_verb_works_from_the_page_of_a_message(verb: str, pages: Pages) -> 
     before = pages.find(message)
     data = {"_answered": "1", "shift": "2h"}
 
-    response = pages.client.post(pages.address(verb_url(message, verb)), data, follow=True)
+    response = confirmed(pages.client, pages.address(verb_url(message, verb)), data, follow=True)
 
     assert response.redirect_chain == [(pages.address(change_url(message)), 302)]
     after = pages.find(message)
@@ -450,7 +450,7 @@ def test_a_verb_takes_effect_exactly_for_those_who_may(verb: str, backend: BaseB
         if verb == "resume":
             other.hold()
         before = boss.find(other)
-        pages.client.post(pages.address(verb_url(other, verb)), {"_answered": "1", "shift": "2h"})
+        confirmed(pages.client, pages.address(verb_url(other, verb)), {"_answered": "1", "shift": "2h"})
         by_page = boss.find(other)
         assert ((by_page.status, by_page.due_at) != (before.status, before.due_at)) is may
 

@@ -38,6 +38,24 @@ def test_receivers_get_the_payload_and_their_results_are_encrypted(store: Store,
     assert SECRET not in dump(store)
 
 
+@pytest.mark.parametrize(("redact", "is_stored"), [([], True), (["*"], False)])
+def test_an_exception_that_repeats_the_payload_is_stored_as_it_is_unless_all_is_redacted(
+    redact: list[str], is_stored: bool, configure: Configure, alias: str
+) -> None:
+    store = configure([NEW], redact=redact)
+
+    def fail(message: ScheduledMessage, **kwargs: Any) -> None:
+        raise ValueError(f"no such name: {message.payload['name']}")
+
+    for attempts in (1, 3):
+        message = store.schedule(payload=CARRIED, max_attempts=attempts, event="e")
+    with connected(fail, event="e", weak=False):
+        TickedWorker(alias).tick(T0)
+
+    assert "no such name: " in store.find(message).errors[0]["text"]
+    assert (SECRET in dump(store)) is is_stored
+
+
 @pytest.mark.usefixtures("message_types")
 def test_a_typed_message_is_an_instance_for_its_receiver(store: Store, alias: str) -> None:
     @message_type("card.charged")

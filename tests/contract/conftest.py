@@ -51,6 +51,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[BaseBackend]:
             if not getattr(backend, flag):
                 pytest.skip(f"{flag} is false for {type(backend).__name__}")
     yield backend
+    # A row of a worker that is still to be written would be in the way of the next test.
+    writing = getattr(getattr(backend, "_roster", None), "_thread", None)
+    if writing is not None:
+        writing.join(30)
     message_backends.reset()
 
 

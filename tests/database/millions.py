@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connections, transaction
 
 from django_sked.backends.database.inserting import insert
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import Dependency, ScheduledMessage, WorkerProcess
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ROWS = 2_000_000
@@ -20,7 +20,12 @@ QUEUES = 20
 WORKER, LAPSED_WORKER = UUID(int=1), UUID(int=2)
 #: Held by each of these two; and suspect.
 HELD, SUSPECTS = 2_000, 200
-TABLE = ScheduledMessage._meta.db_table
+TABLE, EDGES = ScheduledMessage._meta.db_table, Dependency._meta.db_table
+
+
+def _id(n: str) -> str:
+    return f"CAST('0190000000007000' || lpad(to_hex(CAST({n} AS bigint)), 16, '0') AS uuid)"
+
 
 #: By the last three digits of n: due (and now and then suspect), claimed, claimed by a lapsed worker; half of all wait
 #: for a day of the next month, and the rest have ended within the last week.
@@ -30,7 +35,7 @@ _DUE_AT = (
 )
 _COLUMNS = {
     "event": "(ARRAY['invoice.due', 'invoice.paid', 'order.sent', 'mail.welcome'])[1 + n / 1000 % 4]",
-    "id": "CAST('0190000000007000' || lpad(to_hex(n), 16, '0') AS uuid)",
+    "id": _id("n"),
     "status": "CASE WHEN kind IN (2, 3) THEN 'claimed' WHEN kind < 500 THEN 'scheduled' WHEN kind < 960 "
     "THEN 'delivered' WHEN kind < 980 THEN 'cancelled' WHEN kind < 990 THEN 'expired' ELSE 'dead' END",
     "due_at": _DUE_AT,
@@ -43,6 +48,31 @@ _COLUMNS = {
     "live_key": "CASE WHEN kind BETWEEN 200 AND 499 THEN 'k' || n END",
     "queue": f"CASE WHEN kind < 4 OR n % 3 = 0 THEN 'default' ELSE 'queue-' || (n / 1000) % {QUEUES - 1} END",
     "priority": "CASE WHEN kind < 4 THEN 0 ELSE (ARRAY[0, 0, 0, 5, -10])[1 + (n / 1000) % 5] END",
+}
+
+#: Children, each with a parent of its own, and how many of these are claimed; where their numbers begin.
+FAMILIES, CLAIMED_PARENTS = 50_000, 200
+PARENT, CHILD, OLD_PARENT, OLD_CHILD = 10_000_000, 20_000_000, 30_000_000, 40_000_000
+_FAMILY = {
+    "id": _id("n"),
+    "event": "'family'",
+    "queue": "'families'",
+    "due_at": "t + interval '2 days'",
+    "next_at": "t + interval '2 days'",
+    "workflow_id": _id("n % 10000000 / 10"),
+}
+_IS_CLAIMED = f"n - {PARENT} <= {CLAIMED_PARENTS}"
+_PARENT = {
+    "status": f"CASE WHEN {_IS_CLAIMED} THEN 'claimed' ELSE 'scheduled' END",
+    "claimed_by": f"CASE WHEN {_IS_CLAIMED} THEN '{WORKER}'::uuid END",
+    "has_children": "true",
+}
+_CHILD = {"status": "'blocked'", "parents_left": "1"}
+#: Longer ago than anything else.
+_ENDED = {
+    "status": "'expired'",
+    "finished_at": "t - interval '6 days 12 hours'",
+    "workflow_id": _id("1000000 + n % 10000000 / 10"),
 }
 
 
@@ -65,9 +95,31 @@ def load(using: str, rows: int = ROWS, now: datetime = NOW) -> None:
         worker.save(using=using)
 
 
-def _copy(using: str, n: str, count: int, now: datetime) -> None:
+def add_families(using: str, now: datetime = NOW) -> None:
+    """Messages that wait for others, of which some are claimed; and as many whose workflows have ended long since.
+
+    Their numbers are above those of the others. The planner has last heard of the edges when there were few.
+    """
+    for first, columns in {PARENT: _PARENT, CHILD: _CHILD, OLD_PARENT: _ENDED, OLD_CHILD: _ENDED}.items():
+        _copy(using, f"n + {first}", FAMILIES, now, _FAMILY | columns)
+    _join(using, PARENT, CHILD, "open", 1, 100)
+    _run(using, f"ANALYZE {EDGES}")
+    _join(using, PARENT, CHILD, "open", 101, FAMILIES)
+    _join(using, OLD_PARENT, OLD_CHILD, "unmet", 1, FAMILIES)
+
+
+def _join(using: str, parent: int, child: int, state: str, first: int, last: int) -> None:
+    _run(
+        using,
+        f"INSERT INTO {EDGES} (parent_id, child_id, condition, state, is_end) "
+        f"SELECT {_id(f'{parent} + n')}, {_id(f'{child} + n')}, 'success', '{state}', false "
+        f"FROM generate_series({first}, {last}) AS n",
+    )
+
+
+def _copy(using: str, n: str, count: int, now: datetime, own: Mapping[str, str] | None = None) -> None:
     columns = [str(field.column) for field in ScheduledMessage._meta.concrete_fields]
-    select = ", ".join(_COLUMNS.get(column, column) for column in columns)
+    select = ", ".join((own or _COLUMNS).get(column, column) for column in columns)
     numbers = (
         f"SELECT timestamptz '{now}' AS t, {n} AS n, ({n}) % 1000 AS kind, "
         f"interval '1 day' * (({n}) * 7919 % 1000003) / 33333 AS later FROM generate_series(1, {count}::bigint) AS n"
@@ -82,17 +134,18 @@ def _copy(using: str, n: str, count: int, now: datetime) -> None:
 def forget_statistics(using: str) -> None:
     """As if the table had never been analysed."""
     _run(using, "SET allow_system_table_mods = on")
-    _run(using, f"DELETE FROM pg_statistic WHERE starelid = '{TABLE}'::regclass")
-    _run(using, f"UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE oid = '{TABLE}'::regclass")
+    for table in (TABLE, EDGES):
+        _run(using, f"DELETE FROM pg_statistic WHERE starelid = '{table}'::regclass")
+        _run(using, f"UPDATE pg_class SET reltuples = -1, relpages = 0 WHERE oid = '{table}'::regclass")
     _run(using, "SET allow_system_table_mods = off")
 
 
 def analyse(using: str) -> None:
-    _run(using, f"VACUUM ANALYZE {TABLE}")
+    _run(using, f"VACUUM ANALYZE {TABLE}, {EDGES}")
 
 
 def unload(using: str) -> None:
-    _run(using, f"TRUNCATE {TABLE}, {WorkerProcess._meta.db_table}")
+    _run(using, f"TRUNCATE {TABLE}, {EDGES}, {WorkerProcess._meta.db_table}")
     _run(using, f"ALTER TABLE {TABLE} RESET (autovacuum_enabled)")
 
 
@@ -124,7 +177,7 @@ class Explained:
         return [
             f"{node['Node Type']} {node.get('Relation Name', '')} of {node['Actual Rows']} rows: {self.sql}"
             for node in self.nodes()
-            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == TABLE)
+            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == TABLE and node["Actual Loops"])
             or (node["Node Type"] == "Sort" and node["Actual Rows"] > most_sorted)
         ]
 

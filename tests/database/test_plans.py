@@ -177,7 +177,7 @@ def test_on_postgresql_suspects_are_found_by_their_index_without_a_sort(full: Ba
 def test_on_postgresql_the_indexes_serve_plans_that_do_not_know_the_parameters(full: BaseBackend) -> None:
     """As with server-side binding, once a connection prepares statements."""
     using = str(full.database)
-    index = {postgresql._CLAIM: "sked_message_claim", postgresql._BANDS: "sked_message_claim"}
+    index = dict.fromkeys((postgresql._CLAIM, postgresql._BANDS, postgresql._NEXT), "sked_message_claim")
     index |= dict.fromkeys((postgresql._CLAIM_SUSPECT, postgresql._HAS_SUSPECTS), "sked_message_suspect")
     for sql, name in index.items():
         parts = sql.replace("%(queue)s", "$1").split("%s")

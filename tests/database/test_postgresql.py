@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +13,13 @@ from django.conf import settings
 from django.db import connections, models, transaction
 from django.db.models.signals import post_init
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from django_sked.backends import message_backends
 from django_sked.backends.database import bands
 from django_sked.backends.database.claiming import ClaimStrategy, SkipLocked, Wish
 from django_sked.backends.database.postgresql import OneStatement
-from django_sked.models import ScheduledMessage
+from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 
 ALIASES = [
@@ -193,6 +195,107 @@ def test_a_quick_claim_overlooks_an_earlier_message_for_a_second_at_most(
     assert claim(quick=True) == []
     clock[0] += 1.0
     assert claim(quick=True) == ["urgent", "earlier"]
+
+
+def test_a_quick_look_for_what_is_next_overlooks_an_earlier_message_for_a_second_at_most(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(bands, "monotonic", lambda: clock[0])
+    strategy = OneStatement(using)
+    ScheduledMessage.objects.schedule("first", at=T0, backend=using)
+    assert len(strategy.claim(wish(10, T0 + timedelta(days=1), quick=True))) == 1
+    assert strategy.next_at("default", quick=True) is None
+    later = [T0 + timedelta(days=days) for days in (3, 2)]
+    ScheduledMessage.objects.schedule("low", at=later[0], priority=-5, backend=using)
+    ScheduledMessage.objects.schedule("next", at=later[1], backend=using)
+
+    assert strategy.next_at("default", quick=True) == later[1]
+    ScheduledMessage.objects.schedule("earlier", at=T0 - timedelta(hours=1), backend=using)
+    ScheduledMessage.objects.schedule("urgent", at=T0 - timedelta(hours=2), priority=9, backend=using)
+    assert strategy.next_at("default", quick=True) == later[1]
+    assert strategy.next_at("default") == T0 - timedelta(hours=2)
+
+    clock[0] += 1.0
+    assert strategy.next_at("default", quick=True) == T0 - timedelta(hours=2)
+
+
+QUEUES = ["B", "a", "b", "mail", "mail-2", "z"]
+
+
+@pytest.mark.parametrize(
+    "known", [[], ["a"], ["z", "a"], ["B", "b"], ["mail", "B", "a", "z"], QUEUES, [*QUEUES, "none"]]
+)
+def test_whether_there_are_queues_besides_the_known_ones_is_seen_in_whatever_order_they_are(
+    using: str, known: list[str]
+) -> None:
+    for number in range(1, len(QUEUES) + 1):
+        for queues in itertools.combinations(QUEUES, number):
+            models.QuerySet(ScheduledMessage, using=using)._raw_delete(using)
+            messages = [{"event": "e", "queue": queue} for queue in queues]
+            ScheduledMessage.objects.schedule_many(messages, backend=using)
+            told = OneStatement(using).queues(known)
+            assert told == (sorted(known) if set(queues) <= set(known) else sorted(queues))
+
+
+def test_a_suspect_in_another_queue_is_one_as_well(using: str) -> None:
+    ScheduledMessage.objects.schedule("e", queue="mail", backend=using)
+    assert OneStatement(using).queues(["mail", "print"]) == ["mail", "print"]
+
+    suspect = ScheduledMessage.objects.schedule("e", queue="a", backend=using)
+    models.QuerySet(ScheduledMessage, using=using).filter(pk=suspect.pk).update(suspect=True)
+
+    assert OneStatement(using).queues(["mail", "print"]) == ["a", "mail"]
+
+
+def test_priorities_that_are_remembered_are_not_looked_up_unless_there_is_another(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(bands, "monotonic", lambda: clock[0])
+    strategy = OneStatement(using)
+
+    def schedule(*priorities: int) -> None:
+        for priority in priorities:
+            ScheduledMessage.objects.schedule("e", at=T0, priority=priority, backend=using)
+
+    def claim() -> tuple[list[int], bool]:
+        """The priorities of what is claimed, and whether they were looked up."""
+        with CaptureQueriesContext(connections[using]) as captured:
+            found = strategy.claim(wish(10, T0, quick=True))
+        return [message.priority for message in found], any("RECURSIVE" in query["sql"] for query in captured)
+
+    schedule(5, -5)
+    assert claim() == ([5, -5], True)
+    schedule(5)
+    clock[0] += 1.0
+    assert claim() == ([5], False)
+    for other in (9, 0, -9):
+        schedule(other, 5)
+        clock[0] += 1.0
+        assert claim() == (sorted([other, 5], reverse=True), True)
+    clock[0] += bands.REMEMBERED
+    assert claim() == ([], True)
+
+
+@pytest.mark.parametrize("leased", [[], [1], [3], [2, 4], [1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("holder", [None, 1, 2, 3, 4, 5])
+def test_who_holds_something_without_a_lease_is_seen_as_by_the_reference(
+    using: str, leased: list[int], holder: int | None
+) -> None:
+    lease_until = message_backends[using].now() + timedelta(hours=1)
+    for number in range(1, 6):
+        worker = WorkerProcess(id=UUID(int=number), backend=using, host="h", pid=1, lease=30)
+        worker.started_at = worker.beat_at = lease_until
+        worker.lease_until = lease_until if number in leased else T0 - timedelta(days=3650)
+        worker.save(using=using)
+    assert not OneStatement(using).has_lapsed()
+    message = ScheduledMessage.objects.schedule("e", backend=using)
+    claimed_by = None if holder is None else UUID(int=holder)
+    held: models.QuerySet[ScheduledMessage] = models.QuerySet(ScheduledMessage, using=using).filter(pk=message.pk)
+    held.update(status="claimed", claimed_by=claimed_by)
+
+    assert OneStatement(using).has_lapsed() is SkipLocked(using).has_lapsed() is (holder not in leased)
 
 
 def test_a_quick_claim_does_not_overlook_a_message_of_a_host_whose_estimate_of_the_time_lags(using: str) -> None:

@@ -8,11 +8,9 @@ import inspect
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 from django.test import override_settings
 
@@ -24,30 +22,17 @@ from django_sked.backends.database.claiming import ClaimStrategy
 from django_sked.backends.memory import MemoryBackend
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
-from django_sked.management import changing
-from django_sked.management.commands import (
-    sked_cancel,
-    sked_check,
-    sked_hold,
-    sked_list,
-    sked_move,
-    sked_prune,
-    sked_redrive,
-    sked_release,
-    sked_reschedule,
-    sked_show,
-    sked_status,
-    sked_worker,
-)
 from django_sked.models import Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import MOST_ERRORS
 from django_sked.states import STEPS, Answer, Status
-from django_sked.worker import EXIT_ABANDONED, EXIT_STUCK, Worker
+from django_sked.worker import Worker
 from django_sked.worker.options import DEFAULT_CONCURRENCY
 from tests.docs.pages import DOCS, ROOT, codes, names, table, tables
 
 PACKAGE = ROOT / "django_sked"
-API, SETTINGS, COMMANDS = "reference/api.md", "reference/settings.md", "reference/commands.md"
+
+
+API, SETTINGS = "reference/api.md", "reference/settings.md"
 
 
 def parameters(function: Any, *left_out: str) -> set[str]:
@@ -253,47 +238,6 @@ def test_the_arguments_of_a_worker() -> None:
     assert arguments == parameters(Worker)
 
 
-# The others
-
-
-_CHANGES = (sked_cancel, sked_hold, sked_redrive, sked_release, sked_reschedule)
-_COMMANDS = (sked_worker, sked_list, sked_move, sked_check, sked_prune, sked_show, sked_status, *_CHANGES)
-each_command = pytest.mark.parametrize("command", _COMMANDS, ids=lambda command: command.__name__.rpartition(".")[2])
-
-
-def _written_options(command: Any) -> list[str]:
-    """With its metavar; those that change messages have a table that they share."""
-    name = command.__name__.rpartition(".")[2]
-    shared = names(COMMANDS, "Changing messages", "option") if command in _CHANGES else []
-    return shared + ([] if command is sked_release else names(COMMANDS, name, "option"))
-
-
-@each_command
-def test_the_options_of_the_commands(command: Any) -> None:
-    name = command.__name__.rpartition(".")[2]
-    ours = command.Command().create_parser("manage.py", name)
-    djangos = BaseCommand().create_parser("manage.py", "x")
-    true = {option for action in ours._actions for option in action.option_strings}
-    true -= {option for action in djangos._actions for option in action.option_strings}
-    assert {code.split()[0] for code in _written_options(command)} == true
-
-
-@each_command
-def test_the_metavars_of_the_commands(command: Any) -> None:
-    name = command.__name__.rpartition(".")[2]
-    parser = command.Command().create_parser("manage.py", name)
-    metavars = {action.option_strings[-1]: action.metavar for action in parser._actions if action.option_strings}
-    for code in _written_options(command):
-        option, _, metavar = code.partition(" ")
-        assert metavar == (metavars[option] or ""), option
-
-
-def test_the_exit_codes() -> None:
-    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes")} == {0, 1, 2, EXIT_ABANDONED, EXIT_STUCK}
-    true = {value for name, value in vars(changing).items() if name.startswith("EXIT_")}
-    assert {int(row["code"]) for row in table(COMMANDS, "Exit codes of the changes")} == true | {2}
-
-
 def test_the_signals() -> None:
     page = "reference/signals.md"
     true = {name for name, value in vars(signals).items() if isinstance(value, Signal)} - {"message_due"}
@@ -388,47 +332,6 @@ def test_the_testing_helpers() -> None:
     for name, signature in re.findall(r"`(?:## `)?(\w+)\((now=None[^`]*)\)`", text):
         owner = testing.deliver_due if name == "deliver_due" else getattr(testing.TickedWorker, name)
         assert {part.split("=")[0].strip() for part in signature.split(",")} - {"*"} == parameters(owner), name
-
-
-def test_the_layout_names_every_module() -> None:
-    text = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
-    layout = text[text.index("    django_sked/\n") : text.index("## Reading path")]
-    # One line each: a line that goes on is indented further.
-    lines = re.sub(r"\n {10,}", " ", layout).splitlines()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        if relative.stem == "__init__" or relative.parts[0] in {"migrations", "admin", "management"}:
-            continue
-        folder = "/".join(relative.parts[:-1])
-        first = f"{folder}/" if folder else relative.name
-        line = next((line for line in lines if line.split()[:1] == [first]), "")
-        assert re.search(rf"\b{relative.stem}\b", line), f"{relative} is not in the layout"
-
-
-def test_the_layout_names_no_module_that_is_missing() -> None:
-    rows = table("explanation/architecture.md", "Layout and direction of imports")
-    for row in rows:
-        for code in codes(row["modules"]):
-            assert any((PACKAGE / f"{code}{end}").exists() for end in ("", ".py")), code
-
-
-def test_the_layers_are_those_of_pyproject() -> None:
-    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    start = pyproject.index("layers = [")
-    layers = [
-        {name for name in re.findall(r"django_sked\.([\w.]+)", line) if _exists(name)}
-        for line in pyproject[start : pyproject.index("]", start)].splitlines()[1:]
-    ]
-    written = [
-        {code.replace("/", ".") for code in codes(row["modules"]) if code != "backends/__init__"}
-        for row in table("explanation/architecture.md", "Layout and direction of imports")
-    ]
-    assert written == [layer for layer in layers if layer]
-
-
-def _exists(module: str) -> bool:
-    path = PACKAGE / Path(*module.split("."))
-    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def test_the_permissions() -> None:

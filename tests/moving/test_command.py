@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import transaction
 
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 from tests.contract.store import Store, after
-from tests.moving.conftest import apart, some_apart
+from tests.moving.conftest import apart, from_stores, some_apart
 from tests.moving.test_moving import POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +116,16 @@ def test_killed_for_real_it_is_run_again(at: str, source: Store, target: Store, 
     assert {target.status(message) for message in messages} == {Status.SCHEDULED}
     assert {source.status(message) for message in messages} == {Status.CANCELLED}
     assert ScheduledMessage.objects.search(backend=target.alias).count() == 7
+
+
+@from_stores
+def test_inside_a_transaction_it_is_refused_as_its_steps_would_wait_for_the_commit(
+    source: Store, target: Store, names: list[str]
+) -> None:
+    message = source.schedule()
+
+    with transaction.atomic():
+        assert "call it outside" in run(*names)[1]
+
+    assert source.status(message) == Status.SCHEDULED
+    assert target.search().count() == 0

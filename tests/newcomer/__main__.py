@@ -5,6 +5,7 @@ and the code are those of the page. Ends with 1 at the first step that is not as
 
 --page tutorial  docs/tutorial.md, in two terminals, an editor and a browser; the default
 --page readme    what README.md shows, and nothing else
+--transcripts    the tutorial on each database, written down as docs/newcomer-*.md
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.docs.pages import DOCS
 from tests.newcomer import readme
 from tests.newcomer.interpreters import OLDEST, newest_for
 from tests.newcomer.terminal import NotAsWritten
@@ -42,6 +44,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--django", choices=sorted(OLDEST), help="the newest release of this version; without, of all")
     parser.add_argument("--python", help="an interpreter; without, the newest on this machine that fits")
     parser.add_argument("--transcript", type=Path, help="where to write what was typed and said, as a page")
+    parser.add_argument(
+        "--transcripts", action="store_true", help="the tutorial on each database, and both pages of docs/"
+    )
     return parser.parse_args()
 
 
@@ -108,6 +113,16 @@ def follow_tutorial(options: argparse.Namespace, folder: Path, variables: dict[s
 
 def main() -> None:
     options = arguments()
+    if not options.transcripts:
+        follow(options)
+        return
+    for database in sorted(DATABASES):
+        page = DOCS / f"newcomer-{database}.md"
+        follow(argparse.Namespace(**vars(options) | {"page": "tutorial", "database": database, "transcript": page}))
+
+
+def follow(options: argparse.Namespace) -> None:
+    """Do what the page says, in an empty folder that is gone afterwards."""
     python = options.python or newest_for(options.django)
     with tempfile.TemporaryDirectory(prefix="sked-newcomer-") as name, server_of(options.database) as (where, server):
         folder = Path(name)

@@ -26,7 +26,7 @@ WORKLOADS = {
     "memory": "RSS while --messages are drained",
     "fleet": "--processes workers, idle and busy",
     "queues": "many queues and one, with 1, 2 and 4 workers",
-    "flat": "cancel, find, prune and admin pages with --future messages in the store",
+    "flat": "looks, verbs, sweeps and pages with --future messages, and with --settled ones under an old snapshot",
     "admin": "the admin's pages with --rows messages of all kinds in the store (PostgreSQL)",
     "gate": "exit 1 when a ratio is far below what is usual (PostgreSQL)",
 }
@@ -90,10 +90,15 @@ def _measure(options: argparse.Namespace) -> int:
 def _workload(options: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     from tests.performance import fleets, standing, workloads
 
+    # The admin is installed for these only.
     if options.workload == "admin":
-        from tests.performance import admin  # the admin is installed for that one only
+        from tests.performance import admin
 
         return lambda: admin.pages(options.rows)
+    if options.workload == "flat":
+        from tests.performance import flat
+
+        return lambda: flat.flat(options.future or 1_000_000, options.settled)
     n, future, processes = options.messages, options.future, options.processes
     return {
         "drain": lambda: (
@@ -101,14 +106,13 @@ def _workload(options: argparse.Namespace) -> Callable[[], dict[str, Any]]:
         ),
         "backlog": lambda: workloads.backlog(n or 50_000, future or 1_000_000),
         "enqueue": lambda: workloads.enqueue(n or 50_000, due=not options.tomorrow),
-        "punctual": lambda: workloads.punctual(n or 2_000, options.seconds, future or 0),
+        "punctual": lambda: workloads.punctual(n or 2_000, options.seconds, future or 0, options.lookahead),
         "latency": lambda: workloads.latency(n or 200),
         "idle": lambda: standing.idle(1_000_000 if future is None else future),
         "bloat": lambda: standing.bloat(n or 290_000, 50_000),
         "memory": lambda: standing.memory(n or 1_000_000),
         "fleet": lambda: fleets.fleet(processes or 20, options.seconds, 200, future or 100_000),
         "queues": lambda: fleets.queues(n or 50_000, 50),
-        "flat": lambda: standing.flat(future or 1_000_000),
     }[options.workload]
 
 
@@ -152,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", default="postgresql", choices=BACKENDS)
     parser.add_argument("--messages", type=int, help="how many (each workload has its own default)")
     parser.add_argument("--future", type=int, help="messages due tomorrow and later that are in the store as well")
+    parser.add_argument("--settled", type=int, default=290_000, help="flat: messages settled under the snapshot, or 0")
+    parser.add_argument("--lookahead", type=float, help="punctual: seconds before its time that a message is claimed")
     parser.add_argument("--rows", type=int, default=10_000_000, help="admin: messages of all kinds in the store")
     parser.add_argument("--tomorrow", action="store_true", help="enqueue: due tomorrow instead of now")
     parser.add_argument("--processes", type=int, help="workers")

@@ -39,6 +39,8 @@ def fleet(processes: int, seconds: float, per_s: int, future: int) -> Figures:
         late = [(hit.start - hit.due) * 1000 for hit in sink.hits(directory) if hit.start >= begun]
     return {
         "processes": processes,
+        "idle_statements_each": round(idle["statements_per_s"] / processes, 1),
+        "busy_claims_each_message": round(busy["claims_per_s"] / per_s, 2),
         **{f"idle_{name}": value for name, value in idle.items()},
         **{f"busy_{name}": value for name, value in busy.items()},
         **spread(late, "busy_"),
@@ -108,11 +110,16 @@ def _waits() -> Iterator[Counter[str]]:
 
 
 def queues(messages: int, spread_over: int) -> Figures:
-    """The same number of due messages in many queues, and in one, with 1, 2 and 4 workers."""
+    """The same number of due messages in many queues, and in one, with 1, 2 and 4 workers.
+
+    Ratios: many queues to one with as many workers, and one queue with 4 workers to one with a single worker.
+    """
     found: Figures = {"messages": messages, "queues": spread_over}
     for processes in (1, 2, 4):
         for name, count in (("one", 1), ("many", spread_over)):
             figures = drain(messages, processes, count)
             found[f"{name}_{processes}_per_s"] = figures["per_s"]
             found[f"{name}_{processes}_cpu_us"] = round(figures["worker_cpu_us"] + figures["server_cpu_us"], 1)
+        found[f"many_to_one_{processes}"] = round(found[f"many_{processes}_per_s"] / found[f"one_{processes}_per_s"], 3)
+    found["one_4_to_one_1"] = round(found["one_4_per_s"] / found["one_1_per_s"], 3)
     return found

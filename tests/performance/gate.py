@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.performance import standing, workloads
+from tests.performance import fleets, standing, workloads
 from tests.performance.figures import Figures, shown
 
 TRIES = 3
-LOOKS = ("claim", "round", "next_due", "queues", "suspects", "rescue", "expire", "prune")
+LOOKS = ("claim", "round", "next_due", "queues", "suspects", "rescue", "expire", "unblock", "prune")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ GATES: dict[str, tuple[Callable[[], Figures], tuple[Limit, ...]]] = {
     ),
     "enqueue, due now": (
         lambda: workloads.enqueue(20_000),
-        (Limit("single_ratio_to_raw", least=0.35), Limit("bulk_5000_ratio_to_raw", least=0.15)),
+        (Limit("single_ratio_to_raw", least=0.35), Limit("bulk_5000_ratio_to_raw", least=0.2)),
     ),
     "punctual": (
         lambda: workloads.punctual(500, 5.0),
@@ -64,6 +64,15 @@ GATES: dict[str, tuple[Callable[[], Figures], tuple[Limit, ...]]] = {
     "looks, with 200,000 in the future": (
         _looks,
         tuple(Limit(f"{name}_to_one", most=4.0) for name in LOOKS),
+    ),
+    # What they ask is told by clocks and hints, and is the same on any machine; what they wait for is not.
+    "20 workers, idle and busy": (
+        lambda: fleets.fleet(20, 5.0, 200, 1_000),
+        (
+            Limit("idle_statements_each", most=18.0),
+            Limit("busy_claims_each_message", most=3.0),
+            Limit("busy_waiting_for_locks", most=0.5),
+        ),
     ),
 }
 

@@ -9,6 +9,8 @@ from tests.settings import SKED
 
 if store := os.environ.get("SKED_PERFORMANCE_STORE"):
     SKED = {"default": SKED[store]}
+if lookahead := os.environ.get("SKED_PERFORMANCE_LOOKAHEAD"):
+    SKED["default"]["QUEUES"] = {"default": {"lookahead": float(lookahead)}}
 
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_sked", "tests.performance"]
 DATABASE_ROUTERS = []

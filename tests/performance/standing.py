@@ -14,12 +14,11 @@ from django.db import connection
 
 from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
-from django_sked.states import Status
 from django_sked.worker import Worker
 from tests.performance import sink, usage
 from tests.performance.figures import Figures, spread, timed
 from tests.performance.running import Running, workers
-from tests.performance.store import FUTURE, TABLE, add_future, copy, empty, schedule, tidy
+from tests.performance.store import add_future, copy, empty, schedule, tidy
 from tests.performance.waiting import wait_for
 
 #: Seconds from the scheduling of a burst to its due time, for each message of it: more than scheduling takes.
@@ -34,9 +33,17 @@ def idle(future: int) -> Figures:
     tidy()
     worker = Worker()
     worker._leases.register()
-    backend = worker.backend
-    claimer = worker._claimer
-    asked: dict[str, Callable[[], object]] = {
+    found: Figures = {"future": future}
+    for name, ask in looks(worker).items():
+        took = spread(timed(200, ask))
+        found |= {f"{name}_p50_ms": took["p50_ms"], f"{name}_p99_ms": took["p99_ms"]}
+    return found
+
+
+def looks(worker: Worker) -> dict[str, Callable[[], object]]:
+    """What a worker asks again and again, by name."""
+    backend, claimer = worker.backend, worker._claimer
+    return {
         "claim": lambda: backend.claim(worker.id, "default", 500, ahead=0.2, quick=True),
         "round": lambda: (claimer.round(), claimer.seconds_until_next(1.0)),
         "next_due": lambda: backend.next_due_at("default"),
@@ -44,14 +51,10 @@ def idle(future: int) -> Figures:
         "suspects": lambda: backend.has_suspects(["default"]),
         "rescue": backend.rescue,
         "expire": backend.expire,
+        "unblock": backend.unblock,
         "prune": backend.prune,
         "beat": lambda: backend.beat(worker._process),
     }
-    found: Figures = {"future": future}
-    for name, ask in asked.items():
-        took = spread(timed(200, ask))
-        found |= {f"{name}_p50_ms": took["p50_ms"], f"{name}_p99_ms": took["p99_ms"]}
-    return found
 
 
 def bloat(settled: int, messages: int, windows: int = 3) -> Figures:
@@ -153,43 +156,3 @@ def memory(messages: int) -> Figures:
         "peak_rss_mb": peak,
         **{f"own_mb_quarter_{n}": max(part, default=0.0) for n, part in enumerate(parts, 1)},
     }
-
-
-def flat(future: int) -> Figures:
-    """What people and sweeps ask for, one message or one page at a time, in a store with so many future messages."""
-    from django.contrib.auth import get_user_model
-    from django.test import Client
-
-    empty()
-    add_future(future, key="k0")
-    old = ScheduledMessage.objects.schedule("performance", {"i": -1})
-    finished = message_backends["default"].now() - timedelta(days=30)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {TABLE} SET status = 'delivered', finished_at = %s, live_key = NULL WHERE id = %s",
-            [finished, old.pk],
-        )
-    copy(ScheduledMessage.objects.get(pk=old.pk), 20_000)
-    tidy()
-    objects = ScheduledMessage.objects
-    ids = iter(list(objects.filter(status=Status.SCHEDULED).order_by("-due_at").values_list("pk", flat=True)[:200]))
-    keys = iter(range(1, 1000))
-    client = Client()
-    client.force_login(get_user_model().objects.create_superuser(f"admin-{uuid4()}", password="admin"))
-    page = "/admin/django_sked/scheduledmessage/"
-    asked: dict[str, tuple[int, Callable[[], object]]] = {
-        "cancel_by_id": (100, lambda: objects.cancel(id=next(ids))),
-        "cancel_by_key": (100, lambda: objects.cancel(key=f"k{next(keys)}")),
-        "reschedule_by_key": (100, lambda: objects.reschedule(key=f"k{next(keys)}", delay=FUTURE)),
-        "find_by_key": (100, lambda: objects.find(key=f"k{next(keys)}")),
-        "schedule": (100, lambda: objects.schedule("performance", {"i": 1}, delay=FUTURE)),
-        "prune_1000": (10, message_backends["default"].prune),
-        "admin_page": (5, lambda: client.get(page)),
-        "admin_search": (5, lambda: client.get(page, {"q": "k77"})),
-        "admin_by_status": (5, lambda: client.get(page, {"status": "delivered"})),
-    }
-    found: Figures = {"future": future}
-    for name, (times, ask) in asked.items():
-        took = spread(timed(times, ask))
-        found |= {f"{name}_p50_ms": took["p50_ms"], f"{name}_max_ms": took["max_ms"]}
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
@@ -19,6 +20,8 @@ from tests.performance.running import workers
 from tests.performance.store import FUTURE, add_future, empty, schedule, tidy, vendor
 from tests.performance.waiting import wait_for
 
+#: In the environment of a worker: seconds before its time that a message is claimed, if not what is the default.
+LOOKAHEAD = "SKED_PERFORMANCE_LOOKAHEAD"
 #: What each store could do if nothing were promised.
 YARDSTICKS: dict[str, Any] = {"postgresql": raw, "redis": raw_redis}
 
@@ -134,8 +137,10 @@ def _schedule_singly(messages: int, delay: timedelta | None) -> None:
         ScheduledMessage.objects.schedule("performance", {"i": number, "t0": 0.0}, delay=delay)
 
 
-def punctual(messages: int, seconds: float, future: int = 0) -> Figures:
+def punctual(messages: int, seconds: float, future: int = 0, lookahead: float | None = None) -> Figures:
     """W4, W4+: messages at random instants while a worker is up; start of the receiver less due time."""
+    if lookahead is not None:
+        os.environ[LOOKAHEAD] = str(lookahead)
     empty()
     if future:
         add_future(future)
@@ -155,7 +160,9 @@ def punctual(messages: int, seconds: float, future: int = 0) -> Figures:
         percent = 100 * (usage.cpu([running[0].pid]) - before) / (time.monotonic() - begun)
         late = [(hit.start - hit.due) * 1000 for hit in sink.hits(directory)]
     early = sum(1 for each in late if each < 0)
-    figures = {"messages": messages, "seconds": seconds, "future": future, "early": early, **spread(late)}
+    figures: Figures = {"messages": messages, "seconds": seconds, "future": future, "early": early, **spread(late)}
+    if lookahead is not None:
+        figures["lookahead"] = lookahead
     return figures | {"worker_cpu_percent": round(percent, 1)}
 
 

@@ -15,12 +15,10 @@ from tests.worker.programs import Program, Project
 pytestmark = pytest.mark.slow
 
 TICKS, LOOKS = 500, 50
-#: Processes in all; twenty of them where it is shown in full.
-WORKERS = {"postgresql": 20, "redis": 20, "sqlite": 9, "mariadb": 9}
-#: At which of its writes each of those is killed that a failpoint kills: all of these, or the first ones.
+#: Processes in all, and those of them that are shot.
+WORKERS, SHOT = 20, 4
+#: At which of its writes each of those is killed that a failpoint kills.
 KILLS = (1, 2, 3, 5, 7, 9, 11, 13)
-#: Those that a failpoint kills, and those that are shot, of so many.
-DOOMED, SHOT = {20: 8, 9: 4}, {20: 4, 9: 2}
 
 #: Five hundred ticks in fifty looks; a line tells of each one.
 PROMOTE = """
@@ -62,21 +60,15 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         yield project
 
 
-@pytest.fixture
-def workers(request: pytest.FixtureRequest) -> int:
-    vendor: str = request.node.callspec.params["project"]
-    return WORKERS[vendor]
-
-
-def test_promoters_that_are_killed_make_each_of_five_hundred_ticks_once(project: Project, workers: int) -> None:
+def test_promoters_that_are_killed_make_each_of_five_hundred_ticks_once(project: Project) -> None:
     first_of_all = _promote(project, f"promote=kill:{KILLS[0]}")
     assert first_of_all.end() == -signal.SIGKILL, first_of_all.output
-    doomed = [_promote(project, f"promote=kill:{look}") for look in KILLS[1 : DOOMED[workers]]]
-    shot = [_promote(project) for _ in range(SHOT[workers])]
+    doomed = [_promote(project, f"promote=kill:{look}") for look in KILLS[1:]]
+    shot = [_promote(project) for _ in range(SHOT)]
     for count, program in enumerate(shot, start=1):
         _shoot(program, after=count)
     codes = [program.end() for program in doomed + shot]
-    whole = [_promote(project) for _ in range(workers - 1 - len(codes))]
+    whole = [_promote(project) for _ in range(WORKERS - 1 - len(codes))]
     assert {program.end() for program in whole} == {0}, [program.output for program in whole]
 
     # Each is killed, unless others were quicker with every tick that is left.

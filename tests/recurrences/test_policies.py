@@ -119,6 +119,16 @@ def test_one_tick_is_queued_behind_a_live_occurrence(clockwork: Clockwork) -> No
     assert clockwork.read(recurrence).waiting_tick_at is None
 
 
+def test_hundreds_of_occurrences_that_are_live_at_once_are_all_heard(clockwork: Clockwork) -> None:
+    clockwork.receive(deaf)
+    recurrence = clockwork.create(every=1, misfire="all", misfire_cap=1000)
+    clockwork.promote(at(seconds=300))
+    delivered = clockwork.deliver(at(seconds=310))
+    clockwork.promote(at(seconds=310))
+    assert len(delivered) == 303
+    assert clockwork.read(recurrence).successes == 303
+
+
 # Ends
 
 

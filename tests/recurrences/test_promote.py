@@ -159,8 +159,8 @@ def test_a_promoter_that_dies_once_its_message_is_stored_brings_no_second_one(
 
 
 TICKS = 500
-#: Promoters at a time; twenty of them where it is shown in full.
-WORKERS = {"postgresql": 20, "redis": 20}
+#: Promoters at a time; twenty of them on every server.
+WORKERS = {"postgresql": 20, "redis": 20, "sqlite": 20, "mariadb": 20}
 FEWER_WORKERS = 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from queue import Empty, Queue
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from redis import exceptions
 from redis.crc import key_slot
 
 from django_sked.backends.redis import RedisBackend
+from django_sked.clock import monotonic
 from django_sked.states import Status
 from tests.contract.store import T0, Store, after
 from tests.servers.cluster import ValkeyCluster
 from tests.servers.redis import Valkey
+from tests.worker.conftest import eventually
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,83 @@ def test_a_cluster_that_is_away_is_waited_for(make: Any) -> None:
         with pytest.raises(exceptions.ConnectionError) as raised:
             Store(backend).schedule()
         assert backend.is_expected(raised.value)
+
+
+def test_while_a_slot_is_moved_as_a_whole_nothing_is_lost_or_stored_twice(
+    store: Store, backend: RedisBackend, nodes: ValkeyCluster
+) -> None:
+    """As Valkey 9 does it: the writes go on meanwhile, and at the end are answered by the new node."""
+    messages = store.schedule_many([{"event": "e", "at": T0, "payload": "x" * 1000}] * 3000)
+    prefix = backend.keys_of_store.prefix
+    slot = key_slot(prefix.encode())
+    source = nodes.owner(prefix)
+    target = next(node for node in nodes.nodes if node is not source)
+    with source.connect() as old, target.connect() as new:
+        new_id = new.execute_command("CLUSTER MYID").decode()
+        try:
+            old.execute_command("CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", new_id)
+        except exceptions.ResponseError as error:
+            pytest.skip(str(error))
+        stored, deadline = {message.pk for message in messages}, monotonic() + 30
+        while nodes.owner(prefix) is source:
+            assert monotonic() < deadline
+            try:
+                stored.add(store.schedule().pk)
+            except exceptions.RedisError as error:
+                assert backend.is_expected(error)
+    while True:
+        try:
+            stored.update(message.pk for message in store.schedule_many([{"event": "e", "at": T0}] * 600))
+            break
+        except exceptions.RedisError as error:
+            assert backend.is_expected(error)
+            assert monotonic() < deadline
+
+    found = [message.pk for message in store.search()]
+    assert len(found) == len(set(found))
+    assert stored <= set(found)
+    claimed = store.claim(limit=len(found))
+    assert {message.pk for message in claimed} == set(found)
+
+
+def test_a_series_is_stored_in_the_slot_of_its_alias(store: Store, nodes: ValkeyCluster) -> None:
+    store.schedule_many([{"event": "e", "at": T0}] * 1000)
+
+    names = [name for node in nodes.nodes for name in _names(node)]
+    assert len(names) > 1000
+    assert {key_slot(name) for name in names} == {key_slot(b"{sked:own}")}
+    assert len(store.claim(limit=2000)) == 1000
+
+
+def test_idle_workers_are_told_in_a_cluster_also_after_a_node_was_gone(make: Any) -> None:
+    with ValkeyCluster() as cluster:
+        store = Store(make(cluster.entry["LOCATION"], socket_timeout=2))
+        heard: Queue[str] = Queue()
+
+        def hears(queue: str | None) -> bool:
+            heard.put(queue or "")
+            return True
+
+        # As in another process: workers of this one are told anyway.
+        stop = RedisBackend(store.backend.settings).listen(hears)
+        try:
+            assert eventually(lambda: _is_told(store, heard))
+            for node in cluster.nodes:
+                node.crash()
+                node.start()
+            while not heard.empty():
+                heard.get()
+            assert eventually(lambda: _is_told(store, heard))
+        finally:
+            stop()
+
+
+def _is_told(store: Store, heard: Queue[str]) -> bool:
+    try:
+        store.schedule(queue="mail", delay=0)
+    except exceptions.RedisError:
+        return False
+    try:
+        return heard.get(timeout=0.02) == "mail"
+    except Empty:
+        return False

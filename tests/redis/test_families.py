@@ -395,3 +395,39 @@ def test_a_plain_delivery_looks_at_no_edges(store: Family, backend: RedisBackend
     calls = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
     asked = {"evalsha", "eval", "config|resetstat", "info"}
     assert calls - asked == {"hmget", "hset", "zrem", "zadd", "exists", "srem"}
+
+
+def test_of_a_parent_of_very_many_one_call_of_prune_looks_at_some_and_the_next_at_others(
+    make: Any, server: Any
+) -> None:
+    with server.connect() as client:
+        client.config_set("maxmemory", "64mb")
+    store = Family(make(server.location, retention={"delivered": 60, "cancelled": None}))
+    parent = store.schedule("parent")
+    store.schedule_many([{"event": "child", "at": T0, "on_failure": parent}] * 7000)
+    store.settle(store.claim_one(), "deliver")
+    for _ in range(100):
+        store.backend.unblock()
+    assert store.search(status="cancelled").count() == 7000
+
+    assert store.backend.prune(now=after(minutes=2)) == 0
+    assert store.backend.prune(now=after(minutes=2)) == 0
+    assert store.backend.prune(now=after(minutes=13)) == 1
+
+
+def test_of_very_many_a_child_that_waits_is_found_wherever_it_is(make: Any, server: Any) -> None:
+    with server.connect() as client:
+        client.config_set("maxmemory", "64mb")
+    store = Family(make(server.location, retention={"delivered": 60, "cancelled": None}))
+    parent = store.schedule("parent")
+    store.schedule_many([{"event": "child", "at": T0, "on_failure": parent}] * 7000)
+    waiting = store.schedule("child", on_success=parent, delay=3600)
+    store.settle(store.claim_one(), "deliver")
+    for _ in range(100):
+        store.backend.unblock()
+
+    for minutes in range(2, 90, 11):
+        assert store.backend.prune(now=after(minutes=minutes)) == 0
+    waiting.cancel()
+    pruned = [store.backend.prune(now=after(minutes=minutes)) for minutes in (101, 112, 123)]
+    assert sum(pruned) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -52,6 +53,10 @@ def test_hosts_ports_services_and_credentials() -> None:
         f"redis://:{SECRET}@host:port/0",
         f"redis://:{SECRET}@host:99999999/0",
         f"redis://:{SECRET}@host/name",
+        f"redis://:some?{SECRET}=x@host/0",
+        f"redis://:some?{SECRET}&db=1@host/0",
+        f"redis://:some#{SECRET}@host/0",
+        f"redis://:some/{SECRET}@host/0",
         f"redis://:{SECRET}@/0",
         f"unix://:{SECRET}@",
         f"unix://:{SECRET}@/path?db=x",
@@ -93,6 +98,25 @@ def test_the_password_is_in_no_error_log_or_check(make: Any, caplog: pytest.LogC
 
     assert len(texts) > 4
     assert not [text for text in texts if SECRET in text]
+
+
+@pytest.mark.parametrize("kind", ["unix", "cluster"])
+def test_no_variable_of_an_error_that_pages_of_errors_show_is_the_password(make: Any, server: Any, kind: str) -> None:
+    text = (
+        f"unix://nobody:{SECRET}@{server.socket}?db=0" if kind == "unix" else f"redis+cluster://:{SECRET}@127.0.0.1:1"
+    )
+    backend = make(text)
+
+    with pytest.raises(Exception, match=r"password|connected") as raised:
+        Store(backend).schedule()
+
+    error: BaseException | None = raised.value
+    while error is not None:
+        for frame, _ in walk_tb(error.__traceback__):
+            if "/tests/" not in frame.f_code.co_filename:
+                shown = {name: repr(value) for name, value in frame.f_locals.items()}
+                assert SECRET not in str(shown), frame
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def test_wrong_options_are_refused_and_do_not_show_the_password_either(make: Any) -> None:

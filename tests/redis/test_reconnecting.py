@@ -13,6 +13,7 @@ from redis import exceptions
 from django_sked.backends.redis import RedisBackend
 from django_sked.backends.redis.scripts import script
 from django_sked.exceptions import IdInUse, KeyInUse
+from django_sked.scheduling import OnConflict
 from django_sked.states import Answer, Status
 from tests.contract.store import T0, WORKER, Store, after, elsewhere, ids
 
@@ -106,6 +107,32 @@ def test_what_others_did_to_it_before_the_answer_was_asked_for_again_stays(
     found = store.find(message)
     assert (found.payload, found.status, found.token) == ({"n": 2}, Status.CLAIMED, 1)
     assert backend.held_by(WORKER).keys() == {message.pk}
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "ignore"])
+def test_one_that_was_delivered_and_deleted_before_the_answer_was_asked_for_again_is_not_stored_again(
+    make: Any, server: Any, monkeypatch: pytest.MonkeyPatch, on_conflict: OnConflict
+) -> None:
+    backend = make(server.location, retention={"delivered": 0})
+    store = Store(backend)
+    holder = store.schedule(key="k", queue="held")
+    execute = backend.connections.execute
+
+    def lose(*command: Any) -> Any:
+        execute(*command)
+        monkeypatch.setattr(backend.connections, "execute", execute)
+        for message in store.claim():
+            store.settle(message)
+        raise exceptions.ConnectionError("lost")
+
+    store.settle(store.claim_one(queue="held"), "retry", delay=60.0)
+    monkeypatch.setattr(backend.connections, "execute", lose)
+
+    keys = ["k", None] if on_conflict == "ignore" else [None, None]
+    found = store.schedule_many([{"event": "e", "at": T0, "key": key} for key in keys], on_conflict=on_conflict)
+
+    assert ids(list(store.search())) == [holder.pk]
+    assert [message.was_created for message in found] == [key is None for key in keys]
 
 
 def test_a_claim_whose_answer_was_lost_is_known_to_the_store(store: Store, lose_an_answer: Any) -> None:

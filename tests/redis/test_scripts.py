@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError
 
 from django_sked.backends.redis import RedisBackend, scripts
 from django_sked.backends.redis.records import Write
@@ -29,7 +29,7 @@ def test_every_script_of_the_directory_says_what_it_needs() -> None:
     for name in NAMES:
         first = (LUA / f"{name}.lua").read_text().splitlines()[0]
         # Only what stores something new is refused when the memory is full.
-        assert first in ("#!lua flags=allow-oom", "#!lua flags=no-writes") or name == "add", name
+        assert first in ("#!lua flags=allow-oom", "#!lua flags=no-writes") or name in ("add", "stage"), name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,6 +133,43 @@ def test_a_write_whose_answer_was_lost_is_known_again(
     assert backend.scripts.call("write", "", "", *once) == ["written"]
     message.resume()
     assert backend.scripts.call("write", "", "", *once) == ["changed"]
+
+
+def test_a_step_that_states_does_not_have_takes_nothing_from_those_that_are_written_with_it(
+    store: Store, backend: RedisBackend
+) -> None:
+    one, wrong, other = (store.schedule() for _ in range(3))
+    records = backend._records.read([one.pk, wrong.pk, other.pk])[1]
+    hold = {"status": Status.BLOCKED, "held_at": T0}
+    writes = [Write(record=records[message.pk], step="hold", changes=hold) for message in (one, other)]
+    writes.insert(1, Write(record=records[wrong.pk], step="hold", changes={"status": Status.DELIVERED}))
+
+    with pytest.raises(ResponseError, match="no step hold leads from scheduled to delivered"):
+        backend._records.write(writes)
+
+    assert store.search().count() == 3
+    for message in (one, other):
+        message.resume()
+    assert store.claim() == [one, wrong, other]
+
+
+def test_what_was_claimed_before_the_server_was_gone_is_delivered(
+    store: Store, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = store.schedule_many([{"event": "e", "at": T0}] * 250)
+    execute, calls = backend.connections.execute, iter(range(100))
+
+    def go(*command: Any) -> Any:
+        if next(calls) >= 1:
+            raise TimeoutError("gone")
+        return execute(*command)
+
+    store.claim(1, queue="another")  # the script is known
+    monkeypatch.setattr(backend.connections, "execute", go)
+
+    assert store.claim(1000) == messages[:100]
+    with pytest.raises(TimeoutError):
+        store.claim(1000)
 
 
 def test_a_claim_takes_a_hundred_in_one_script(store: Store, backend: RedisBackend) -> None:

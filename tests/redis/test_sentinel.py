@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,3 +57,29 @@ def test_a_write_that_no_replica_has_in_time_is_an_expected_error(watched: Watch
         Store(backend).schedule()
 
     assert backend.is_expected(raised.value)
+
+
+def test_a_call_whose_answer_was_lost_waits_for_its_replica_all_the_same(
+    watched: Watched, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WAIT speaks of its own connection, and on a new one of nothing."""
+    backend = make(watched.entry["LOCATION"], replicas=1, replica_timeout=0.5)
+    store = Store(backend)
+    store.schedule()
+    execute = backend.connections.execute
+
+    def lose(*command: Any) -> Any:
+        execute(*command)
+        monkeypatch.setattr(backend.connections, "execute", execute)
+        backend.connections._own().drop()
+        raise exceptions.ConnectionError("lost")
+
+    replica = watched.replica.process
+    assert replica is not None
+    replica.send_signal(signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(backend.connections, "execute", lose)
+        with pytest.raises(exceptions.TimeoutError, match="only 0 of 1 replicas"):
+            store.schedule()
+    finally:
+        replica.send_signal(signal.SIGCONT)

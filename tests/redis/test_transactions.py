@@ -171,6 +171,18 @@ def test_the_alias_whose_transactions_count_is_an_option(make: Any, server: Any)
     assert Store(make(server.location, transaction_database="default")).schedule(at=datetime.now(UTC)).was_created
 
 
+def test_with_none_of_them_every_write_is_made_at_once(make: Any, server: Any) -> None:
+    store = Store(make(server.location, transaction_database=None))
+    with pytest.raises(RuntimeError), transaction.atomic():
+        parent = store.schedule()
+        child = store.schedule(on_success=parent)
+        assert parent.hold() is Answer.HELD
+        assert ids(list(store.search())) == [parent.pk, child.pk]
+        raise RuntimeError
+
+    assert store.search().count() == 2
+
+
 def test_a_worker_writes_at_once_whatever_transaction_is_open(store: Store) -> None:
     message = store.schedule()
     with transaction.atomic():

@@ -9,6 +9,7 @@ import pytest
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage
+from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
 from django_sked.states import Answer, Status
 from tests.contract.store import T0, WORKER, Store, after, ids
@@ -118,6 +119,10 @@ UNSOUND: list[tuple[str, str | None]] = [
     (name, None) for name in ("token", "due_at", "next_at", "event", "queue", "priority")
 ]
 UNSOUND += [(name, "x") for name in ("token", "due_at", "next_at", "priority")]
+# What Lua takes for a number, and a score does not.
+UNSOUND += [
+    (name, text) for name in ("token", "due_at", "next_at", "priority") for text in ("nan", "1e999", " 7", "0x7")
+]
 
 
 @pytest.mark.parametrize(("name", "value"), UNSOUND)
@@ -218,3 +223,86 @@ def test_a_redrive_takes_a_key_whose_record_is_gone(store: Store, backend: Redis
     client.delete(name_of(backend, store.schedule(key="k")))
 
     assert store.objects.redrive(id=dead.pk, backend=store.alias) is Answer.REDRIVEN
+
+
+@pytest.mark.parametrize("value", ["nan", " 7"])
+def test_what_becomes_unsound_while_it_is_held_holds_up_no_other_settle(
+    store: Store, backend: RedisBackend, client: Any, value: str
+) -> None:
+    before, bad, behind = (store.schedule() for _ in range(3))
+    claimed = store.claim()
+    client.hset(name_of(backend, bad), "due_at", value)
+
+    settled = backend.settle([Outcome(id=each.pk, token=each.token, step="deliver") for each in claimed], now=T0)
+
+    assert {before.pk, behind.pk} <= settled.written.keys()
+    assert [store.status(message) for message in (before, behind)] == [Status.DELIVERED] * 2
+    assert store.search(status="delivered").count() >= 2
+
+
+def test_a_live_message_without_its_key_holds_up_no_other_settle(
+    store: Store, backend: RedisBackend, client: Any
+) -> None:
+    bad, good = store.schedule(key="k"), store.schedule()
+    claimed = store.claim()
+    client.hdel(name_of(backend, bad), "key")
+
+    settled = backend.settle([Outcome(id=each.pk, token=each.token, step="deliver") for each in claimed], now=T0)
+
+    assert settled.written.keys() == {bad.pk, good.pk}
+    assert store.search(status="delivered").count() == 2
+    assert not backend.has_lapsed(now=T0)
+
+
+@pytest.mark.parametrize("index", [f"held:{WORKER.hex}", "expiry"])
+def test_an_index_that_leads_to_what_has_gone_on_hides_nobody_from_a_sweep(
+    store: Store, backend: RedisBackend, client: Any, index: str
+) -> None:
+    gone_on = [store.in_status(Status.DELIVERED) for _ in range(3)]
+    expiry: dict[str, Any] = {"expires_in": 10} if index == "expiry" else {}
+    message = store.schedule(at=after(hours=1), **expiry)
+    if index != "expiry":
+        assert store.claim(now=after(hours=1)) == [message]
+    client.zadd(f"{backend.keys_of_store.prefix}{index}", {each.pk.hex: 0 for each in gone_on})
+
+    if index == "expiry":
+        assert ids(backend.expire(limit=2, now=after(hours=2))) == [message.pk]
+    else:
+        assert backend.rescue(limit=2, now=after(hours=2)) == [message.pk]
+        assert not backend.has_lapsed(now=after(hours=2))
+    assert {store.status(each) for each in gone_on} == {Status.DELIVERED}
+
+
+@pytest.mark.parametrize("spoil", ["token", "delete", "replace"])
+def test_what_becomes_unreadable_while_it_is_held_hides_no_other_from_its_worker(
+    store: Store, backend: RedisBackend, client: Any, spoil: str
+) -> None:
+    bad, good = store.schedule(), store.schedule()
+    store.claim()
+    if spoil == "token":
+        client.hset(name_of(backend, bad), "token", "x")
+    else:
+        client.delete(name_of(backend, bad))
+    if spoil == "replace":
+        client.set(name_of(backend, bad), "a string")
+
+    assert backend.held_by(WORKER) == {good.pk: 1}
+    worker = store.worker()
+    assert good.cancel() is Answer.TOO_LATE
+    assert backend.beat(worker, now=T0) == {good.pk: 1}
+
+
+@pytest.mark.parametrize("spoil", ["delete", "replace"])
+def test_the_first_that_will_be_due_keeps_nobody_from_asking_when_that_is(
+    store: Store, backend: RedisBackend, client: Any, spoil: str
+) -> None:
+    bad = store.schedule(key="bad")
+    store.schedule(key="good", at=after(hours=1))
+    client.delete(name_of(backend, bad))
+    if spoil == "replace":
+        client.set(name_of(backend, bad), "a string")
+
+    assert backend.next_due_at("default") in (T0, after(hours=1))
+    assert "good" in backend.keys("default")
+    store.claim()
+    assert backend.next_due_at("default") == after(hours=1)

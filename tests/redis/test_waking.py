@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
@@ -14,7 +16,8 @@ from redis.exceptions import RedisError
 
 from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import KeyInUse
-from tests.contract.store import Store
+from django_sked.states import Answer, Status
+from tests.contract.store import WORKER, Store, ids
 from tests.worker.conftest import eventually
 
 
@@ -138,3 +141,36 @@ def test_a_listener_ends_when_it_is_told_to(backend: RedisBackend, ear: Ear) -> 
 
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_who_may_not_publish_schedules_all_the_same(server: Any, make: Any) -> None:
+    """New users of a server have no channels unless somebody gives them some."""
+    with server.connect() as client:
+        client.execute_command("ACL SETUSER shop on >secret ~{sked:* +@all -@admin -@dangerous +info")
+    store = Store(make(server.location.replace("unix://", "unix://shop:secret@")))
+
+    message = store.schedule(delay=0)
+    assert store.find(message).make_due() is Answer.MADE_DUE
+
+    assert ids(store.backend.claim(WORKER, "default", 10)) == [message.pk]
+
+
+def test_the_rights_that_the_page_about_redis_names_are_enough(server: Any, make: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/use-redis.md").read_text()
+    (rule,) = re.findall(r"^(ACL SETUSER .+)$", page, re.MULTILINE)
+    with server.connect() as client:
+        client.execute_command(rule.replace("{shop:", "{sked:"))
+    backend = make(server.location.replace("unix://", "unix://shop:a-long-password@"))
+    store, ear = Store(backend), Ear(backend)
+    try:
+        store.schedule_many([{"event": "e", "queue": "mail"}] * 600)
+        assert ear.next() == "mail"
+    finally:
+        ear.stop()
+
+    for status in Status:
+        store.in_status(status, key=f"k-{status}").cancel()
+    assert backend.rescue() and not backend.expire()
+    backend.prune()
+    assert store.search().count() == 600 + len(Status)
+    assert backend.check() == []

@@ -13,7 +13,9 @@ from django.test import override_settings
 
 from django_sked.backends import message_backends
 from django_sked.contrib.sinks import new_key
+from django_sked.contrib.sinks.options import make
 from django_sked.contrib.sinks.routing import routes
+from django_sked.contrib.sinks.webhook import WebhookSink
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
 
@@ -127,3 +129,12 @@ def sinks() -> Iterator[Callable[..., None]]:
     yield use
     for override in reversed(changed):
         override.disable()
+
+
+WHERE = "SKED_SINKS['x']['OPTIONS']"
+HOOK = {"SINK": "django_sked.contrib.sinks.webhook.WebhookSink", "EVENTS": "invoice.*"}
+
+
+def sink(values: dict[str, Any]) -> WebhookSink:
+    made: WebhookSink = make(WebhookSink, values, WHERE)
+    return made

@@ -52,6 +52,8 @@ def change(message: ScheduledMessage) -> Answer:
     assert_type(message.hold(reason="why"), Answer)
     assert_type(message.resume(), Answer)
     assert_type(message.make_due(), Answer)
+    assert_type(message.redeliver(delay=5), ScheduledMessage)
+    assert_type(objects.redeliver(key="k", payload=[1]), ScheduledMessage)
     assert_type(message.is_live, bool)
     assert_type(message.backend, BaseBackend)
     assert_type(message_backends["default"], BaseBackend)
@@ -60,6 +62,7 @@ def change(message: ScheduledMessage) -> Answer:
 
 async def achange(message: ScheduledMessage) -> Answer:
     assert_type(await ScheduledMessage.objects.afind(id=message.id), ScheduledMessage)
+    assert_type(await message.aredeliver(), ScheduledMessage)
     return await message.acancel(reason="paid")
 
 

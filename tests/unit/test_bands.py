@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from django_sked.backends.database import bands as module
-from django_sked.backends.database.bands import KNOWN, MARGIN, Bands
+from django_sked.backends.database.bands import KNOWN, MARGIN, REMEMBERED, Bands
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -62,6 +62,46 @@ def test_the_priorities_of_a_queue_are_known_for_a_second(bands: Bands, clock: l
     clock[0] += KNOWN
 
     assert bands.known("q") is None
+
+
+def test_they_are_remembered_for_longer_so_that_only_others_need_be_looked_for(
+    bands: Bands, clock: list[float]
+) -> None:
+    bands.looked("q", [5, 0], since=bands.begin(NOW))
+    clock[0] += KNOWN
+    assert (bands.known("q"), bands.remembered("q")) == (None, [5, 0])
+
+    bands.confirmed("q", [5, 0], since=bands.begin(NOW))
+    assert bands.known("q") == [5, 0]
+    clock[0] += REMEMBERED - KNOWN
+
+    assert bands.remembered("q") is None, "of that they are looked up"
+
+
+@pytest.mark.parametrize("hint", [(None, None), ("q", None), ("q", 9)])
+def test_a_hint_while_others_are_looked_for_leaves_it_open(
+    bands: Bands, clock: list[float], hint: tuple[str | None, int | None]
+) -> None:
+    bands.looked("q", [5, 0], since=bands.begin(NOW))
+    clock[0] += KNOWN
+    since = bands.begin(NOW)
+
+    bands.look_back(NOW, *hint)
+    bands.confirmed("q", [5, 0], since=since)
+
+    assert (bands.known("q"), bands.remembered("q")) == (None, [5, 0])
+
+
+def test_where_to_begin_is_told_without_forgetting_it(bands: Bands, clock: list[float]) -> None:
+    assert bands.floors("q") is None
+    bands.looked("q", [5, 0], since=bands.begin(NOW))
+    claimed(bands, NOW, band=5)
+
+    for _ in range(2):
+        assert bands.floors("q") == {5: NOW - MARGIN, 0: None}
+    clock[0] += KNOWN
+    bands.looked("q", [5, 0], since=bands.begin(NOW))
+    assert bands.floors("q") == {5: None, 0: None}
 
 
 def test_a_hint_lowers_the_floors_that_would_hide_its_message(bands: Bands) -> None:

@@ -321,6 +321,14 @@ def test_an_interval_passes_over_its_ticks_as_if_one_by_one(seconds: int, gone: 
     assert passed.next == ticks[len(before)]
 
 
+@given(st.integers(1, 100_000), st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
+def test_an_interval_is_found_again_in_its_rhythm_from_both_sides(seconds: int, known: int, previous: int) -> None:
+    start, second = datetime(2030, 1, 1, tzinfo=UTC), timedelta(seconds=1)
+    found = Every(seconds).next_in_rhythm(start + known * second, start + previous * second)
+    assert timedelta(0) < found - (start + previous * second) <= seconds * second
+    assert (found - start - known * second) % (seconds * second) == timedelta(0)
+
+
 def test_ticks_beyond_number_are_passed_over_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "MOST_PASSED", 10)
     minutely, until, start = Cron("* * * * *"), MONDAY + timedelta(minutes=24, seconds=30), MONDAY

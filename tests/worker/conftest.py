@@ -14,14 +14,16 @@ from django.db import connections
 from django.dispatch import Signal
 from django.test import override_settings
 
+from django_sked import clock, failpoints
 from django_sked.backends import message_backends
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
 from django_sked.states import FINISHED
 from django_sked.testing import TickedWorker
-from django_sked.worker import Worker
+from django_sked.worker import Worker, transactions
 from tests.servers import empty
 from tests.worker.programs import Project, migrated_file
+from tests.worker.wall import Wall, Watching
 
 _APPS = ["django_sked", "tests.testapp"]
 #: Seconds after which what must come has not come.
@@ -261,3 +263,89 @@ def project(tmp_path: Path, migrated: bytes) -> Iterator[Project]:
     project.database.write_bytes(migrated)
     yield project
     project.close()
+
+
+class Clock:
+    """The monotonic clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def pass_(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@pytest.fixture(name="time")
+def moved_by_hand(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moved = Clock()
+    monkeypatch.setattr(clock, "monotonic", moved)
+    return moved
+
+
+@pytest.fixture
+def pull() -> Iterator[Callable[..., Worker]]:
+    """`pull(alias, ...)` makes a worker that is stopped at once when its loop does not end in time."""
+    workers: list[Worker] = []
+    too_late: list[Worker] = []
+
+    def make(alias: str, **options: Any) -> Worker:
+        worker = Worker(alias, **{"poll_interval": 0.05, "burst": True, **options})
+        workers.append(worker)
+        return worker
+
+    def give_up() -> None:
+        for worker in workers:
+            if worker._thread is not None and not worker.wait(0):
+                too_late.append(worker)
+            worker.request_stop()
+            worker.request_stop()
+
+    timer = threading.Timer(PATIENCE, give_up)
+    timer.daemon = True
+    timer.start()
+    yield make
+    timer.cancel()
+    assert not too_late, "its loop did not end"
+    for worker in workers:
+        worker.request_stop()
+        assert worker._thread is None or worker.wait(PATIENCE)
+
+
+ANSWERS: list[Callable[[ScheduledMessage], None]] = [
+    lambda message: message.deliver(),
+    lambda message: message.retry(delay=5),
+    lambda message: message.bury(),
+]
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def no_failpoints() -> Iterator[None]:
+    yield
+    failpoints.clear()
+
+
+@pytest.fixture
+def watching() -> Any:
+    watching = Watching(Wall())
+    yield watching
+    watching.wall.open.set()
+
+
+def _with_controls(parameter: Any) -> Any:
+    """Controls are in a database, also those of messages that are elsewhere."""
+    if parameter.values[0] != "memory":
+        return parameter
+    uses = pytest.mark.django_db(transaction=True, databases=["default"], available_apps=_APPS)
+    return pytest.param("memory", marks=[uses])
+
+
+#: For what is kept in a database whatever keeps the messages.
+CONTROLLED = [_with_controls(each) for each in EVERY_STORE]

@@ -347,8 +347,8 @@ def test_a_burst_delivers_what_is_rescued_just_after_it_looked_for_queues(
     queues, rescue = memory.backend.queues, memory.backend.rescue
     rescued: list[UUID] = []
 
-    def look_and_rescue() -> Any:
-        found = queues()
+    def look_and_rescue(**kwargs: Any) -> Any:
+        found = queues(**kwargs)
         rescued.extend(rescue())
         return found
 

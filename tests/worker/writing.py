@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from typing import Any
+
+from django.db import OperationalError, connections
 
 from django_sked.models import ScheduledMessage
 from django_sked.testing import TickedWorker
@@ -37,3 +40,22 @@ class Writer:
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
+
+
+def failing_as_on_a_normal_day(store: Store) -> OperationalError:
+    """What Django raises of a connection, or a disk, that went away."""
+    vendor = connections[store.alias].vendor
+    cause: Exception
+    if vendor == "sqlite":
+        cause = sqlite3.OperationalError("disk I/O error")
+        cause.sqlite_errorcode = 10
+    elif vendor == "mysql":
+        cause = Exception(2013, "Lost connection to MySQL server during query")
+    else:
+        import psycopg
+
+        cause = psycopg.OperationalError("server closed the connection unexpectedly")
+    error = OperationalError(*cause.args)
+    error.__cause__ = cause
+    assert store.backend.is_expected(error)
+    return error

@@ -31,8 +31,9 @@ from django_sked.backends.database import (
 )
 from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.edges import edges_of
-from django_sked.backends.database.families import Empties, Families, links_to
-from django_sked.backends.database.store import CLAIMED, StoreNow, paged, read_time, take_write_lock, workers
+from django_sked.backends.database.families import Families, links_to
+from django_sked.backends.database.pruning import Pruning
+from django_sked.backends.database.store import CLAIMED, StoreNow, lapsed, paged, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
 from django_sked.backends.database.waking import Wake, Wakeups
@@ -182,9 +183,9 @@ class DatabaseBackend(BaseBackend):
     def forecast(self, edges: Sequence[datetime]) -> list[Count]:
         return backlog.forecast(self.database, edges)
 
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         names = self.queues() if queue is None else [queue]
-        times = (self._claiming.next_at(name) for name in names)
+        times = (self._claiming.next_at(name, quick=quick) for name in names)
         return min((time for time in times if time is not None), default=None)
 
     # Change
@@ -257,8 +258,8 @@ class DatabaseBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
-        return self._claiming.queues()
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
+        return self._claiming.queues(known)
 
     def claim(
         self,
@@ -337,7 +338,7 @@ class DatabaseBackend(BaseBackend):
         return now or self.now()
 
     def has_lapsed(self, *, now: datetime | None = None) -> bool:
-        return sweeping.lapsed(self.database, now).exists()
+        return lapsed(self.database, now).exists()
 
     def rescue(self, *, limit: int = 500, now: datetime | None = None) -> list[UUID]:
         at = partial(self._at, now)
@@ -353,18 +354,16 @@ class DatabaseBackend(BaseBackend):
         self._families.sweep(now)
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
-        sweeping.forget_workers(self.database, now or self.now())
-        self._empties.forget(now or self.now())
-        return sweeping.prune(self.database, limit, now or self.now(), self.options.retention)
+        return self._pruning.prune(limit, now or self.now(), self.options.retention)
+
+    @cached_property
+    def _pruning(self) -> Pruning:
+        return Pruning(self.database, self.alias)
 
     def forget(self, ids: Sequence[UUID]) -> int:
         return sweeping.forget(self.database, ids)
 
     # Workflows
-
-    @cached_property
-    def _empties(self) -> Empties:
-        return Empties(self.database, self.alias)
 
     @cached_property
     def _families(self) -> Families:

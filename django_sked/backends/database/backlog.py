@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 
-from django_sked.backends.backlog import CAP, Backlog, Count
+from django_sked.backends.backlog import CAP, KINDS, Backlog, Count
 from django_sked.models import ScheduledMessage
 
 TABLE = ScheduledMessage._meta.db_table
@@ -65,21 +65,27 @@ class Part(NamedTuple):
     Written as SQL: there may be hundreds, and the ORM takes longer for each than the database does.
     """
 
+    #: A kind of the backlog, and for one queue that; or the number of a span of the forecast.
     name: tuple[Any, ...]
     where: str
+    cap: int
     parameters: Sequence[Any] = ()
     order: str = ""
     by_queue: bool = False
 
 
 class Found(NamedTuple):
-    name: tuple[Any, ...]
+    part: Part
     queue: str
     number: int
     first: datetime | None
 
 
-def bands(using: str) -> tuple[list[tuple[str, int]], bool]:
+#: Queues with their priorities; and are these all?
+Bands = tuple[list[tuple[str, int]], bool]
+
+
+def bands(using: str) -> Bands:
     """Every queue that has scheduled messages, suspects apart, with each of its priorities; and are these all?
 
     Those left out where there are more than `MOST_BANDS` are the last queues, and then the higher priorities.
@@ -105,59 +111,75 @@ def _scheduled(using: str, suspect: bool = False) -> str:
 
 def backlog(using: str, now: datetime) -> dict[str, Backlog]:
     """See `BaseBackend.backlog`."""
-    at = connections[using].ops.adapt_datetimefield_value(now)
-    known, is_all = bands(using)
-    cap = _cap(2 * len(known) + 3)
-    band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
-    parts: list[Part] = []
-    for queue, priority in known:
-        for kind, compared in (("due", "<="), ("future", ">")):
-            parts.append(Part((kind, queue), f"{band} {compared} %s", (queue, priority, at), "next_at, id"))
-    parts.append(Part(("due",), _scheduled(using, suspect=True), by_queue=True))
-    parts.append(Part(("claimed",), "status = 'claimed'", by_queue=True))
-    dead = "status = 'dead' AND finished_at IS NOT NULL"
-    parts.append(Part(("dead",), dead, order="finished_at DESC", by_queue=True))
-    found = _added_up(_find(using, parts, cap), cap)
-    if not is_all:  # any of them may have more, at a priority that was left out
-        for of_queue in found.values():
-            of_queue.due.is_capped = of_queue.future.is_capped = True
-    return found
-
-
-def _added_up(parts: Sequence[Found], cap: int) -> dict[str, Backlog]:
-    found: dict[str, Backlog] = defaultdict(Backlog)
-    whole: dict[str, int] = defaultdict(int)
-    for kind, queue, count, first in parts:
-        if len(kind) == 1:
-            whole[kind[0]] += count
-        of_queue = found[queue]
-        getattr(of_queue, kind[0]).add(count, cap)
-        if kind[0] == "due":
-            of_queue.note(first)
-    for name, count in whole.items():
-        if count > cap:  # nobody knows which queues those beyond the cap are in
-            for of_queue in found.values():
-                getattr(of_queue, name).is_capped = True
-    return dict(found)
+    known = bands(using)
+    return _added_up(_find(using, _waiting(using, known, now)), known)
 
 
 def forecast(using: str, edges: Sequence[datetime]) -> list[Count]:
     """See `BaseBackend.forecast`."""
-    known, is_all = bands(using)
+    return _counted(_find(using, _coming(using, bands(using), edges)), edges)
+
+
+def outlook(using: str, now: datetime, edges: Sequence[datetime]) -> tuple[dict[str, Backlog], list[Count]]:
+    """Backlog and forecast in one: the bands are looked up once, and one statement counts all, if it may be as long."""
+    known = bands(using)
+    waiting, coming = _waiting(using, known, now), _coming(using, known, edges)
+    found = _find(using, [*waiting, *coming])
+    ours = [each for each in found if each.part.name[0] in KINDS]
+    return _added_up(ours, known), _counted([each for each in found if each.part.name[0] not in KINDS], edges)
+
+
+def _waiting(using: str, known: Bands, now: datetime) -> list[Part]:
+    at = connections[using].ops.adapt_datetimefield_value(now)
+    cap = _cap(2 * len(known[0]) + 3)
+    band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
+    parts: list[Part] = []
+    for queue, priority in known[0]:
+        for kind, compared in (("due", "<="), ("future", ">")):
+            parts.append(Part((kind, queue), f"{band} {compared} %s", cap, (queue, priority, at), "next_at, id"))
+    parts.append(Part(("due",), _scheduled(using, suspect=True), cap, by_queue=True))
+    parts.append(Part(("claimed",), "status = 'claimed'", cap, by_queue=True))
+    dead = "status = 'dead' AND finished_at IS NOT NULL"
+    parts.append(Part(("dead",), dead, cap, order="finished_at DESC", by_queue=True))
+    return parts
+
+
+def _added_up(parts: Sequence[Found], known: Bands) -> dict[str, Backlog]:
+    found: dict[str, Backlog] = defaultdict(Backlog)
+    whole: dict[str, int] = defaultdict(int)
+    for part, queue, count, first in parts:
+        kind = part.name[0]
+        of_queue = found[queue]
+        getattr(of_queue, kind).add(count, part.cap)
+        if kind == "due":
+            of_queue.note(first)
+        if part.by_queue:
+            whole[kind] += count
+    capped = {part.name[0] for part, *_ in parts if part.by_queue and whole[part.name[0]] > part.cap}
+    if not known[1]:  # any of them may have more, at a priority that was left out
+        capped |= {"due", "future"}
+    for of_queue in found.values():
+        for kind in capped:  # nobody knows which queues those beyond the cap are in
+            getattr(of_queue, kind).is_capped = True
+    return dict(found)
+
+
+def _coming(using: str, known: Bands, edges: Sequence[datetime]) -> list[Part]:
     adapt = connections[using].ops.adapt_datetimefield_value
     spans = list(enumerate(pairwise([adapt(edge) for edge in edges])))
-    if is_all and len(known) * len(spans) <= MOST_RANGES:
-        cap = _cap(len(known) * len(spans))
+    if known[1] and len(known[0]) * len(spans) <= MOST_RANGES:
+        cap = _cap(len(known[0]) * len(spans))
         where = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at >= %s AND next_at < %s"
-        parts = [Part((n,), where, (*band, *span)) for n, span in spans for band in known]
-    else:
-        cap = CAP_BY_DUE
-        where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
-        # In the order of the index: a scan of the table may begin with all that was pruned.
-        parts = [Part((n,), where, span, "due_at, id") for n, span in spans]
-    counts = [Count() for _ in spans]
-    for name, _queue, count, _first in _find(using, parts, cap):
-        counts[name[0]].add(count, cap)
+        return [Part((n,), where, cap, (*band, *span)) for n, span in spans for band in known[0]]
+    where = "status = 'scheduled' AND due_at >= %s AND due_at < %s"
+    # In the order of the index: a scan of the table may begin with all that was pruned.
+    return [Part((n,), where, CAP_BY_DUE, span, "due_at, id") for n, span in spans]
+
+
+def _counted(parts: Sequence[Found], edges: Sequence[datetime]) -> list[Count]:
+    counts = [Count() for _ in pairwise(edges)]
+    for part, _queue, count, _first in parts:
+        counts[part.name[0]].add(count, part.cap)
     return counts
 
 
@@ -165,7 +187,7 @@ def _cap(parts: int) -> int:
     return max(LEAST, min(CAP, MOST_READ // max(1, parts)))
 
 
-def _find(using: str, parts: Sequence[Part], cap: int) -> list[Found]:
+def _find(using: str, parts: Sequence[Part]) -> list[Found]:
     found: list[Found] = []
     for start in range(0, len(parts), MOST_PARTS):
         chosen = parts[start : start + MOST_PARTS]
@@ -174,15 +196,15 @@ def _find(using: str, parts: Sequence[Part], cap: int) -> list[Found]:
         for number, part in enumerate(chosen):
             columns, group = ("queue, next_at", " GROUP BY queue") if part.by_queue else ("next_at", "")
             order = f" ORDER BY {part.order}" if part.order else ""
-            rows = f"SELECT {columns} FROM {TABLE} WHERE {part.where}{order} LIMIT {cap + 1}"
+            rows = f"SELECT {columns} FROM {TABLE} WHERE {part.where}{order} LIMIT {part.cap + 1}"
             queue = "queue" if part.by_queue else "''"
             sql.append(f"SELECT {number}, {queue}, COUNT(*), MIN(next_at) FROM ({rows}) AS part{number}{group}")
             parameters += part.parameters
         with connections[using].cursor() as cursor:
             cursor.execute(" UNION ALL ".join(sql), parameters)
             for number, queue, count, first in cursor.fetchall():
-                name = chosen[number].name
-                found.append(Found(name, queue or str(name[-1]), count, _instant(first)))
+                part = chosen[number]
+                found.append(Found(part, queue or str(part.name[-1]), count, _instant(first)))
     return found
 
 

@@ -22,7 +22,15 @@ from django.db.models import F, Max, Min, QuerySet
 
 from django_sked import clock, failpoints
 from django_sked.backends.database.errors import is_locked
-from django_sked.backends.database.store import messages, moment, read_error, skip_locked, take_write_lock
+from django_sked.backends.database.store import (
+    is_any,
+    lapsed,
+    messages,
+    moment,
+    read_error,
+    skip_locked,
+    take_write_lock,
+)
 from django_sked.backends.database.together import begun_again
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import finish
@@ -76,7 +84,7 @@ class ClaimStrategy(ABC):
     def look_back(self, at: datetime, queue: str | None, priority: int | None) -> None:
         """For a strategy that remembers where to begin; see `BaseBackend.look_back`."""
 
-    def queues(self) -> list[str]:
+    def queues(self, known: Collection[str] = ()) -> list[str]:
         """The distinct queues of scheduled rows, one index probe each."""
         return sorted({*_queues(self.scheduled), *_queues(self.suspects)})
 
@@ -89,8 +97,11 @@ class ClaimStrategy(ABC):
             rest = rows.filter(priority__lt=band)
         return found
 
-    def next_at(self, queue: str) -> datetime | None:
-        """The earliest next_at of a queue's scheduled rows, one index probe per band."""
+    def next_at(self, queue: str, *, quick: bool = False) -> datetime | None:
+        """The earliest next_at of a queue's scheduled rows, one index probe per band.
+
+        A `quick` look may overlook what a quick claim may.
+        """
         rows = self.scheduled.filter(queue=queue)
         firsts = (rows.filter(priority=band).aggregate(at=Min("next_at"))["at"] for band in self.bands(queue))
         return min((at for at in firsts if at is not None), default=None)
@@ -126,6 +137,10 @@ class ClaimStrategy(ABC):
             message.status, message.claimed_by, message.claimed_at = Status.CLAIMED, worker, at
             message.token += 1
         return found
+
+    def has_lapsed(self) -> bool:
+        """Does a worker without a lease hold anything? Asked each second by every worker."""
+        return is_any(self.using, lapsed)
 
     def urgently(self, write: Callable[[], Written]) -> Written:
         """Do what cannot wait until others have written, such as a beat; outside of a transaction. A deadlock that it

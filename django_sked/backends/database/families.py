@@ -235,12 +235,14 @@ class Families:
         """Release who is blocked without any edge, among some messages, one after the other, by the primary key."""
         rows = messages(self._using).order_by("pk")
         rows = rows if self._looked is None else rows.filter(pk__gt=self._looked)
-        self._looked = rows.values_list("pk", flat=True)[ROWS - 1 : ROWS].first()
-        page = rows if self._looked is None else rows.filter(pk__lte=self._looked)
-        own = edges_of(self._using).filter(child_id=OuterRef("pk"))  # sked_dependency_edge
-        lost = page.filter(~Exists(own), status=Status.BLOCKED, parents_left__gt=0)
-        if ids := list(lost.values_list("pk", flat=True)[:PAGE]):
-            self._release(ids, now or self._now())
+        # Sorted out here: of a table that was never analysed, a database may read everything to find who has no edge.
+        page = list(rows.values_list("pk", "status", "parents_left")[:ROWS])
+        self._looked = page[-1][0] if len(page) == ROWS else None
+        blocked = {id for id, status, left in page if status == Status.BLOCKED and left}
+        for part in parts(blocked):
+            blocked -= set(edges_of(self._using).filter(child_id__in=part).values_list("child_id", flat=True))
+        if blocked:
+            self._release(sorted(blocked)[:PAGE], now or self._now())
 
     def _release(self, ids: Sequence[UUID], now: datetime) -> None:
         with transaction.atomic(using=self._using):

@@ -6,7 +6,8 @@ they would lose the partial index wherever a plan is made without knowing their 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from django_sked.backends.database import returned
 from django_sked.backends.database.bands import Bands
 from django_sked.backends.database.claiming import ClaimStrategy, Wish
 from django_sked.backends.database.store import LONGEST_IDLE
-from django_sked.models import ScheduledMessage
+from django_sked.models import ScheduledMessage, WorkerProcess
 
 _TABLE = f'"{ScheduledMessage._meta.db_table}"'
 
@@ -61,6 +62,25 @@ SELECT priority, (
 ) FROM band WHERE priority IS NOT NULL ORDER BY priority DESC
 """
 
+# Of known bands only what lies between them is looked at: is there another one?
+_OTHER_BANDS = f"""
+SELECT EXISTS (
+    SELECT FROM unnest(%s::smallint[], %s::smallint[]) AS gap(low, high), LATERAL (
+        SELECT FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND queue = %s
+            AND priority > gap.low AND priority < gap.high
+        ORDER BY priority LIMIT 1 -- in the order of the index, lest it be looked for in all of the table
+    ) AS one
+)
+"""
+# What is next in known bands, each from its floor on.
+_NEXT = f"""
+SELECT min((
+    SELECT min(next_at) FROM {_TABLE}
+    WHERE status = 'scheduled' AND NOT suspect AND queue = %s AND priority = band.priority
+        AND next_at >= band.floor AND next_at BETWEEN '0001-01-02' AND '9999-12-30'
+)) FROM unnest(%s::smallint[], %s::timestamptz[]) AS band(priority, floor)
+"""
+
 _QUEUES = f"""
 WITH RECURSIVE found(queue) AS (
     SELECT min(queue) FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect
@@ -72,6 +92,30 @@ WITH RECURSIVE found(queue) AS (
 SELECT queue FROM found WHERE queue IS NOT NULL
 UNION
 SELECT queue FROM {_TABLE} WHERE status = 'scheduled' AND suspect
+"""
+
+# Whatever is held by somebody who has no lease lies between two who have one, in the order of their ids: what these
+# hold themselves, and have held, is not looked at.
+_HAS_LAPSED = f"""
+WITH leased AS MATERIALIZED (
+    SELECT id FROM "{WorkerProcess._meta.db_table}" WHERE lease_until >= STATEMENT_TIMESTAMP()
+), gap AS (
+    SELECT lag(id) OVER (ORDER BY id) AS low, id AS high FROM leased
+    UNION ALL SELECT (SELECT id FROM leased ORDER BY id DESC LIMIT 1), NULL
+)
+SELECT EXISTS (
+    SELECT FROM gap, LATERAL (
+        SELECT FROM {_TABLE} WHERE status = 'claimed'
+            AND claimed_by > COALESCE(low, '{UUID(int=0)}') AND claimed_by < COALESCE(high, '{UUID(int=2**128 - 1)}')
+        ORDER BY claimed_by LIMIT 1
+    ) AS held
+) OR EXISTS (SELECT FROM {_TABLE} WHERE status = 'claimed' AND claimed_by IS NULL)
+"""
+
+# Likewise of queues.
+_OTHER_QUEUE = f"(SELECT true FROM {_TABLE} WHERE status = 'scheduled' AND NOT suspect AND %s ORDER BY queue LIMIT 1)"
+_OTHER_SUSPECT = f"""
+(SELECT true FROM {_TABLE} WHERE status = 'scheduled' AND suspect AND queue <> ALL(%s) ORDER BY priority DESC LIMIT 1)
 """
 
 # The settle of a batch needs no durable commit of its own: one that a crash of the server loses is delivered again.
@@ -97,6 +141,15 @@ DELETE FROM {_TABLE} m USING quick WHERE m.ctid = ANY(ARRAY(SELECT ctid FROM hel
 
 #: Milliseconds: the most that idle_in_transaction_session_timeout takes.
 _MOST = 2**31 - 1
+#: The ends of the type of priorities.
+_LOWEST, _HIGHEST = -(2**15), 2**15 - 1
+#: So many known queues are not asked about one by one.
+_MOST_QUEUES = 100
+
+
+def _array(values: Iterable[object]) -> str:
+    """As text: psycopg would write out a list more slowly."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 class OneStatement(ClaimStrategy):
@@ -109,7 +162,7 @@ class OneStatement(ClaimStrategy):
 
     def claim(self, wish: Wish) -> list[ScheduledMessage]:
         queue = wish.queue
-        known = self._bands.known(queue) if wish.quick else None
+        known = self._known(queue) if wish.quick else None
         found: list[ScheduledMessage] = []
         for band in self.bands(queue) if known is None else known:
             since = self._bands.begin(wish.at)
@@ -129,8 +182,29 @@ class OneStatement(ClaimStrategy):
     def bands(self, queue: str) -> list[int]:
         return [band for band, _ in self._look(queue)]
 
-    def next_at(self, queue: str) -> datetime | None:
-        return min((at for _, at in self._look(queue) if at is not None), default=None)
+    def _known(self, queue: str) -> list[int] | None:
+        """The bands that are known, or were a while ago, if no other has come."""
+        if (known := self._bands.known(queue)) is not None or (known := self._bands.remembered(queue)) is None:
+            return known
+        since = self._bands.begin()
+        ordered = sorted(known)
+        arrays = [_array([_LOWEST, *ordered]), _array([*ordered, _HIGHEST])]
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_OTHER_BANDS, [*arrays, queue])
+            if cursor.fetchone()[0]:
+                return None
+        self._bands.confirmed(queue, known, since=since)
+        return known
+
+    def next_at(self, queue: str, *, quick: bool = False) -> datetime | None:
+        floors = self._bands.floors(queue) if quick else None
+        if floors is None:
+            return min((at for _, at in self._look(queue) if at is not None), default=None)
+        since = ("-infinity" if floor is None else floor.isoformat() for floor in floors.values())
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_NEXT, [queue, _array(floors), _array(since)])
+            at: datetime | None = cursor.fetchone()[0]
+        return at
 
     def _look(self, queue: str) -> list[tuple[int, datetime | None]]:
         since = self._bands.begin()
@@ -140,14 +214,30 @@ class OneStatement(ClaimStrategy):
         self._bands.looked(queue, [band for band, _ in bands], since=since)
         return bands
 
-    def queues(self) -> list[str]:
+    def queues(self, known: Collection[str] = ()) -> list[str]:
+        if 0 < len(known) <= _MOST_QUEUES and not self._has_others(sorted(known)):
+            return sorted(known)
         with connections[self.using].cursor() as cursor:
             cursor.execute(_QUEUES)
             return sorted(queue for (queue,) in cursor.fetchall())
 
+    def _has_others(self, known: list[str]) -> bool:
+        # The order of the database may be another one: in whichever they are, each other queue lies in one of the gaps.
+        gaps = ["queue < %s", *["queue > %s AND queue < %s"] * (len(known) - 1), "queue > %s"]
+        ends = [known[0], *(queue for pair in itertools.pairwise(known) for queue in pair), known[-1]]
+        asked = " OR ".join([*(_OTHER_QUEUE % gap for gap in gaps), _OTHER_SUSPECT])
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(f"SELECT {asked}", [*ends, known])
+            return bool(cursor.fetchone()[0])
+
     def has_suspects(self, queues: Collection[str], now: datetime | None) -> bool:
         with connections[self.using].cursor() as cursor:
             cursor.execute(_HAS_SUSPECTS, [list(queues), now])
+            return bool(cursor.fetchone()[0])
+
+    def has_lapsed(self) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_HAS_LAPSED)
             return bool(cursor.fetchone()[0])
 
     def claim_suspect(
@@ -176,11 +266,7 @@ class OneStatement(ClaimStrategy):
             cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
     def deliver(self, tokens: Mapping[UUID, int], now: datetime, *, keep: bool) -> dict[UUID, int]:
-        # As texts: psycopg would write out each UUID of a list twice as slowly.
-        parameters: list[Any] = [
-            "{" + ",".join([id.hex for id in tokens]) + "}",
-            "{" + ",".join(map(str, tokens.values())) + "}",
-        ]
+        parameters: list[Any] = [_array(id.hex for id in tokens), _array(tokens.values())]
         statement = _DELIVER_KEPT if keep else _DELIVER_DELETED
         if self._durable_settles:
             statement = statement.replace(_QUICK, "NULL")

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, DataError, connections, models
-from django.db.models import DateTimeField, F, Func, QuerySet, Value
+from django.db.models import DateTimeField, Exists, F, Func, OuterRef, QuerySet, Value
 from django.db.models.expressions import RawSQL
 
 from django_sked.models import ScheduledMessage, WorkerProcess
@@ -82,6 +82,12 @@ def workers(using: str) -> QuerySet[WorkerProcess]:
     return models.QuerySet(WorkerProcess, using=using)
 
 
+def lapsed(using: str, now: datetime | None = None) -> QuerySet[ScheduledMessage]:
+    """Claimed rows (index sked_message_holder) whose worker has no lease."""
+    leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
+    return messages(using).filter(~Exists(leased), status=CLAIMED)
+
+
 def skip_locked(rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
     """Those that nobody else has locked, locked until the transaction ends; where a database locks rows."""
     features = connections[rows.db].features
@@ -117,10 +123,15 @@ def take_write_lock(using: str) -> None:
         workers(using).filter(pk=UUID(int=0)).update(in_flight=F("in_flight"))
 
 
+#: The time when the answer is made, where that is another than when the statement began: the less its way lasts, the
+#: closer to it is whoever waits for an instant.
+_AT_LAST = {"postgresql": "CLOCK_TIMESTAMP()"}
+
+
 def read_time(using: str) -> datetime:
     """Ask the database what time it is."""
     connection = connections[using]
-    sql = "SELECT " + _NOW[connection.vendor].replace("%%", "%")
+    sql = "SELECT " + (_AT_LAST.get(connection.vendor) or _NOW[connection.vendor].replace("%%", "%"))
     with connection.cursor() as cursor:
         cursor.execute(sql)
         value: datetime | str = cursor.fetchone()[0]

@@ -1,21 +1,21 @@
-"""What any worker does for all: rescue, expire, prune; each a small batch, skipping what is locked."""
+"""What any worker does for all: rescue and expire; each a small batch, skipping what is locked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from django_sked import failpoints
 from django_sked.backends.database.claiming import ClaimStrategy
-from django_sked.backends.database.families import Families, forget_edges, forget_workflows, needed_no_more
-from django_sked.backends.database.settling import NOT_AWAITED, Retention, delete_at_once
+from django_sked.backends.database.families import Families, forget_edges
+from django_sked.backends.database.settling import Retention, delete_at_once
 from django_sked.backends.database.store import (
-    CLAIMED,
     is_any,
+    lapsed,
     messages,
     moment,
     readable,
@@ -24,19 +24,11 @@ from django_sked.backends.database.store import (
     workers,
 )
 from django_sked.models import ScheduledMessage
-from django_sked.outcomes import VERDICT_KEPT, finish, lost_alone, rescued
+from django_sked.outcomes import finish, lost_alone, rescued
 from django_sked.states import FINISHED, PENDING, Status
 
-#: A worker's row outlives its lease by so long, for people to see which one it was.
-FORGET_WORKERS_AFTER = timedelta(days=1)
 #: The time of the store, asked when it is needed.
 Clock: TypeAlias = Callable[[], datetime]
-
-
-def lapsed(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
-    """Claimed rows (index sked_message_holder) whose worker has no lease."""
-    leased = workers(using).filter(pk=OuterRef("claimed_by"), lease_until__gte=moment(now))
-    return messages(using).filter(~Exists(leased), status=CLAIMED)
 
 
 def expired(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
@@ -44,10 +36,6 @@ def expired(using: str, now: datetime | None) -> QuerySet[ScheduledMessage]:
     read everything that does not expire."""
     passed = messages(using).filter(status__in=PENDING, finished_at__isnull=True, expires_at__lte=moment(now))
     return passed.order_by("expires_at")
-
-
-def _lapsed_now(using: str) -> QuerySet[ScheduledMessage]:
-    return lapsed(using, None)
 
 
 def _expired_now(using: str) -> QuerySet[ScheduledMessage]:
@@ -60,7 +48,7 @@ def rescue(
     """Take lapsed rows back; the raised token shuts their worker out. Returns all ids, and what has ended."""
     using = strategy.using
     # The first look takes no lock: most of the time there is nothing to rescue.
-    if now is None and not is_any(using, _lapsed_now):
+    if now is None and not strategy.has_lapsed():
         return [], []
     ids = list(lapsed(using, now).values_list("pk", flat=True)[:limit])
     if not ids:
@@ -141,38 +129,8 @@ def expire(
     return found
 
 
-def prune(using: str, limit: int, now: datetime, retention: Retention) -> int:
-    """Finished rows past their retention (index sked_message_finished), oldest first."""
-    deleted = 0
-    for status, kept in retention.items():
-        if kept is None or deleted >= limit:
-            continue
-        old = messages(using).filter(status=status, finished_at__isnull=False, finished_at__lt=now - kept)
-        if kept < VERDICT_KEPT:
-            old = old.filter(NOT_AWAITED | Q(finished_at__lt=now - VERDICT_KEPT))
-        old = needed_no_more(using, old, now, retention)
-        found = dict(old.order_by("finished_at").values_list("pk", "workflow_id")[: limit - deleted])
-        if ids := list(found):
-            # Conditional again: a message may have been redriven meanwhile.
-            gone = messages(using).filter(pk__in=ids, status=status)._raw_delete(using)
-            deleted += gone or 0
-            forget_edges(using, ids)
-            forget_workflows(using, {workflow for workflow in found.values() if workflow is not None})
-    return deleted
-
-
 def forget(using: str, ids: Sequence[UUID]) -> int:
     """Those of these messages that are finished, with their edges; returns how many there were."""
     gone = messages(using).filter(pk__in=ids, status__in=FINISHED)._raw_delete(using) or 0
     forget_edges(using, ids)
     return gone
-
-
-def forget_workers(using: str, now: datetime) -> None:
-    """Rows of workers that ended without retiring, long since (index on lease_until).
-
-    Read first, without a lock: a search that deletes would lock the row beside on MariaDB, which may be about to beat.
-    """
-    gone = workers(using).filter(lease_until__lt=now - FORGET_WORKERS_AFTER)
-    if ids := list(gone.values_list("pk", flat=True)):
-        gone.filter(pk__in=ids).delete()

@@ -27,6 +27,8 @@ _KIND = ("status", "queue", "event", "priority")
 #: Messages of one call: 10,000 keep the server from others for 0.2 seconds; and what they wait for, all together.
 MOST = 10_000
 MOST_EDGES = 20_000
+#: Bytes of one call: servers close the connection of who sends them a gigabyte at once.
+MOST_BYTES = 256 << 20
 
 
 def refuse_many(messages: Sequence[ScheduledMessage]) -> None:
@@ -48,6 +50,15 @@ def prepare(messages: Sequence[ScheduledMessage]) -> None:
         )
     if waiting:
         dependencies.prepare(messages)
+
+
+def _refuse_large(arguments: Sequence[Any]) -> None:
+    size = sum(len(each) for each in arguments if type(each) is str)
+    if size > MOST_BYTES:
+        raise InvalidMessage(
+            f"The messages of one call may have at most {MOST_BYTES:,} characters on a Redis backend, all together, "
+            f"not {size:,}: schedule them one lot after the other."
+        )
 
 
 def refuse_late(messages: Sequence[ScheduledMessage]) -> None:
@@ -82,15 +93,18 @@ def add(
     now: int,
     news: str,
     ticks: int = 0,
+    is_known: bool = False,
 ) -> tuple[list[ScheduledMessage], list[UUID], Sequence[Any]]:
     """Store all or none. Returns the answer to each message, the ids of pending ones that were replaced, and what has
     followed from that for those who wait.
 
     With `ticks` they are those of ticks: each is noted, of all of them the newest so many, and what has been noted
-    before is passed over and has no answer.
+    before is passed over and has no answer. A call that `is_known` is so for a while, where its messages may be gone
+    before it is made again because its answer was lost.
     """
     call = secrets.token_hex(8)
-    arguments: list[Any] = [on_conflict, 0, news, call, ticks, *_arguments(messages, call, records.seal)]
+    arguments: list[Any] = [on_conflict, 0, news, call, ticks, int(is_known), *_arguments(messages, call, records.seal)]
+    _refuse_large(arguments)
     try:
         again = lambda: [on_conflict, 1, *arguments[2:]]  # noqa: E731
         answer = scripts.call("add", *arguments, now=now, again=again, is_asked_for=True)

@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage
 
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.query import MessageQuery
-from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors
+from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors, staging
 from django_sked.backends.redis.claiming import Claims
 from django_sked.backends.redis.connections import Connections
 from django_sked.backends.redis.encoding import instant, micros, uuid
@@ -34,12 +34,14 @@ from django_sked.exceptions import InvalidBackend
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
 from django_sked.scheduling import OnConflict
+from django_sked.series import Series
 from django_sked.signals import message_cancelled, message_dead, message_rescheduled, message_scheduled
 from django_sked.states import Answer, Status
 from django_sked.verbs import Anew, Cancel, Reschedule, Verb
 
 #: Ids that a look at what a worker holds reads at once.
 PAGE = 500
+_NOT_KEPT = timedelta(0)
 
 
 class RedisBackend(BaseBackend):
@@ -86,7 +88,6 @@ class RedisBackend(BaseBackend):
         return instant(self.scripts.call("read")[0])
 
     def is_postponing(self) -> bool:
-        """Is this thread inside a transaction, so that writes wait for its commit?"""
         return committing.is_open(self.redis_options.transaction_database)
 
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
@@ -124,6 +125,26 @@ class RedisBackend(BaseBackend):
             return list(messages)
         return self._add(messages, on_conflict)
 
+    @property
+    def takes_series(self) -> bool:
+        seal = self.options.payload_cipher
+        return (seal is None or not seal.path) and not self.is_postponing()
+
+    def add_series(self, series: Series) -> list[ScheduledMessage] | None:
+        first = series.first
+        if len(series.items) > adding.MOST:
+            return None
+        adding.refuse_late([first])
+        adding.stored(first, self.alias)  # as each of them will be
+        news = self._news.of([first], self.now())
+        stored = staging.add_series(self.scripts, series, self.options.payload_cipher, news)
+        if stored is not None:
+            for message in stored:
+                message._state.adding = False
+            self._news.tell_here(stored[:1])
+            self.tell(message_scheduled, stored)
+        return stored
+
     def _refuse_unknown(self, messages: Sequence[ScheduledMessage]) -> None:
         """What is neither stored nor will be by this transaction: at the commit nobody could be told any more."""
         if named := {parent for message in messages for parent in message.waits_for}:
@@ -149,7 +170,14 @@ class RedisBackend(BaseBackend):
         now = self.now()
         news = self._news.of(messages, now)
         answers, replaced, followed = adding.add(
-            self.scripts, self._records, messages, on_conflict, now=micros(now), news=news, ticks=ticks
+            self.scripts,
+            self._records,
+            messages,
+            on_conflict,
+            now=micros(now),
+            news=news,
+            ticks=ticks,
+            is_known=not ticks and _NOT_KEPT in self.options.retention.values(),
         )
         ours = {id(message) for message in messages}
         fresh = [answer for answer in answers if id(answer) in ours]
@@ -205,7 +233,7 @@ class RedisBackend(BaseBackend):
     def keys(self, queue: str | None = None) -> list[str]:
         return self._searches.keys(queue)
 
-    def next_due_at(self, queue: str | None = None) -> datetime | None:
+    def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         names = self.queues() if queue is None else [queue]
         times = [time for name in names if (time := self.scripts.call("queues", name)) is not None]
         return min(map(instant, times), default=None)
@@ -270,7 +298,7 @@ class RedisBackend(BaseBackend):
 
     # Claim and settle
 
-    def queues(self) -> list[str]:
+    def queues(self, *, known: Collection[str] = ()) -> list[str]:
         return sorted(self.scripts.call("queues", ""))
 
     def claim(

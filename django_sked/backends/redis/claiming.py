@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django_sked.backends.redis.encoding import UNREADABLE, claim_knows, claimed, instant, uuid
+from django_sked.backends.redis.errors import is_expected
 from django_sked.backends.redis.records import Records
 from django_sked.backends.redis.scripts import Scripts
 from django_sked.models import ScheduledMessage
@@ -30,7 +31,12 @@ class Claims:
         found: list[ScheduledMessage] = []
         while limit > 0:
             most = min(limit, BATCH)
-            taken = self._claim(found, worker, queue, most, ahead, now)
+            try:
+                taken = self._claim(found, worker, queue, most, ahead, now)
+            except Exception as error:
+                if not found or not is_expected(error):
+                    raise
+                break  # the next claim will say it, too; what the ones before it have taken is delivered
             if taken < most:
                 break
             limit -= taken

@@ -15,16 +15,16 @@ from django_sked.models import ScheduledMessage
 logger = logging.getLogger("django_sked.backends.redis")
 
 
-def is_open(using: str) -> bool:
+def is_open(using: str | None) -> bool:
     """Is this thread inside `atomic()` of this database?"""
     try:
-        return using in connections and bool(connections[using].in_atomic_block)
+        return using is not None and using in connections and bool(connections[using].in_atomic_block)
     except ImproperlyConfigured:
         return False  # there is no database
 
 
 def after_commit(
-    using: str, alias: str, step: str, action: Callable[[], object], adds: Iterable[UUID] = frozenset()
+    using: str | None, alias: str, step: str, action: Callable[[], object], adds: Iterable[UUID] = frozenset()
 ) -> None:
     """What goes wrong by then is told by `store_error` and the log: the caller's transaction has committed.
 
@@ -42,8 +42,10 @@ def after_commit(
     transaction.on_commit(apply, using=using, robust=True)
 
 
-def added(using: str, alias: str) -> Iterator[UUID]:
+def added(using: str | None, alias: str) -> Iterator[UUID]:
     """The messages that are to be stored after the commit of the transaction that is open here, in that backend."""
+    if using is None:
+        return
     for _, action, *_ in connections[using].run_on_commit:
         named, ids = getattr(action, "sked_adds", ("", ()))
         if named == alias:

@@ -75,6 +75,8 @@ def location(text: str) -> Location:
 
 
 def _single(text: str, scheme: str, place: str, path: str, options: dict[str, str]) -> Location:
+    if any("@" in each for each in (*options, *options.values())):
+        raise InvalidBackend("must have a '/', '?' or '#' of a user or a password written as %2F, %3F or %23")
     if unknown := options.keys() - {"db"}:
         raise InvalidBackend(
             f"may have db in its query, and in OPTIONS['connection'] what else redis-py takes, not {min(unknown)!r}"

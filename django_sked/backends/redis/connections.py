@@ -38,9 +38,11 @@ class _Own:
         self.connection: Any = None
         #: Of a cluster, the node that it leads to.
         self.node = ""
+        #: Something was sent whose answer has not been read: whoever asks next would take it for theirs.
+        self.owes = False
 
     def drop(self) -> None:
-        connection, self.connection = self.connection, None
+        connection, self.connection, self.owes = self.connection, None, False
         if connection is not None:
             connection.disconnect()
 
@@ -67,8 +69,15 @@ class Connections:
         if self._client is None:
             with self._lock:
                 if self._client is None:
-                    self._client = client(self._where, self._options)
+                    self._client = self._made()
         return self._client
+
+    def _made(self) -> Any:
+        try:
+            return client(self._where, self._options)
+        except exceptions.RedisClusterException as error:
+            # Anew: the frames of this one have the password among their variables, which error pages show.
+            raise exceptions.RedisClusterException(*error.args) from None
 
     def execute(self, *command: Any) -> Any:
         """Raises what redis-py raises; the connection is dropped unless the server itself has answered."""
@@ -81,31 +90,53 @@ class Connections:
             return self._execute(command)
 
     def _execute(self, command: tuple[Any, ...]) -> Any:
+        self.send(*command)
+        return self.receive()
+
+    def send(self, *command: Any) -> None:
+        """Ask, and do not wait: `receive` has the answer, which this thread takes before it asks for anything else."""
         try:
-            connection = self._connection()
-            connection.send_packed_command(_packed(connection, command), check_health=False)
-            return connection.read_response()
-        except exceptions.ResponseError:
-            raise
+            own = self._ready()
+            own.owes = True
+            own.connection.send_packed_command(_packed(own.connection, command), check_health=False)
         except BaseException as error:
-            self._own().drop()
-            if self._where.kind == "cluster" and isinstance(error, exceptions.ConnectionError):
-                self._look_again()
+            self._lost(error)
             raise
 
-    def _connection(self) -> Any:
+    def receive(self) -> Any:
+        """The answer to what was sent; raises what redis-py raises."""
         own = self._own()
+        try:
+            answer = own.connection.read_response()
+        except exceptions.ResponseError:
+            own.owes = False
+            raise
+        except BaseException as error:
+            self._lost(error)
+            raise
+        own.owes = False
+        return answer
+
+    def _lost(self, error: BaseException) -> None:
+        self._own().drop()
+        if self._where.kind == "cluster" and isinstance(error, exceptions.ConnectionError):
+            self._look_again()
+
+    def _ready(self) -> _Own:
+        own = self._own()
+        if own.owes:
+            own.drop()
         if self._where.kind != "cluster":
             if own.connection is None:
                 own.connection = _opened(self.client().connection_pool)
-            return own.connection
+            return own
         cluster = self.client()
         node = cluster.nodes_manager.get_node_from_slot(self._slot)
         if own.connection is None or own.node != node.name:
             own.drop()
             own.connection = _opened(cluster.get_redis_connection(node).connection_pool)
             own.node = node.name
-        return own.connection
+        return own
 
     def _look_again(self) -> None:
         """A node is gone: ask the others who has its slots now."""
@@ -142,6 +173,9 @@ def _packed(connection: Any, command: tuple[Any, ...]) -> Any:
 def _opened(pool: Any) -> Any:
     # Not by the pool, which counts those that it has made, and after a hundred makes no more.
     connection = pool.connection_class(**pool.connection_kwargs)
-    # By itself it would connect when it is used, but not to the master that Sentinel names.
-    connection.connect()
+    try:
+        # By itself it would connect when it is used, but not to the master that Sentinel names.
+        connection.connect()
+    except exceptions.AuthenticationError as error:
+        raise exceptions.AuthenticationError(*error.args) from None  # as above
     return connection

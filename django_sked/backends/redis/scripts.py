@@ -99,17 +99,31 @@ class Scripts:
         Every script can bear that. One that has to know takes what `again` returns for its arguments then. What people
         have asked for waits for replicas, where the options say so.
         """
-        # A test that pretends a time means the server's clock, too.
-        now = now or ("" if (pretended := clock.pretended()) is None else micros(pretended))
+        now, is_again = _time(now), False
         try:
             answer = self._run(script(name), now, arguments)
         except exceptions.AuthenticationError:
             raise
         except exceptions.ConnectionError:
+            is_again = True
             answer = self._run(script(name), now, arguments if again is None else again())
         if is_asked_for and self._replicas:
-            self._wait()
+            self._wait(is_again)
         return answer
+
+    def begin(self, name: str, *arguments: Any) -> Callable[[], Any]:
+        """Send a call; returns what waits for its answer, to be called before this thread calls anything else."""
+        asked = script(name)
+        command = (2, *self._keys, self._prefix, _time(""), *arguments)
+        self._connections.send("EVALSHA", asked.sha, *command)
+
+        def finish() -> Any:
+            try:
+                return self._connections.receive()
+            except exceptions.NoScriptError:
+                return self._connections.execute("EVAL", asked.text, *command)
+
+        return finish
 
     def _run(self, script: Script, now: Any, arguments: Sequence[Any]) -> Any:
         execute = self._connections.execute
@@ -118,10 +132,18 @@ class Scripts:
         except exceptions.NoScriptError:
             return execute("EVAL", script.text, 2, *self._keys, self._prefix, now, *arguments)
 
-    def _wait(self) -> None:
+    def _wait(self, is_again: bool) -> None:
         """WAIT speaks of what its own connection has written."""
+        if is_again:
+            # Perhaps by the lost one, and so nothing by this one: what is behind it on the way to the replicas, is.
+            self._connections.execute("SET", f"{self._prefix}asked", 1, "PX", 1000)
         reached = self._connections.execute("WAIT", self._replicas, self._replica_timeout)
         if reached < self._replicas:
             raise exceptions.TimeoutError(
                 f"The write was made, but only {reached} of {self._replicas} replicas had it in time."
             )
+
+
+def _time(now: Any) -> Any:
+    """A test that pretends a time means the server's clock, too."""
+    return now or ("" if (pretended := clock.pretended()) is None else micros(pretended))

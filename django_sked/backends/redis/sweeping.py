@@ -20,6 +20,10 @@ logger = logging.getLogger("django_sked.backends.redis")
 
 #: Messages that one script looks for, and deletes.
 BATCH = 100
+#: A call that has staged records and was not heard of for so long will not go on.
+STALE = timedelta(minutes=1)
+#: Of so many calls one prune deletes what they have staged.
+CALLS = 10
 
 
 class Sweeps:
@@ -112,6 +116,9 @@ class Sweeps:
 
     def prune(self, limit: int, now: datetime | None) -> int:
         """Delete finished messages past their retention, the oldest of each status first."""
+        for _ in range(CALLS):
+            if not self._scripts.call("discard", "", STALE // _MICROSECOND, now=_given(now)):
+                break
         deleted = 0
         times = [(s.value, "" if time is None else time // _MICROSECOND) for s, time in self._retention.items()]
         every = [item for pair in times for item in pair]

@@ -49,6 +49,8 @@ class Command(BaseCommand):
             source, target = (self._backend(options[name]) for name in ("from", "to"))
         except (InvalidMessage, Misconfigured) as error:
             raise CommandError(str(error)) from error
+        if source.is_postponing() or target.is_postponing():
+            raise CommandError("A move goes step by step, and so cannot be a part of a transaction: call it outside.")
         return Move(source, target, wanted, batch_size=options["batch_size"])
 
     def _backend(self, alias: str) -> BaseBackend:

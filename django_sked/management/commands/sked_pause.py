@@ -8,15 +8,20 @@ from django.utils import timezone
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import SkedError
 from django_sked.management.queues import doubt
-from django_sked.management.selecting import instant
+from django_sked.management.selecting import instant, recurrence_of
 from django_sked.models import QueueControl
 
 
 class Command(BaseCommand):
-    help = "Pause a queue: its messages wait until it is resumed, or until a time. All workers obey within two seconds."
+    help = (
+        "Pause a queue: its messages wait until it is resumed, or until a time. All workers obey within two seconds. "
+        "With --recurrence, pause a recurrence: it brings no more messages until it is resumed."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("queue", metavar="QUEUE", help="the queue that shall rest")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue that shall rest")
+        what.add_argument("--recurrence", metavar="NAME", help="the recurrence that shall rest, instead of a queue")
         parser.add_argument(
             "--until", type=instant, metavar="TIME", help="when it goes on by itself, as in 2027-03-28T09:00, or 2h"
         )
@@ -24,6 +29,9 @@ class Command(BaseCommand):
         parser.add_argument("--backend", default=DEFAULT_ALIAS, metavar="ALIAS", help="an alias of SKED (default)")
 
     def handle(self, **options: Any) -> None:
+        if options["recurrence"] is not None:
+            self._pause_recurrence(options)
+            return
         try:
             row = QueueControl.objects.pause(
                 options["queue"],
@@ -38,3 +46,13 @@ class Command(BaseCommand):
         self.stdout.write(f"The queue {row.queue} is paused{shown}.")
         if (text := doubt(message_backends[row.backend], row.queue)) is not None:
             self.stdout.write(self.style.WARNING(text))
+
+    def _pause_recurrence(self, options: dict[str, Any]) -> None:
+        name = options["recurrence"]
+        if options["until"] is not None:
+            raise CommandError("--until is for queues: a recurrence is paused until it is resumed.")
+        try:
+            was_active = recurrence_of(options["backend"], name).pause(reason=options["reason"])
+        except SkedError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"The recurrence {name} {'is paused' if was_active else 'was not active'}.")

@@ -3,11 +3,12 @@
 -- STEP schedule: all of these messages or none.
 --
 -- ARGV: on_conflict; 1 when this is said again because the first answer was lost; the queue to tell of, or ''; a name of
--- this call; how many ticks to note, the oldest notes going, or 0 when these are no messages of ticks; how many kinds of
--- messages there are, and status, queue, event and priority of each; then for each message its id, the number of its
--- kind, its due_at, its body, and how many further fields follow as name and value. One of them is 'added' where the id
--- is the caller's own, and next_at where it is not due_at. What has none of them is scheduled. The last one may be 'waits':
--- for each message that it waits for its id and one letter, see `CONDITIONS`.
+-- this call; how many ticks to note, the oldest notes going, or 0 when these are no messages of ticks; 1 to know this call
+-- for a while, as what ends is deleted at once; how many kinds of messages there are, and status, queue, event and
+-- priority of each; then for each message its id, the number of its kind, its due_at, its body, and how many further
+-- fields follow as name and value. One of them is 'added' where the id is the caller's own, and next_at where it is not
+-- due_at. What has none of them is scheduled. The last one may be 'waits': for each message that it waits for its id and
+-- one letter, see `CONDITIONS`.
 --
 -- The id of a tick is noted by the call that stores its message, and outlives it; one that is noted is passed over.
 --
@@ -21,9 +22,14 @@ local kinds, last = {}, #ARGV
 -- By where a message begins in ARGV; `fields` are its further fields by name.
 local messages, fields, is_stored, is_noted, ignored_for, replaces = {}, {}, {}, {}, {}, {}
 local taken, answer, replaced = {}, {'stored'}, {}
-local at = 9 + 4 * tonumber(ARGV[8])
+local made, was_ignored = ARGV[8] == '1' and P .. 'made:' .. call, {}
+local was_made = made and again and redis.call('GET', made)
+local at = 10 + 4 * tonumber(ARGV[9])
 
-for first = 9, at - 1, 4 do
+for position in (was_made or ''):gmatch('%d+') do
+    was_ignored[position] = true
+end
+for first = 10, at - 1, 4 do
     kinds[#kinds + 1] = {status = ARGV[first], queue = ARGV[first + 1], event = ARGV[first + 2], priority = ARGV[first + 3]}
 end
 while at <= last do
@@ -40,7 +46,12 @@ while at <= last do
 end
 
 -- What is in the way of a message: who holds its id or key, and which of them; nothing is in the way of most.
-local function in_the_way(at, id, own, key)
+local function in_the_way(position, at, id, own, key)
+    if was_made and not was_ignored[tostring(position)] then
+        -- It may be gone by now.
+        is_stored[at] = true
+        return
+    end
     if (own or again) and redis.call('EXISTS', record(id)) == 1 then
         -- Others may have changed it since. An id that is not the caller's own is nobody else's.
         if again and (not own or redis.call('HGET', record(id), 'added') == call) then
@@ -65,7 +76,7 @@ for position, at in ipairs(messages) do
     local m = fields[at]
     if m or again then
         local id, own, key = ARGV[at], m and m.added, m and m.live and m.key
-        local holder, what = in_the_way(at, id, own, key)
+        local holder, what = in_the_way(position, at, id, own, key)
         if holder and on_conflict == 'ignore' then
             ignored_for[at] = holder
         elseif holder and (what == 'id' or on_conflict == 'error') then
@@ -158,12 +169,15 @@ local function store(at)
     index(id, m)
 end
 
+local ignored = {}
+
 for position, at in ipairs(messages) do
     local holder = ignored_for[at]
     if is_noted[at] then
         answer[#answer + 1] = {position - 1, 'noted', {}}
     elseif holder then
         answer[#answer + 1] = {position - 1, holder, redis.call('HGETALL', record(holder))}
+        ignored[#ignored + 1] = position
     elseif not is_stored[at] then
         if replaces[at] then
             take_key(replaces[at], ARGV[at])
@@ -223,6 +237,9 @@ if most_ticks > 0 then
 end
 for _, id in ipairs(replaced) do
     answer[#answer + 1] = {id}
+end
+if made then
+    redis.call('SET', made, ' ' .. table.concat(ignored, ' '), 'EX', 15)
 end
 tell(news)
 if followed.has_begun then

@@ -17,7 +17,7 @@ local answer, astray, aside, held = {now, {}, {}}, {}, {}, {}
 
 -- Nothing that fails may follow the first write, or what was written before it would be held by nobody.
 local function is_sound(m)
-    return tonumber(m[1]) and m[2] and tonumber(m[3]) and tonumber(m[4]) and m[15] and tonumber(m[16])
+    return is_whole(m[1]) and m[2] and is_whole(m[3]) and is_whole(m[4]) and m[15] and is_whole(m[16])
 end
 
 for _, priority in ipairs(bands('due', queue)) do

@@ -13,12 +13,12 @@ local answer, by_worker, delivered, ended = {now}, {}, {}, {}
 local function deliver(id, token)
     local m = redis.pcall('HMGET', record(id), 'status', 'token', 'attempt', 'due_at', 'claimed_by', 'live', 'key',
         'unroutable', 'suspect', 'reason', 'cancel_requested', 'has_children')
-    if m.err or m[1] ~= 'claimed' or m[2] ~= token or not tonumber(m[4]) or m[12] then
+    if m.err or m[1] ~= 'claimed' or m[2] ~= token or not is_whole(m[4]) or m[12] then
         return -1
     end
     local worker = m[5] or 'nobody'
     local attempt = math.min((tonumber(m[3]) or 0) + 1, 32000)
-    if m[6] and redis.call('HGET', P .. 'live', m[7]) == id then
+    if m[6] and m[7] and redis.call('HGET', P .. 'live', m[7]) == id then
         redis.call('HDEL', P .. 'live', m[7])
     end
     if m[11] then

@@ -59,7 +59,7 @@ end
 -- The last parent has ended as it should: a delay begins now. See `dependencies.released`. What cannot be read stays as it
 -- is: an error in here would stand at the head of `work` for ever.
 local function release(child, m, now)
-    if not (m.queue and tonumber(m.due_at) and tonumber(m.next_at)) then
+    if not (m.queue and is_whole(m.due_at) and is_whole(m.next_at)) then
         return
     end
     local c = redis.call('HMGET', record(child), 'held_at', 'release_delay', 'release_expiry')
@@ -123,8 +123,8 @@ end
 
 -- A met edge is open again, too, unless its child has been released.
 local function reopen_met(parent, child, condition)
-    local m = redis.call('HMGET', record(child), 'status', 'parents_left')
-    local left = tonumber(m[2]) or 0
+    local m = redis.pcall('HMGET', record(child), 'status', 'parents_left')
+    local left = not m.err and tonumber(m[2]) or 0
     if left <= 0 or (m[1] ~= 'blocked' and m[1] ~= 'cancelled') then
         return
     end

@@ -46,7 +46,7 @@ end
 
 -- What has no score that is a number cannot be found that way, and no script fails because of it.
 local function enter(name, score, member)
-    if not tonumber(score) then
+    if not is_whole(score) then
         return
     end
     local list = list_of(name)
@@ -73,7 +73,7 @@ local function write_index()
 end
 
 local function enter_band(kind, id, m)
-    if not (m.queue and tonumber(m.priority) and tonumber(m.next_at)) then
+    if not (m.queue and is_whole(m.priority) and is_whole(m.next_at)) then
         return
     end
     enter(kind .. ':' .. m.queue .. ':' .. m.priority, m.next_at, id)
@@ -226,7 +226,7 @@ local function set_aside(id, now, reason, queue, priority)
     end
     unindex(id, m)
     m.status, m.claimed_by, m.next_at = 'scheduled', nil, text(tonumber(now) + 3600000000)
-    m.queue, m.priority = m.queue or queue, tonumber(m.priority) and m.priority or priority
+    m.queue, m.priority = m.queue or queue, is_whole(m.priority) and m.priority or priority
     redis.call('HSET', record(id), 'status', m.status, 'next_at', m.next_at, 'reason', reason)
     redis.call('HDEL', record(id), 'claimed_by', 'claimed_at')
     index(id, m)

@@ -18,14 +18,20 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
+-- Is this a whole number as scripts write it? Lua takes more for a number than scores may be: 'nan', ' 7', '0x7'.
+local function is_whole(text)
+    return text and tostring(text):match('^%-?%d+$') ~= nil
+end
+
 local function record(id)
     return P .. 'm:' .. id
 end
 
 -- Tell idle workers of a message in this queue, '*' for several and '' for none; at most once in 5 ms. Whoever hears it
--- looks again a little later than that, and so finds what others wrote meanwhile.
+-- looks again a little later than that, and so finds what others wrote meanwhile. Who may not publish has written all the
+-- same.
 local function tell(queue)
     if queue ~= '' and redis.call('SET', P .. 'told:' .. queue, 1, 'NX', 'PX', 5) then
-        redis.call('PUBLISH', P .. 'news', queue)
+        redis.pcall('PUBLISH', P .. 'news', queue)
     end
 end

@@ -32,14 +32,26 @@ local function awaited_until(id, m)
     return until_
 end
 
+-- Does anybody live wait for it, or has? Of very many the next call goes on where this one has stopped; whoever joins them
+-- meanwhile is decided at once, as it has ended.
 local function is_waited_for(id)
-    for _, child in ipairs(redis.call('SMEMBERS', P .. 'children:' .. id)) do
-        looks = looks + 1
-        local became = redis.pcall('HGET', record(child), 'status')
-        if type(became) == 'string' and not FINISHED[became] then
+    local mark = P .. 'looked:' .. id
+    local cursor = redis.call('GET', mark) or '0'
+    repeat
+        local page = redis.call('SSCAN', P .. 'children:' .. id, cursor, 'COUNT', 500)
+        for _, child in ipairs(page[2]) do
+            looks = looks + 1
+            local became = redis.pcall('HGET', record(child), 'status')
+            if type(became) == 'string' and not FINISHED[became] then
+                return true
+            end
+        end
+        cursor = page[1]
+        if cursor ~= '0' and looks > LOOKS then
+            redis.call('SET', mark, cursor, 'EX', 86400)
             return true
         end
-    end
+    until cursor == '0'
     return false
 end
 

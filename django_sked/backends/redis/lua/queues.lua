@@ -8,10 +8,10 @@ if ARGV[3] == '' then
 end
 local earliest
 for _, priority in ipairs(bands('due', ARGV[3])) do
-    local first = redis.call('ZRANGE', P .. 'due:' .. ARGV[3] .. ':' .. priority, 0, 0)
-    local next_at = first[1] and redis.call('HGET', record(first[1]), 'next_at')
-    if tonumber(next_at) and (not earliest or tonumber(next_at) < tonumber(earliest)) then
+    local first = redis.call('ZRANGE', P .. 'due:' .. ARGV[3] .. ':' .. priority, 0, 0, 'WITHSCORES')
+    local next_at = tonumber(first[2])
+    if next_at and (not earliest or next_at < earliest) then
         earliest = next_at
     end
 end
-return earliest
+return earliest and text(earliest)

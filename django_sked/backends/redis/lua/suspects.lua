@@ -16,8 +16,8 @@ local function first_of(queue, priority)
             return nil
         end
         local m = indexed(first[1])
-        local is_sound = m and m.event and m.queue and tonumber(m.priority) and tonumber(m.due_at) and tonumber(m.next_at)
-            and tonumber(redis.call('HGET', record(first[1]), 'token'))
+        local is_sound = m and m.event and m.queue and is_whole(m.priority) and is_whole(m.due_at) and is_whole(m.next_at)
+            and is_whole(redis.call('HGET', record(first[1]), 'token'))
         if is_sound and m.status == 'scheduled' then
             return {id = first[1], m = m, priority = tonumber(priority), next_at = tonumber(first[2])}
         end

@@ -24,7 +24,11 @@ if made then
     end
 end
 
--- What may be indexed differently afterwards, as it will be; refuses a step that states.py does not have.
+-- The first step that states.py does not have. Its record is left as it is, and those of the others are written as a whole:
+-- an error at once would leave them without their indexes.
+local refusal
+
+-- What may be indexed differently afterwards, as it will be; nil after a step that states.py does not have.
 local function after(old, step, first, sets, dels)
     local new = {}
     for name, value in pairs(old) do
@@ -37,7 +41,8 @@ local function after(old, step, first, sets, dels)
         new[ARGV[position]] = nil
     end
     if not (STEPS[step] and STEPS[step].from[old.status] and STEPS[step].to[new.status]) then
-        error('no step ' .. step .. ' leads from ' .. old.status .. ' to ' .. new.status)
+        refusal = refusal or 'no step ' .. step .. ' leads from ' .. old.status .. ' to ' .. new.status
+        return nil
     end
     return new
 end
@@ -58,6 +63,9 @@ local function write(step, id, first, sets, dels)
         return 'leased'
     end
     local new = after(old, step, first, sets, dels)
+    if not new then
+        return 'changed'
+    end
     if new.live and not old.live and key_holder(new.key) then
         return 'key'
     end
@@ -86,6 +94,9 @@ else
     write_index()
 end
 tell(ARGV[3])
+if refusal then
+    return redis.error_reply('ERR ' .. refusal)
+end
 if made then
     redis.call('SET', made, table.concat(answer, ' '), 'EX', 60)
 end

@@ -17,6 +17,11 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         rows = csv.writer(self.stdout, lineterminator="\n")
         for message in Worker(queues=["exports"], burst=True).messages(ExportOrder):
-            with message.delivery():
-                order = Order.objects.select_related("customer").get(pk=message.payload.order)
-                rows.writerow([order.pk, order.customer.email, order.total, order.status])
+            order = Order.objects.select_related("customer").filter(pk=message.payload.order).first()
+            if order is None:
+                message.bury("there is no such order any more")
+            elif order.status == Order.Status.CANCELLED:
+                message.deliver("left out: it was cancelled")
+            else:
+                with message.delivery():
+                    rows.writerow([order.pk, order.customer.email, order.total, order.status])

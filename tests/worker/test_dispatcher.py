@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from django_sked.exceptions import Bury, Reschedule, Retry
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed, Never

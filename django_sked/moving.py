@@ -23,7 +23,7 @@ from django_sked.states import PENDING, Status
 from django_sked.verbs import Cancel, Hold, Reschedule, Resume
 
 #: What people may change of a message that waits.
-_CHANGEABLE = ("due_at", "payload", "metadata", "priority", "queue", "expires_at")
+_CHANGEABLE = ("due_at", "local_time", "payload", "schema_version", "metadata", "priority", "queue", "expires_at")
 #: Where cancelled messages are deleted sooner than that, each is cancelled by itself, to know which of them were.
 _KEPT = timedelta(hours=1)
 
@@ -230,5 +230,9 @@ class Move:
         changed = {name: getattr(last, name) for name in _CHANGEABLE if getattr(last, name) != getattr(copy, name)}
         if changed:
             due_at = changed.pop("due_at", None)
-            fields = changed if due_at is None else changed | {"expires_at": last.expires_at}
+            if last.expires_at is not None and last.expires_at <= last.due_at:
+                due_at = last.due_at  # said with the expiry, it is taken as it is
+            # A new time takes these two along, unless it says otherwise.
+            along = {"expires_at": last.expires_at, "local_time": last.local_time}
+            fields = changed if due_at is None else changed | along
             self.target.change_one(copy.pk, Reschedule(due_at=due_at, fields=fields))

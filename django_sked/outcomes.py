@@ -209,7 +209,8 @@ def stop(now: datetime) -> dict[str, Any]:
     return fields
 
 
-#: What a redrive sets besides the times and the key: all attempts are there again, the history stays.
+#: What a redrive sets besides the times and the key: all attempts are there again, the history stays. It is due at an
+#: instant from then on, whatever wall time it had.
 REDRIVEN: dict[str, Any] = {
     "status": Status.SCHEDULED,
     "attempt": 0,
@@ -221,6 +222,7 @@ REDRIVEN: dict[str, Any] = {
     "claimed_by": None,
     "claimed_at": None,
     "reason": "",
+    "local_time": None,
 }
 
 

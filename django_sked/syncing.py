@@ -188,13 +188,16 @@ def _follow_rules(backend: BaseBackend, report: Report) -> None:
 
 
 def move_wall_times(backend: BaseBackend) -> tuple[int, dict[UUID, str]]:
-    """Reschedule the pending messages whose wall time is another instant by now.
+    """Reschedule the pending messages whose wall time is another instant by now; not those whose time has come, nor
+    those that wait for another attempt.
 
     Returns how many were moved, and those whose wall time or zone cannot be read, with the reason: they stay where they
     are.
     """
-    moved, unmoved = 0, {}
+    moved, unmoved, now = 0, {}, backend.now()
     for message in backend.by_wall_time():
+        if message.due_at <= now or message.next_at != message.due_at:
+            continue
         text = message.local_time
         assert text is not None
         try:
@@ -204,5 +207,8 @@ def move_wall_times(backend: BaseBackend) -> tuple[int, dict[UUID, str]]:
             unmoved[message.pk] = str(error)
             continue
         if due_at != message.due_at:
-            moved += bool(backend.change_one(message.pk, Reschedule(due_at=due_at, fields={"local_time": text})))
+            # Not where somebody has moved it since it was read.
+            seen = {name: getattr(message, name) for name in ("local_time", "due_at", "next_at")}
+            verb = Reschedule(due_at=due_at, fields={"local_time": text}, seen=seen)
+            moved += bool(backend.change_one(message.pk, verb))
     return moved, unmoved

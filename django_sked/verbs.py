@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django_sked import arguments
+from django_sked.exceptions import InvalidMessage
 from django_sked.states import LIVE, STEPS, Answer, Status
 
 
@@ -23,6 +24,10 @@ class Verb:
     def starts(self) -> frozenset[Status]:
         """The statuses in which this verb takes effect."""
         return STEPS[self.step][0]
+
+    def is_overtaken(self, message: object) -> bool:
+        """Has the message changed since whoever wants this looked at it?"""
+        return False
 
     def refusal(self, status: str | None, *, held: bool = False) -> Answer | None:
         """Why a message of this status is left alone; None when it is not. A status unknown here counts as finished."""
@@ -59,16 +64,23 @@ class Cancel(Verb):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reschedule(Verb):
-    """Move the due time to `due_at` or by `shift`, and set `fields`. An expiry keeps its distance unless it is set."""
+    """Move the due time to `due_at` or by `shift`, and set `fields`. An expiry keeps its distance unless it is set.
+
+    With `seen` it is too late as soon as one of these fields of the message has another value.
+    """
 
     step: ClassVar[str] = "reschedule"
     done: ClassVar[Answer] = Answer.RESCHEDULED
     due_at: datetime | None = None
     shift: timedelta | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seen: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         assert self.due_at is None or self.shift is None
+
+    def is_overtaken(self, message: object) -> bool:
+        return any(getattr(message, name) != value for name, value in self.seen.items())
 
     @property
     def shiftable(self) -> tuple[datetime, datetime]:
@@ -76,6 +88,19 @@ class Reschedule(Verb):
         shift = self.shift or timedelta(0)
         first, last = arguments.EARLIEST, arguments.LATEST
         return max(first, first - shift), min(last, last - shift)
+
+    @property
+    def expires_before(self) -> datetime | None:
+        """What is due from then on could not be delivered before the expiry in `fields`; None where there is none, or
+        it has come with a due time."""
+        expires_at: datetime | None = self.fields.get("expires_at")
+        return None if expires_at is None or self.due_at is not None else expires_at - (self.shift or timedelta(0))
+
+    def refuse_expiry(self, due_at: datetime) -> None:
+        """Raise InvalidMessage if a message that is due then would expire before it is due."""
+        if self.expires_before is not None and due_at >= self.expires_before:
+            due_at, expires_at = due_at + (self.shift or timedelta(0)), self.fields["expires_at"]
+            raise InvalidMessage(f"The message would expire at {expires_at} and be due only at {due_at}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

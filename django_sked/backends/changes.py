@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from django_sked import arguments
 from django_sked.models import ScheduledMessage
 from django_sked.outcomes import REDRIVEN, finish
 from django_sked.states import Status
@@ -26,6 +27,14 @@ def assignments(verb: Verb, message: ScheduledMessage, now: datetime) -> dict[st
         return {"due_at": now, "next_at": now, "local_time": None}
     assert isinstance(verb, Redrive)
     return {**_redriven(verb.due_at or now, message), **verb.fields}
+
+
+def refuse_times(verb: Reschedule, message: ScheduledMessage) -> None:
+    """Raises InvalidMessage if this message cannot be moved so, or would expire before it is due."""
+    if verb.shift is not None:
+        arguments.later(message.due_at, verb.shift, "shift")
+    if message.release_delay is None:  # else it is not known yet when it is due
+        verb.refuse_expiry(message.due_at)
 
 
 def _rescheduled(verb: Reschedule, message: ScheduledMessage) -> dict[str, Any]:

@@ -182,14 +182,11 @@ class MemoryBackend(BaseBackend):
     def _change(self, id: UUID, verb: Verb, now: datetime) -> Answer:
         """To this message alone; `_follow` sees to its children."""
         message = self._shelf.get(id)
-        status = message.status if message else None
-        refusal = verb.refusal(status, held=message is not None and message.held_at is not None)
-        if isinstance(verb, Cancel) and message is not None and status == Status.CLAIMED:
+        refusal = self._shelf.refusal(message, verb)
+        if isinstance(verb, Cancel) and message is not None and message.status == Status.CLAIMED:
             self._shelf.write(message, {"cancel_requested": True, "reason": verb.reason})
         if message is None or refusal is not None:
             return Answer.NOT_FOUND if refusal is None else refusal
-        if isinstance(verb, Redrive) and self._shelf.is_held(message.key):
-            return Answer.KEY_IN_USE
         self._shelf.write(message, assignments(verb, message, now))
         return verb.done
 

@@ -12,16 +12,16 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from django_sked import arguments
 from django_sked.backends import message_backends
+from django_sked.backends.changes import refuse_times
 from django_sked.backends.due import Due
 from django_sked.criteria import Criteria
 from django_sked.exceptions import IdInUse, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
 from django_sked.scheduling import OnConflict
 from django_sked.sealing import SEALED, Seal, carried, is_unopened, sealed
-from django_sked.states import LIVE, PENDING, Status
-from django_sked.verbs import Anew, Reschedule, Verb
+from django_sked.states import LIVE, PENDING, Answer, Status
+from django_sked.verbs import Anew, Redrive, Reschedule, Verb
 
 _JSON = ("payload", "metadata", "delivered_to", "errors", "result", "retry_policy", "verdict")
 
@@ -102,12 +102,23 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
                     f"The key {message.key!r} is held by message {found.pk} ({found.status}).", holder=copied(found)
                 )
 
+    def refusal(self, message: ScheduledMessage | None, verb: Verb) -> Answer | None:
+        """Why this message is left alone; None when it is not."""
+        if message is None:
+            return Answer.NOT_FOUND
+        refusal = verb.refusal(message.status, held=message.held_at is not None)
+        if refusal is not None:
+            return refusal
+        if verb.is_overtaken(message):
+            return Answer.TOO_LATE
+        return Answer.KEY_IN_USE if isinstance(verb, Redrive) and self.is_held(message.key) else None
+
     def refuse_shift(self, ids: Iterable[UUID], verb: Verb) -> None:
-        """Raises InvalidMessage if one of those that would be moved cannot be."""
-        if isinstance(verb, Reschedule) and verb.shift is not None:
+        """Raises InvalidMessage if one of those that would be moved cannot be, or would expire before it is due."""
+        if isinstance(verb, Reschedule):
             for message in (self[id] for id in ids if id in self):
                 if message.status in verb.starts:
-                    arguments.later(message.due_at, verb.shift, "shift")
+                    refuse_times(verb, message)
 
     # Find
 

@@ -16,7 +16,8 @@ from django_sked.redaction import Redaction
 from django_sked.retry import Exponential, RetryPolicy, from_json
 from django_sked.worker import failures
 
-#: A postponed message comes back after so long at the soonest: a Reschedule is not counted, and must not spin.
+#: A message comes back after so long at the soonest, where a receiver says when: a Reschedule is not counted, and must
+#: not spin, and a Retry is not to use up all attempts in no time.
 SOONEST = timedelta(seconds=0.1)
 #: Seconds until a message is tried again that could not even be dispatched, because what is stored cannot be read.
 SET_ASIDE = 60.0
@@ -136,7 +137,9 @@ class Answers:
 
     def _next_attempt(self, message: ScheduledMessage, error: BaseException) -> datetime | None:
         if isinstance(error, Retry):
-            return arguments.moment(at=error.at, delay=error.delay, now=self._clock())
+            now = self._clock()
+            at = arguments.moment(at=error.at, delay=error.delay, now=now)
+            return at and max(at, now + SOONEST)
         policy = from_json(message.retry_policy) if message.retry_policy else self._default_retry
         return self._after(policy.delay_after(message.attempt + 1))
 

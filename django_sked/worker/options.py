@@ -26,7 +26,7 @@ class WorkerOptions:
     #: Queue -> threads asked for; None serves every queue of the backend, less those in `exclude_queues`.
     queues: Mapping[str, int | None] | None
     exclude_queues: frozenset[str]
-    #: Threads of a queue without a number of its own; None leaves that to the setting.
+    #: Threads of a queue that has no number of its own, neither here nor in the setting.
     concurrency: int | None
     batch_size: int
     poll_interval: float
@@ -40,9 +40,9 @@ class WorkerOptions:
         return queue not in self.exclude_queues if self.queues is None else queue in self.queues
 
     def size_of(self, queue: str) -> int:
-        """The threads of a queue: as asked for it by name, else for all, else as the setting has it."""
+        """The threads of a queue: as asked for it by name, else as the setting has it, else as asked for all."""
         asked = (self.queues or {}).get(queue)
-        return asked or self.concurrency or self._settings_of(queue).concurrency or DEFAULT_CONCURRENCY
+        return asked or self._settings_of(queue).concurrency or self.concurrency or DEFAULT_CONCURRENCY
 
     @property
     def most_abandoned(self) -> int:

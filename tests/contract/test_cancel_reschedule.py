@@ -188,6 +188,43 @@ def test_an_expiry_that_is_given_is_taken(store: Store) -> None:
     assert stored.due_at == LATER
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expires_at": T0},
+        {"expires_at": after(days=-1)},
+        {"expires_at": after(hours=1), "shift": 3600},
+        {"expires_at": after(hours=-2), "shift": -3600},
+    ],
+)
+def test_an_expiry_before_the_due_time_is_refused(store: Store, change: dict[str, Any]) -> None:
+    message = store.schedule(key="k", priority=1)
+
+    for reschedule in (
+        message.reschedule,
+        store.search().reschedule,
+        lambda **arguments: store.objects.reschedule(key="k", backend=store.alias, **arguments),
+    ):
+        with pytest.raises(InvalidMessage, match=r"would expire at .* and be due only at 20"):
+            reschedule(priority=9, **change)
+
+    stored = store.find(message)
+    assert (stored.due_at, stored.expires_at, stored.priority) == (T0, None, 1)
+
+
+def test_an_expiry_after_the_due_time_that_a_message_has_or_is_given_is_taken(store: Store) -> None:
+    message = store.schedule()
+    assert message.reschedule(expires_at=after(microseconds=1))
+    assert message.reschedule(expires_at=after(hours=-1), shift=timedelta(hours=-1, microseconds=-1))
+    assert (message.due_at, message.expires_at) == (after(hours=-1, microseconds=-1), after(hours=-1))
+
+
+def test_an_expiry_is_not_compared_with_messages_that_are_left_alone(store: Store) -> None:
+    message = store.in_status(Status.CANCELLED)
+    assert message.reschedule(expires_at=after(days=-1)) is Answer.FINISHED
+    assert store.search().reschedule(expires_at=after(days=-1)) == 0
+
+
 def test_without_a_time_a_reschedule_changes_fields_only(store: Store) -> None:
     message = store.schedule(payload={"a": 1}, expires_at=after(hours=1))
 

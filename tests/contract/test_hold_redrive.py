@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_redriven_message_is_claimed_with_a_new_token(store: Store) -> None:
     message.redrive(at=T0)
 
     assert store.claim_one(queue="q").token > token
+
+
+def test_a_redriven_message_has_the_wall_time_no_more_that_it_died_after(store: Store) -> None:
+    wall: dict[str, Any] = {"at_local": datetime(2029, 7, 1, 9), "timezone": "Europe/Berlin"}
+    dead = [store.in_status(Status.DEAD, key=key) for key in ("k", None, None)]
+    for message in dead:
+        assert message.redrive(at=T0) and message.reschedule(**wall)
+        store.settle(store.claim_one(queue=message.queue), "bury")
+        assert store.find(message).at_local == wall["at_local"]
+
+    assert dead[0].redrive(at=LATER) and dead[1].redrive(at=LATER)
+    assert store.search(status="dead").redrive(at=LATER) == 1
+
+    for message in dead:
+        stored = store.find(message)
+        assert (stored.at_local, stored.timezone, stored.due_at) == (None, None, LATER)
 
 
 def test_redrive_without_a_time_is_due_now(store: Store) -> None:

@@ -17,7 +17,7 @@ from django_sked.models import ScheduledMessage
 from django_sked.worker import Worker
 from tests.contrib.conftest import Get
 from tests.docs.pages import names
-from tests.worker.conftest import Calls, Store, run
+from tests.worker.conftest import Calls, Store, eventually, run
 
 TOKEN = "a-token-of-enough-letters"
 LABELS = {"backend": "memory", "queue": "default", "event": "order.paid"}
@@ -48,8 +48,11 @@ def test_each_fact_is_counted_by_backend_queue_and_event(
     memory.schedule_many(4)
     memory.schedule("order.paid", queue="mail", delay=3600).cancel()
 
-    run(memory, burst=True)
+    def is_done() -> bool:
+        run(memory, burst=True)
+        return count(registry, "delivered") == 3
 
+    assert eventually(is_done)
     wanted = {"scheduled": 4, "started": 5, "delivered": 3, "failed": 2, "dead": 1}
     assert {fact: count(registry, fact) for fact in wanted} == wanted
     assert count(registry, "cancelled", queue="mail") == 1

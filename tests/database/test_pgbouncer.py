@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connections, transaction
 
+from django_sked import civil, syncing
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.database import listening
@@ -103,7 +106,36 @@ def test_every_verb_works(using: str, backend: BaseBackend) -> None:
     found = ScheduledMessage.objects.search(backend=using, status="scheduled")
     assert found.reschedule(delay=3600) == 1
     assert found.cancel() == 1
-    assert [message.status for message in ScheduledMessage.objects.using(using).iterator()] == ["cancelled"] * 2
+    assert [message.status for message in ScheduledMessage.objects.using(using)] == ["cancelled"] * 2
+
+
+def test_wall_times_are_read_through_whatever_connection_of_the_server(
+    using: str, backend: BaseBackend, bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = {"event": "order.paid", "at_local": datetime(2030, 7, 1, 9), "timezone": "Europe/Berlin"}
+    # More than are read at once, by us or by Django.
+    ScheduledMessage.objects.schedule_many([item] * 2001, backend=using)
+    rules = civil.instant_of
+    sessions: list[Any] = []
+    looked = 0
+
+    def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
+        """From the first one on somebody else has the connection that it was read through."""
+        nonlocal looked
+        looked += 1
+        if not sessions:
+            sessions.append(bouncer.connect())
+            sessions[0].execute("BEGIN")
+            server_of(sessions[0])
+        return rules(wall, zone)
+
+    monkeypatch.setattr(civil, "instant_of", instant_of)
+    try:
+        assert syncing.move_wall_times(backend) == (0, {})
+        assert looked == 2001
+    finally:
+        for session in sessions:
+            session.close()
 
 
 def test_nothing_is_left_in_the_sessions_of_the_server(using: str, backend: BaseBackend, bouncer: PgBouncer) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from django_sked import failpoints
+from django_sked import civil, failpoints, syncing
 from django_sked.criteria import Criteria
 from django_sked.models import ScheduledMessage
 from django_sked.moving import Move, Tally
 from django_sked.states import PENDING, Status
+from django_sked.typed import message_type
 from tests.contract.store import OTHER_WORKER, T0, WORKER, Store, after
 
 POINTS = [point for point in failpoints.POINTS if point.startswith("move.")]
 #: What the steps of a move itself write.
 _STEPS = {"status", "reason", "live_key", "finished_at", "held_at"}
+
+
+@dataclass(frozen=True)
+class Reminder:
+    customer: str
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +227,69 @@ def test_what_people_change_on_the_way_is_changed_there(source: Store, target: S
         7,
     )
     assert (target.find(held).status, target.find(held).held_at) == (Status.SCHEDULED, None)
+
+
+_BERLIN: dict[str, Any] = {"at_local": datetime(2030, 7, 1, 9), "timezone": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("first", "change", "due_at", "local_time"),
+    [
+        ({}, _BERLIN, datetime(2030, 7, 1, 7, tzinfo=UTC), "2030-07-01T09:00:00[Europe/Berlin]"),
+        (_BERLIN, {"at": datetime(2030, 7, 1, 7, tzinfo=UTC)}, datetime(2030, 7, 1, 7, tzinfo=UTC), None),
+        (_BERLIN, {"at": after(days=1)}, after(days=1), None),
+    ],
+    ids=["given", "taken away", "taken away by another time"],
+)
+def test_a_wall_time_that_is_changed_on_the_way_is_changed_there(
+    source: Store, target: Store, first: Any, change: Any, due_at: datetime, local_time: str | None
+) -> None:
+    message = source.schedule()
+    assert not first or message.reschedule(**first)
+
+    killed(source, target, "move.copied")
+    assert source.find(message).reschedule(**change)
+    move(source, target)
+
+    found = target.find(message)
+    assert (found.status, found.due_at, found.next_at, found.local_time) == (
+        Status.SCHEDULED,
+        due_at,
+        due_at,
+        local_time,
+    )
+
+
+def test_a_wall_time_that_is_another_instant_by_now_is_kept_there(
+    source: Store, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = source.schedule()
+    message.reschedule(**_BERLIN)
+
+    killed(source, target, "move.copied")
+    rules = civil.instant_of
+    with monkeypatch.context() as later:
+        later.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + timedelta(hours=1))
+        assert syncing.move_wall_times(source.backend) == (1, {})
+    move(source, target)
+
+    found = target.find(message)
+    assert (found.due_at.hour, found.at_local) == (8, _BERLIN["at_local"])
+
+
+def test_a_payload_that_is_changed_on_the_way_has_its_version_there(
+    source: Store, target: Store, message_types: None
+) -> None:
+    message = source.schedule("reminder", {"name": "a"})
+    assert message.schema_version == 1
+    message_type("reminder", version=2)(Reminder)
+
+    killed(source, target, "move.copied")
+    assert source.find(message).reschedule(payload=Reminder("b"))
+    move(source, target)
+
+    found = target.find(message)
+    assert (found.payload, found.schema_version) == ({"customer": "b"}, 2)
 
 
 def test_what_was_cancelled_on_the_way_is_cancelled_there(source: Store, target: Store) -> None:

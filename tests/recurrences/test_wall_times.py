@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from django_sked import civil, clock, syncing
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
+from django_sked.retry import Fixed
 from django_sked.verbs import Reschedule
 from tests.recurrences.conftest import T0, Clockwork, at
 
@@ -103,6 +105,82 @@ def test_a_message_made_due_is_not_moved_back(schedule: Any, clockwork: Clockwor
     message = schedule(at_local=NINE, timezone="Europe/Berlin")
     assert message.make_due()
     assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=-30), timedelta(hours=3)])
+def test_a_message_that_waits_for_another_attempt_is_not_moved(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, by: timedelta
+) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("no luck")
+
+    clockwork.receive(fail, event="reminder")
+    message = schedule(at_local=NINE, timezone="Europe/Berlin", retry=Fixed(3600))
+    due_at = message.due_at
+    clockwork.deliver(due_at)
+    before = clockwork.backend.find(id=message.pk)
+    assert before.attempt == 1 and before.next_at >= due_at + timedelta(hours=1)
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + by)
+
+    assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+    after = clockwork.backend.find(id=message.pk)
+    assert (after.due_at, after.next_at, after.at_local) == (due_at, before.next_at, NINE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": at(days=3)},
+        {"at_local": NINE + timedelta(days=1), "timezone": "Europe/Berlin"},
+        {"at_local": NINE - timedelta(hours=1), "timezone": "Europe/London"},
+        {"at": datetime(2030, 7, 1, 7, tzinfo=UTC)},
+    ],
+)
+def test_what_somebody_changes_while_messages_are_moved_is_not_overwritten(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    other = schedule(at_local=NINE, timezone="Europe/Berlin")
+    rules = civil.instant_of
+    changed: list[ScheduledMessage] = []
+
+    def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
+        """After the message was read, and before it is moved."""
+        if not changed:
+            changed.append(message)
+            with monkeypatch.context() as before:
+                before.setattr(civil, "instant_of", rules)
+                assert message.reschedule(**change)
+        return rules(wall, zone) + timedelta(hours=1)
+
+    monkeypatch.setattr(civil, "instant_of", instant_of)
+    found = [clockwork.backend.find(id=each.pk) for each in (message, other)]
+    monkeypatch.setattr(clockwork.backend, "by_wall_time", lambda: found)
+
+    assert syncing.move_wall_times(clockwork.backend) == (1, {})
+
+    stored = clockwork.backend.find(id=message.pk)
+    assert (stored.due_at, stored.next_at, stored.local_time) == (message.due_at, message.due_at, message.local_time)
+    moved = clockwork.backend.find(id=other.pk)
+    assert moved.due_at == other.due_at + timedelta(hours=1) and moved.at_local == NINE
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_message_whose_time_has_come_is_not_moved(
+    schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    message = schedule(at_local=NINE, timezone="Europe/Berlin")
+    assert not is_held or message.hold()
+    due_at = message.due_at
+    rules = civil.instant_of
+    monkeypatch.setattr(civil, "instant_of", lambda wall, zone: rules(wall, zone) + timedelta(hours=3))
+
+    with clock.pretend(due_at):
+        assert syncing.move_wall_times(clockwork.backend) == (0, {})
+
+    assert clockwork.backend.find(id=message.pk).due_at == due_at
 
 
 @pytest.mark.parametrize("text", ["nine in the morning", "2030-07-01T09:00:00[Mars/Olympus]"])

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from django_sked.exceptions import Bury, Reschedule, Retry
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed, Never
@@ -180,6 +182,21 @@ def test_a_message_that_is_postponed_for_ever_never_spins(
     ticked.tick(T0)
 
     assert some_store.find(message).next_at == after(0.1)
+
+
+@pytest.mark.parametrize(
+    "retry", [Retry(delay=0), Retry(at=after(-5))], ids=["without delay", "at a time that is gone"]
+)
+def test_a_message_that_is_to_be_retried_at_once_does_not_use_up_its_attempts_in_no_time(
+    some_store: Store, ticked: TickedWorker, receive: Callable[..., Any], retry: Retry
+) -> None:
+    receive(raising(retry, retry), name="r")
+    message = some_store.schedule(at=T0, max_attempts=3)
+
+    ticked.tick(T0)
+
+    stored = some_store.find(message)
+    assert (stored.status, stored.attempt, stored.next_at) == (Status.SCHEDULED, 1, after(0.1))
 
 
 def test_attempts_are_exactly_as_many_as_asked_for(

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
 from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed
 from django_sked.signals import (
@@ -228,6 +232,23 @@ def test_a_slow_queue_never_blocks_another(
 
     assert fast.wait_for(20)
     assert len(gate.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        ({"concurrency": 6, "queues": ["one", "two"]}, {"one": 1, "two": 6}),
+        ({"concurrency": 6, "queues": {"one": 3, "two": None}}, {"one": 3, "two": 6}),
+        ({"concurrency": 6, "queues": {"one": None, "two": 2}}, {"one": 1, "two": 2}),
+        ({"queues": {"one": None, "two": None}}, {"one": 1, "two": 4}),
+    ],
+)
+def test_the_setting_of_a_queue_goes_before_what_is_for_all_and_after_what_is_for_that_queue(
+    arguments: dict[str, Any], sizes: dict[str, int]
+) -> None:
+    setting = settings.SKED["memory"] | {"QUEUES": {"one": {"concurrency": 1}}}
+    with override_settings(SKED=settings.SKED | {"memory": setting}), Worker("memory", **arguments) as worker:
+        assert {name: pool.size for name, pool in worker._claimer.pools.items()} == sizes
 
 
 def test_each_queue_has_as_many_threads_as_it_was_given(

@@ -33,7 +33,7 @@ from django_sked.backends.database.claiming import TRIED, ClaimStrategy, Wish
 from django_sked.backends.database.edges import edges_of
 from django_sked.backends.database.families import Families, links_to
 from django_sked.backends.database.pruning import Pruning
-from django_sked.backends.database.store import CLAIMED, StoreNow, lapsed, read_time, take_write_lock, workers
+from django_sked.backends.database.store import CLAIMED, StoreNow, lapsed, paged, read_time, take_write_lock, workers
 from django_sked.backends.database.store import messages as rows_of
 from django_sked.backends.database.strategies import strategy_for
 from django_sked.backends.database.waking import Wake, Wakeups
@@ -166,7 +166,7 @@ class DatabaseBackend(BaseBackend):
         return links_to(self.database, children)
 
     def by_wall_time(self) -> Iterator[ScheduledMessage]:
-        return rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING).iterator()
+        return paged(rows_of(self.database).filter(local_time__isnull=False, status__in=PENDING))
 
     def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
         return kinds.kinds(self.database, self._claiming, most)

@@ -104,19 +104,30 @@ def _write(using: str, rows: QuerySet[ScheduledMessage], verb: Verb, now: dateti
         return _redrive(using, rows, verb, now)
     if isinstance(verb, Reschedule) and verb.shift is not None:
         _refuse_shift(rows, verb, verb.shift)
+    if isinstance(verb, Reschedule) and verb.expires_before is not None:
+        _refuse_expiry(rows, verb)
     return _allowed(rows, verb).update(**assignments(verb, now))
 
 
 def _allowed(rows: QuerySet[ScheduledMessage], verb: Verb) -> QuerySet[ScheduledMessage]:
     if isinstance(verb, Resume):
         return rows.filter(status=Status.BLOCKED, held_at__isnull=False)
-    return rows.filter(status__in=verb.starts)
+    seen = verb.seen if isinstance(verb, Reschedule) else {}
+    return rows.filter(status__in=verb.starts, **seen)
 
 
 def _refuse_shift(rows: QuerySet[ScheduledMessage], verb: Reschedule, shift: timedelta) -> None:
     beyond = _allowed(rows, verb).exclude(due_at__range=verb.shiftable).values_list("due_at", flat=True).first()
     if beyond is not None:
         arguments.later(beyond, shift, "shift")
+
+
+def _refuse_expiry(rows: QuerySet[ScheduledMessage], verb: Reschedule) -> None:
+    # When one with a delay after its release is due is not known yet.
+    late = _allowed(rows, verb).filter(due_at__gte=verb.expires_before, release_delay__isnull=True)
+    due_at = late.values_list("due_at", flat=True).first()
+    if due_at is not None:
+        verb.refuse_expiry(due_at)
 
 
 def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
@@ -127,6 +138,8 @@ def _refusal(using: str, id: UUID, verb: Verb) -> Answer | None:
     answer = verb.refusal(status, held=held_at is not None)
     if answer is None and isinstance(verb, Redrive) and key and messages(using).filter(live_key=key).exists():
         return Answer.KEY_IN_USE
+    if answer is None and isinstance(verb, Reschedule) and verb.seen:
+        return Answer.TOO_LATE
     return answer
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django_sked import arguments
-from django_sked.backends.changes import assignments
+from django_sked.backends.changes import assignments, refuse_times
 from django_sked.backends.redis import encoding
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.exceptions import SkedError
@@ -34,8 +33,8 @@ def change(
     news: Callable[[Sequence[ScheduledMessage]], str],
 ) -> Changed:
     """Do it to each of these messages that allows it."""
-    if isinstance(verb, Reschedule) and verb.shift is not None:
-        _refuse_shift(records, ids, verb)
+    if isinstance(verb, Reschedule) and (verb.shift is not None or verb.expires_before is not None):
+        _refuse_times(records, ids, verb)
     refusals: dict[UUID, Answer] = {}
 
     def decision(record: Record | None, id: UUID, at: datetime) -> Write | None:
@@ -49,6 +48,9 @@ def change(
             return Write(record=record, step="keep", changes={"cancel_requested": True, "reason": verb.reason[:255]})
         if record.message is None:
             raise SkedError(f"The message {id} cannot be read, and so not be changed.")
+        if verb.is_overtaken(record.message):
+            refusals[id] = Answer.TOO_LATE
+            return None
         if isinstance(verb, Redrive):
             refusals[id] = Answer.KEY_IN_USE
         changes = assignments(verb, record.message, at)
@@ -104,8 +106,7 @@ def refuse_late(verb: Verb) -> None:
         encoding.refuse_late({"due_at": verb.due_at})
 
 
-def _refuse_shift(records: Records, ids: Sequence[UUID], verb: Reschedule) -> None:
-    assert verb.shift is not None
+def _refuse_times(records: Records, ids: Sequence[UUID], verb: Reschedule) -> None:
     for record in records.read(ids)[1].values():
         if record.message is not None and record.fields["status"] in verb.starts:
-            arguments.later(record.message.due_at, verb.shift, "shift")
+            refuse_times(verb, record.message)

@@ -52,12 +52,11 @@ MOST_BLOCKED = 4
 class Worker(Life):
     """Delivers the due messages of one backend until it is stopped.
 
-    `run()` blocks and returns the exit code: 0, 70 when receivers had to be abandoned, or 75 when so
-    many threads were lost that a new process is needed. `start()` and `stop()` do
-    the same in a thread of your own program, also as `with Worker(): ...`. `queues` maps names to thread counts, or
-    names only; without it every queue of the backend is served, less those in `exclude_queues`. `burst` ends the run
-    when nothing is due, `max_messages` when so many have been claimed. What is left out is taken from the SKED
-    setting. Raises Misconfigured for a wrong argument. A worker runs once.
+    `run()` blocks and returns the exit code: 0, 70 when receivers had to be abandoned, or 75 when so many threads were
+    lost that a new process is needed. `start()` and `stop()` do the same in a thread of your own program, also as
+    `with Worker(): ...`. `queues` maps names to thread counts, or names only; without it every queue of the backend is
+    served, less those in `exclude_queues`. `burst` ends the run when nothing is due, `max_messages` when so many have
+    been claimed. What is left out is taken from the SKED setting. Raises Misconfigured. A worker runs once.
     """
 
     def __init__(

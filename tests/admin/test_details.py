@@ -143,9 +143,9 @@ def test_a_message_offers_what_can_be_done_to_it(boss: Client) -> None:
         Status.BLOCKED: {"cancel", "reschedule", "hold", "resume"},
         Status.CLAIMED: {"cancel"},
         Status.DEAD: {"redrive"},
-        Status.DELIVERED: set(),
-        Status.CANCELLED: set(),
-        Status.EXPIRED: set(),
+        Status.DELIVERED: {"redeliver"},
+        Status.CANCELLED: {"redeliver"},
+        Status.EXPIRED: {"redeliver"},
     }
     for status, verbs in offers.items():
         context = boss.get(change_url(make(status=status))).context

@@ -251,6 +251,13 @@ class Book:
             return "blocked"
         return self._take_effect(entry, verb, now)
 
+    def refuses(self, ids: Iterable[UUID], verb: Verb) -> bool:
+        """Would one of them expire before it is due? Then none of them is changed."""
+        if not isinstance(verb, Reschedule) or verb.due_at is not None or "expires_at" not in verb.fields:
+            return False
+        pending = [entry for id in ids if (entry := self.entries.get(id)) is not None and entry.status in PENDING]
+        return any(entry.due_at >= verb.fields["expires_at"] for entry in pending)
+
     def _take_effect(self, entry: Entry, verb: Verb, now: datetime) -> str:
         if isinstance(verb, Cancel):
             entry.finish("cancelled", now, verb.reason)

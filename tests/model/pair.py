@@ -5,6 +5,7 @@ The store is told the time, so nothing sleeps.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -249,16 +250,25 @@ class Pair:
     # Change
 
     def change(self, id: UUID, verb: Verb) -> None:
+        if self.book.refuses([id], verb):
+            return self._is_refused(self.store.change_one, id, verb)
         answer = self.ask(self.store.change_one, id, verb, now=self.now)
         known = self.book.change(id, verb, self.now)
         check(a.ANSWERS, answer == known, f"{verb.step} of {id} answered {answer.value!r}, not {known!r}")
 
     def change_many(self, ids: Sequence[UUID], verb: Verb) -> None:
         self.store.begin_change()
+        if self.book.refuses(ids, verb):
+            return self._is_refused(self.store.change, ids, verb)
         changed = self.ask(self.store.change, ids, verb, now=self.now)
         known = [self.book.change(id, verb, self.now) for id in ids]
         count = sum(answer == verb.done for answer in known)
         check(a.ANSWERS, changed == count, f"{verb.step} changed {changed}, not {count}: {known}")
+
+    def _is_refused(self, call: Callable[..., object], what: object, verb: Verb) -> None:
+        with contextlib.suppress(InvalidMessage):
+            answer = self.ask(call, what, verb, now=self.now)
+            check(a.EXPIRY, False, f"{verb} of {what} answered {answer!r}, though it would expire before it is due")
 
     # Read
 

@@ -17,8 +17,10 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import os, sys
+import os, signal, sys
 from tests import servers
+# Whoever runs these tests in the background of a shell has them ignore it, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = servers.PostgreSQL()
 if os.fork() == 0:
     sys.exit()  # with all atexit functions: must not stop the parent's server

@@ -114,10 +114,17 @@ def add(
         _refuse(records, messages[answer[1]], *answer[2:])
     if answer[0] == "unknown":
         refuse_unknown(map(uuid, answer[1:]))
+    return _read(records, messages, answer[1:])
+
+
+def _read(
+    records: Records, messages: Sequence[ScheduledMessage], entries: Sequence[Any]
+) -> tuple[list[ScheduledMessage], list[UUID], Sequence[Any]]:
+    """What the script says became of each message, as `add` returns it."""
     answers: dict[int, ScheduledMessage] = dict(enumerate(messages))
     replaced: list[UUID] = []
     followed: Sequence[Any] = ()
-    for entry in answer[1:]:
+    for entry in entries:
         if len(entry) == 1:
             replaced.append(uuid(entry[0]))
         elif entry[0] == "followed":

@@ -26,6 +26,8 @@ from django_sked.verbs import Cancel, Hold, Reschedule, Resume
 _CHANGEABLE = ("due_at", "local_time", "payload", "schema_version", "metadata", "priority", "queue", "expires_at")
 #: Where cancelled messages are deleted sooner than that, each is cancelled by itself, to know which of them were.
 _KEPT = timedelta(hours=1)
+#: What another process has scheduled before the move may be this much later, as that process knows the time.
+_APART = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
@@ -62,8 +64,7 @@ class Move:
 
     def run(self) -> Iterator[Tally]:
         """Move; yields after each batch."""
-        # As this process knows the time, too: that of SQLite ends at the millisecond.
-        until = max(self.source.read_now(), self.source.now())
+        until = self.source.read_now() + _APART
         yield from self._take_up()
         moved = 1
         while moved:

@@ -68,6 +68,12 @@ def retried(store: Store, **arguments: Any) -> ScheduledMessage:
     return store.find(message)
 
 
+def made_at(store: Store, created_at: datetime) -> ScheduledMessage:
+    message = ScheduledMessage(event="e", due_at=T0, next_at=T0, created_at=created_at)
+    message.has_own_id = True
+    return store.backend.add([message])[0]
+
+
 def test_a_message_arrives_as_it_was_and_is_cancelled_where_it_was(source: Store, target: Store) -> None:
     messages = [
         source.schedule(payload={"n": 2**60, "text": "ä\n\\"}, key="k", expires_at=after(days=1), timeout=5),
@@ -446,13 +452,21 @@ def test_what_is_scheduled_while_it_goes_on_is_left_to_the_next_one(source: Stor
     moving = Move(source.backend, target.backend)
     steps = moving.run()
     next(steps, None)
-    late = source.schedule()
+    late = made_at(source, source.backend.read_now() + timedelta(seconds=2))
     for _ in steps:
         pass
 
     assert source.status(late) == Status.SCHEDULED
     assert moving.tally.moved == 1
+
+
+def test_what_a_process_has_scheduled_that_knows_the_time_a_little_better_is_moved(
+    source: Store, target: Store
+) -> None:
+    late = made_at(source, source.backend.read_now() + timedelta(milliseconds=500))
+
     assert move(source, target).moved == 1
+    assert target.status(late) == Status.SCHEDULED
 
 
 def test_a_worker_that_claims_first_keeps_its_message(source: Store, target: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 from uuid import UUID
 
 from django.core.checks import CheckMessage
@@ -15,7 +15,7 @@ from django_sked.backends.query import MessageQuery
 from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors, staging
 from django_sked.backends.redis.claiming import Claims
 from django_sked.backends.redis.connections import Connections
-from django_sked.backends.redis.encoding import instant, micros, uuid
+from django_sked.backends.redis.encoding import given_time, instant, micros, uuid
 from django_sked.backends.redis.families import Families
 from django_sked.backends.redis.keys import Keys
 from django_sked.backends.redis.records import Records
@@ -282,7 +282,7 @@ class RedisBackend(BaseBackend):
     def _renew(self, worker: WorkerProcess, now: datetime | None) -> dict[UUID, int]:
         lease = round(worker.lease * 1_000_000)
         place = json.dumps([worker.host, worker.pid])
-        at, stopping = self.scripts.call("beat", worker.pk.hex, lease, place, now=_given(now))
+        at, stopping = self.scripts.call("beat", worker.pk.hex, lease, place, now=given_time(now))
         worker.beat_at = instant(at)
         worker.lease_until = worker.beat_at + timedelta(microseconds=lease)
         return {uuid(id): int(token) for id, token in zip(stopping[::2], stopping[1::2], strict=True)}
@@ -311,18 +311,18 @@ class RedisBackend(BaseBackend):
         quick: bool = False,
         now: datetime | None = None,
     ) -> list[ScheduledMessage]:
-        found = self._claims.claim(worker, queue, limit, ahead, _given(now))
+        found = self._claims.claim(worker, queue, limit, ahead, given_time(now))
         if found:
             self._news.found()
         return found
 
     def has_suspects(self, queues: Collection[str], *, now: datetime | None = None) -> bool:
-        return self._claims.has_suspects(queues, _given(now))
+        return self._claims.has_suspects(queues, given_time(now))
 
     def claim_suspect(
         self, worker: UUID, queues: Collection[str], *, now: datetime | None = None
     ) -> ScheduledMessage | None:
-        return self._claims.claim_suspect(worker, queues, _given(now))
+        return self._claims.claim_suspect(worker, queues, given_time(now))
 
     def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> Settled:
         return self._settles.settle(outcomes, now)
@@ -378,7 +378,3 @@ class RedisBackend(BaseBackend):
 
     def listen(self, wake: Wake) -> Callable[[], None]:
         return self._news.listen(wake)
-
-
-def _given(now: datetime | None) -> Any:
-    return micros(now) if now else ""

@@ -57,12 +57,12 @@ def change(
         encoding.refuse_late(changes)
         return Write(record=record, step=verb.step, changes=changes)
 
-    told = lambda writes: news([_after(write) for write in writes])  # noqa: E731
+    told = lambda writes: news([write.message_after() for write in writes])  # noqa: E731
     done = records.decide(ids, decision, now, told, is_asked_for=True)
     for id, write in done.items():
         if write.step == verb.step:
             refusals.pop(id, None)
-    return Changed([_after(write) for write in done.values() if write.step == verb.step], refusals)
+    return Changed([write.message_after() for write in done.values() if write.step == verb.step], refusals)
 
 
 def seal_anew(records: Records, ids: Sequence[UUID]) -> Anew:
@@ -88,14 +88,6 @@ def seal_anew(records: Records, ids: Sequence[UUID]) -> Anew:
     done = records.decide(ids, decision)
     left = [id for id in claimed if id not in done]
     return Anew(done=len(done), claimed=left, unopened=len(unopened))
-
-
-def _after(write: Write) -> ScheduledMessage:
-    message = write.record.message
-    assert message is not None
-    for name, value in write.changes.items():
-        setattr(message, name, value)
-    return message
 
 
 def refuse_late(verb: Verb) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django_sked import failpoints
-from django_sked.backends.redis.encoding import micros, uuid
+from django_sked.backends.redis.encoding import given_time, uuid
 from django_sked.backends.redis.errors import is_expected
 from django_sked.backends.redis.scripts import LETTERS, Scripts
 from django_sked.dependencies import Link
@@ -53,7 +53,7 @@ class Families:
                 if not left:
                     return
                 failpoints.hit("unblock.before")
-                left = self._told(self._scripts.call("unblock", EDGES, 0, -1, now=_given(now)))
+                left = self._told(self._scripts.call("unblock", EDGES, 0, -1, now=given_time(now)))
         except Exception as error:
             if not is_expected(error):
                 raise
@@ -69,7 +69,7 @@ class Families:
         """What others have left, and then a page of all that is blocked: what a worker of an earlier release has ended,
         or somebody has deleted."""
         first, last = self._swept, self._swept + PAGE - 1
-        *what, looked = self._scripts.call("unblock", EDGES, first, last, now=_given(now))
+        *what, looked = self._scripts.call("unblock", EDGES, first, last, now=given_time(now))
         left = what[0]
         self._swept = 0 if not looked and not left else self._swept + looked
         self.followed(what, now)
@@ -104,7 +104,3 @@ class Families:
             part = every[start : start + BATCH]
             found += map(uuid, self._scripts.call("missing", *(id.hex for id in part)))
         return found
-
-
-def _given(now: datetime | None) -> Any:
-    return micros(now) if now else ""

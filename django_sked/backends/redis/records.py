@@ -51,6 +51,14 @@ class Write:
     lapsed: str = ""
     delete: bool = False
 
+    def message_after(self) -> ScheduledMessage:
+        """The message as this write leaves it."""
+        message = self.record.message
+        assert message is not None
+        for name, value in self.changes.items():
+            setattr(message, name, value)
+        return message
+
     def arguments(self, seal: Seal | None = None) -> list[Any]:
         fields = self.record.fields
         sets, dels = changed(fields, self.changes, seal)

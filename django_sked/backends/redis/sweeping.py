@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django_sked.backends.redis.encoding import micros, uuid
+from django_sked.backends.redis.encoding import given_time, uuid
 from django_sked.backends.redis.records import Record, Records, Write
 from django_sked.backends.redis.scripts import Scripts
 from django_sked.models import ScheduledMessage
@@ -24,6 +24,9 @@ BATCH = 100
 STALE = timedelta(minutes=1)
 #: Of so many calls one prune deletes what they have staged.
 CALLS = 10
+
+_MICROSECOND = timedelta(microseconds=1)
+_AWAITED = VERDICT_KEPT // _MICROSECOND
 
 
 class Sweeps:
@@ -43,7 +46,7 @@ class Sweeps:
 
     def _found(self, what: str, limit: int, now: datetime | None) -> dict[UUID, tuple[str, str]]:
         """By id, the worker that holds it and where that is or was."""
-        flat = self._scripts.call("sweep", limit, what, now=_given(now))
+        flat = self._scripts.call("sweep", limit, what, now=given_time(now))
         return {uuid(id): (worker, place) for id, worker, place in zip(flat[::3], flat[1::3], flat[2::3], strict=True)}
 
     def _put_aside(self, id: UUID, now: datetime | None, worker: str = "") -> bool:
@@ -51,7 +54,7 @@ class Sweeps:
         logger.error("set_aside id=%s error=%s", id, "columns")
         source = f"held:{worker}" if worker else "expiry"
         reason = "cannot be read: columns"
-        return bool(self._scripts.call("aside", source, worker, reason, id.hex, now=_given(now)))
+        return bool(self._scripts.call("aside", source, worker, reason, id.hex, now=given_time(now)))
 
     def has_lapsed(self, now: datetime | None) -> bool:
         return bool(self._found("lapsed", 1, now))
@@ -63,7 +66,8 @@ class Sweeps:
             done, unread = self._rescue(found, now)
             moved = sum(self._put_aside(id, now, found[id][0]) for id in unread)
             if done or not moved:
-                return list(done), [_after(write) for write in done.values() if write.changes["status"] in FINISHED]
+                ended = [write for write in done.values() if write.changes["status"] in FINISHED]
+                return list(done), [write.message_after() for write in ended]
 
     def _rescue(
         self, found: Mapping[UUID, tuple[str, str]], now: datetime | None
@@ -95,7 +99,7 @@ class Sweeps:
             done, unread = self._expire(limit, now)
             moved = sum(self._put_aside(id, now) for id in unread)
             if done or not moved:
-                return [_after(write) for write in done.values()]
+                return [write.message_after() for write in done.values()]
 
     def _expire(self, limit: int, now: datetime | None) -> tuple[dict[UUID, Write], set[UUID]]:
         """What has expired, and what cannot be read."""
@@ -117,7 +121,7 @@ class Sweeps:
     def prune(self, limit: int, now: datetime | None) -> int:
         """Delete finished messages past their retention, the oldest of each status first."""
         for _ in range(CALLS):
-            if not self._scripts.call("discard", "", STALE // _MICROSECOND, now=_given(now)):
+            if not self._scripts.call("discard", "", STALE // _MICROSECOND, now=given_time(now)):
                 break
         deleted = 0
         times = [(s.value, "" if time is None else time // _MICROSECOND) for s, time in self._retention.items()]
@@ -126,7 +130,7 @@ class Sweeps:
             while kept is not None and deleted < limit:
                 most = min(BATCH, limit - deleted)
                 looked, gone, workflows = self._scripts.call(
-                    "prune", status.value, kept // _MICROSECOND, most, _AWAITED, *every, now=_given(now)
+                    "prune", status.value, kept // _MICROSECOND, most, _AWAITED, *every, now=given_time(now)
                 )
                 deleted += gone
                 if workflows:
@@ -146,14 +150,6 @@ class Sweeps:
         return sum(self._scripts.call("forget", *(id.hex for id in batch)) for batch in batches)
 
 
-_MICROSECOND = timedelta(microseconds=1)
-_AWAITED = VERDICT_KEPT // _MICROSECOND
-
-
-def _given(now: datetime | None) -> Any:
-    return micros(now) if now else ""
-
-
 def _rescued(message: ScheduledMessage, place: str, at: datetime) -> dict[str, Any]:
     state = {name: getattr(message, name) for name in ("cancel_requested", "suspect", "crashes")}
     changes = rescued(**state, now=at) | {"token": message.token + 1}
@@ -162,11 +158,3 @@ def _rescued(message: ScheduledMessage, place: str, at: datetime) -> dict[str, A
         where = tuple(json.loads(place)) if place else None
         changes |= lost_alone(**known, worker=message.claimed_by, place=where, now=at)
     return changes
-
-
-def _after(write: Write) -> ScheduledMessage:
-    message = write.record.message
-    assert message is not None
-    for name, value in write.changes.items():
-        setattr(message, name, value)
-    return message

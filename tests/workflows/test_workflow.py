@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -119,6 +120,57 @@ def test_a_chain_adds_to_what_a_message_waits_for_already(store: Family) -> None
 def test_a_circle_is_refused_at_the_end_of_the_block(store: Family) -> None:
     with (
         pytest.raises(InvalidMessage, match="wait for each other"),
+@pytest.mark.parametrize(
+    "wrong",
+    [[], (), iter(()), "", "abc", None, 7, UUID(int=7), [UUID(int=7)], [None]],
+    ids=lambda wrong: repr(wrong)[:9],
+)
+def test_a_part_of_a_chain_without_a_message_is_refused_and_the_others_wait_for_nobody(
+    store: Family, wrong: Any
+) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        split, join = flow.schedule("split"), flow.schedule("join")
+        with pytest.raises(InvalidMessage, match="A part of a chain must be a message"):
+            flow.chain(split, join, wrong, split)
+
+    assert (join.status, split.status) == (Status.SCHEDULED, Status.SCHEDULED)
+
+
+def test_a_condition_that_does_not_exist_is_refused(store: Family) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        pay, ship = flow.schedule("pay"), flow.schedule("ship")
+        wrong: Any = {"on_sucess": pay}
+        with pytest.raises(UnknownArgument, match="did you mean 'on_success'"):
+            flow.wait_for(ship, **wrong)
+
+
+def test_who_waits_must_be_a_message_of_the_flow(store: Family) -> None:
+    stored = store.schedule()
+    with workflow("w", backend=store.alias) as flow:
+        pay, ship = flow.schedule("pay"), flow.schedule("ship")
+        others: list[Any] = [ship.pk, None, stored]
+        for other in others:
+            with pytest.raises(InvalidMessage, match="is no message of the workflow 'w'"):
+                flow.wait_for(other, on_success=pay)
+
+
+@pytest.mark.parametrize("step", ["deliver", "bury"])
+def test_a_call_that_is_refused_leaves_the_message_waiting_as_before(store: Family, step: str) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        pay, pack, ship = flow.schedule("pay", at=T0, queue="pay"), flow.schedule("pack"), flow.schedule("ship")
+        flow.wait_for(ship, on_success=pay)
+        wrong: list[dict[str, Any]] = [{"on_success": [pack, "x"]}, {"on_failure": pay}, {"on_finish": 7}]
+        for parents in wrong:
+            with pytest.raises(InvalidMessage, match=r"on_\w+"):
+                flow.wait_for(ship, **parents)
+        flow.wait_for(ship, on_finish=pay)
+    assert ship.parents_left == 1
+
+    store.end(pay, step)
+
+    assert store.status(ship) == (Status.SCHEDULED if step == "deliver" else Status.CANCELLED)
+
+
         workflow("w", backend=store.alias) as flow,
     ):
         a, b = flow.schedule("a"), flow.schedule("b")

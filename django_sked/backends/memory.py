@@ -333,11 +333,11 @@ class MemoryBackend(BaseBackend):
         return self._end(message, fields, at)
 
     def _delete_at_once(self, ended: Iterable[ScheduledMessage]) -> None:
-        """A retention of 0: what has just ended in such a status is not kept."""
-        for message in ended:
-            kept = message.has_children or is_awaited(message.status, message.recurrence_id, message.verdict)
-            if message.status in FINISHED and not kept and self.options.retention[Status(message.status)] == _NONE:
-                self._delete([message.pk])
+        """A retention of 0: what has just ended in such a status is not kept, unless it is needed by others."""
+        for m in ended:
+            needed = m.has_children or m.workflow_id or is_awaited(m.status, m.recurrence_id, m.verdict)
+            if m.status in FINISHED and not needed and self.options.retention[Status(m.status)] == timedelta(0):
+                self._delete([m.pk])
 
     def _delete(self, ids: Iterable[UUID]) -> None:
         for id in ids:

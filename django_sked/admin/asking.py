@@ -223,9 +223,9 @@ def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:
 
 
 def _only(queryset: Messages) -> ScheduledMessage | None:
-    """The message, if it is one."""
-    found: list[ScheduledMessage] = list(queryset.defer(None)[:2])
-    return found[0] if len(found) == 1 else None
+    """The message, if it is one, as far as the list looks."""
+    glimpsed = glimpse(queryset.defer(None), 2)
+    return glimpsed.found[0] if len(glimpsed.found) == 1 and not glimpsed.is_capped else None
 
 
 def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:

@@ -169,7 +169,16 @@ def test_without_the_permission_to_see_a_payload_none_is_written(login: Login) -
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"), [("{", "Enter a valid JSON."), (json.dumps("x" * 300_000), "bytes"), ("[1e999]", "payload")]
+    ("payload", "said"),
+    [
+        ("{", "Enter a valid JSON."),
+        ("9" * 5000, "Enter a valid JSON."),
+        ("[" * 100_000, "Enter a valid JSON."),
+        ("[" * 400 + "]" * 400, "Enter a valid JSON."),
+        ("[" * 70 + "]" * 70, "nested at most 64 levels deep"),
+        (json.dumps("x" * 300_000), "bytes"),
+        ("[1e999]", "payload"),
+    ],
 )
 @pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
 def test_a_payload_that_cannot_be_kept_is_refused_in_the_form(

@@ -100,6 +100,10 @@ def test_all_that_a_definition_has_is_entered(boss: Client) -> None:
     [
         ("metadata", '{"tenant": 7}', "metadata['tenant'] must be a str"),
         ("metadata", "{", "Enter a valid JSON."),
+        ("metadata", "[" * 400 + "]" * 400, "Enter a valid JSON."),
+        ("payload", "9" * 5000, "Enter a valid JSON."),
+        ("payload", "[" * 100_000, "Enter a valid JSON."),
+        ("retry_policy", "[" * 100_000, "Enter a valid JSON."),
         ("retry_policy", '{"kind": "sometimes"}', "retry must be of one of the kinds"),
         ("retry_policy", '{"kind": "fixed", "delay": -1}', "delay must be"),
         ("max_attempts", "0", "max_attempts must"),

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin import runs, strides, times
 from django_sked.admin.actions import ACTIONS, Action, may_edit
-from django_sked.admin.applying import MOST_ENTRIES, Messages
+from django_sked.admin.applying import MOST_ENTRIES, Messages, Overtaken
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import Turned, glimpse
 from django_sked.admin.places import Places
@@ -148,6 +148,9 @@ class Verbs(Places):
             if is_across(request) and (backend_of(queryset).database is not None or strides.fits(sent)):
                 return self._run(sent, has_begun=run is not None)
             applied = runs.at_once(sent)
+        except Overtaken:
+            # What there is now is shown first.
+            return self._use(request, queryset, sent.action)
         except SkedError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:

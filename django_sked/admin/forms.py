@@ -117,6 +117,11 @@ class VerbForm(forms.Form):
         return {}
 
     @property
+    def seen(self) -> dict[str, Any]:
+        """What the page has shown of the one message that it is about."""
+        return {} if self.message is None else {"payload": self.message.payload, "due_at": self.message.due_at}
+
+    @property
     def entered(self) -> dict[str, Any]:
         """What was entered, whatever has become of the messages since: the same for the same, to be compared."""
         return {name: str(value) for name, value in self.cleaned_data.items() if value not in (None, "")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +14,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import times
+from django_sked.admin import runs, times
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 from tests.admin.conftest import LIST, Login, change_url, confirmed, make, verb_url
+from tests.admin.test_stored import Pages, backend, pages
+
+__all__ = ["backend", "pages"]
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = {"customer": 7, "to": "secret@example.com"}, {"customer": 7, "to": "new@example.com"}
@@ -88,6 +92,61 @@ def test_what_somebody_else_has_written_since_the_look_is_not_overwritten_unseen
 
     message.refresh_from_db()
     assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+
+
+def in_the_very_moment(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Between the look of a request at the message and its change."""
+    at_once = runs.at_once
+
+    def overtaken(sent: runs.Sent) -> Any:
+        monkeypatch.setattr(runs, "at_once", at_once)
+        change()
+        return at_once(sent)
+
+    monkeypatch.setattr(runs, "at_once", overtaken)
+
+
+@pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
+def test_what_somebody_else_writes_in_the_very_moment_is_not_overwritten_unseen_either(
+    verb: str, status: Status, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, message = login(*EDITORS), make(payload=OLD, status=status)
+    seen = post(client, message, verb, payload=json.dumps(NEW))
+    theirs = OLD | {"to": "theirs@example.com"}
+    rows: QuerySet[ScheduledMessage] = QuerySet(ScheduledMessage).filter(pk=message.pk)
+    in_the_very_moment(monkeypatch, lambda: rows.update(payload=theirs))
+
+    again = post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(seen))
+
+    assert "<del>-   &quot;to&quot;: &quot;theirs@example.com&quot;</del>" in again.content.decode()
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (theirs, status)
+    assert not LogEntry.objects.exists()
+
+    post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(again))
+
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_it_is_with_messages_that_are_no_rows(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = pages.schedule(payload=OLD)
+    url, given = pages.address(verb_url(message, "reschedule")), {"_answered": "1", "payload": json.dumps(NEW)}
+    seen = pages.client.post(url, given)
+    theirs = OLD | {"to": "theirs@example.com"}
+    in_the_very_moment(monkeypatch, lambda: message.reschedule(payload=theirs))
+
+    again = pages.client.post(url, given | {"_previewed": name_of(seen)})
+
+    assert "<del>-   &quot;to&quot;: &quot;theirs@example.com&quot;</del>" in again.content.decode()
+    assert pages.find(message).payload == theirs
+    assert not LogEntry.objects.exists()
+
+    pages.client.post(url, given | {"_previewed": name_of(again)})
+
+    assert pages.find(message).payload == NEW
+    assert "Another payload." in LogEntry.objects.get().change_message
 
 
 def test_of_a_payload_that_stays_as_it_is_no_change_is_shown(login: Login) -> None:

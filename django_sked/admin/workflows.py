@@ -98,7 +98,7 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Workflow], search_term: str
     ) -> tuple[QuerySet[Workflow], bool]:
-        term = request.GET.get(SEARCH_VAR, "").strip()
+        term = request.GET.get(SEARCH_VAR, search_term).strip()
         if len(term) > LONGEST_SEARCH or "\x00" in term:
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)

@@ -11,6 +11,7 @@ from typing import Any
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.forms import Form
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -189,7 +190,7 @@ def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: Ve
     return text + reason_text(form)
 
 
-def reason_text(form: VerbForm) -> str:
+def reason_text(form: Form) -> str:
     """What is put behind the text of an entry."""
     reason = form.cleaned_data.get("reason")
     return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""

@@ -200,18 +200,20 @@ class RecurrenceAdminMixin(Backfilling):
         act: Callable[[Recurrence], bool],
     ) -> None:
         """Each one, with an entry in the log of who did it, and why."""
-        changed: list[Recurrence] = []
+        changed = 0
+        text = f"{noted}: {_reason(request)}" if _reason(request) else str(noted)
         for recurrence in queryset:
             try:
-                if act(recurrence):
-                    changed.append(recurrence)
+                is_done = act(recurrence)
             except SkedError as error:
                 self.message_user(request, f"{recurrence}: {error}", messages.ERROR)
-        if changed:
-            text = f"{noted}: {_reason(request)}" if _reason(request) else str(noted)
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=text)  # type: ignore[arg-type]
+                continue
+            if is_done:
+                # Before the next one, which may end in another error.
+                LogEntry.objects.log_actions(request.user.pk, [recurrence], CHANGE, change_message=text)  # type: ignore[arg-type]
+                changed += 1
         level = messages.SUCCESS if changed else messages.WARNING
-        self.message_user(request, said % {"count": len(changed), "all": len(queryset)}, level)
+        self.message_user(request, said % {"count": changed, "all": len(queryset)}, level)
 
 
 def _reason(request: HttpRequest) -> str:

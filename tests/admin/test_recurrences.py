@@ -295,14 +295,34 @@ def test_a_range_is_backfilled_by_a_form(boss: Client) -> None:
     recurrence, form = hourly()
     assert f'href="{backfill_url(recurrence)}"' in boss.get(page(recurrence)).content.decode()
 
-    response = boss.post(backfill_url(recurrence), form)
+    response = boss.post(backfill_url(recurrence), form | {"reason": "lost in the outage"})
 
     assert response["Location"] == page(recurrence)
     made = ScheduledMessage.objects.order_by("due_at")
     assert [message.recurrence_id for message in made] == [recurrence.pk] * 3
     assert made[1].due_at - made[0].due_at == timedelta(seconds=2)
     (entry,) = LogEntry.objects.all()
-    assert "3 messages were scheduled." in entry.change_message
+    assert entry.change_message.endswith("3 messages were scheduled. Reason: lost in the outage")
+
+
+def test_what_was_done_before_an_error_is_in_the_log(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a", "b", "c"]
+    recurrences = [Recurrence.objects.create(name, every=60) for name in names]
+    pause = Recurrence.pause
+
+    def failing(recurrence: Recurrence, **fields: Any) -> bool:
+        if recurrence.name == "c":
+            raise ConnectionError("the server is away")
+        return pause(recurrence, **fields)
+
+    monkeypatch.setattr(Recurrence, "pause", failing)
+    with pytest.raises(ConnectionError):
+        use(boss, "pause", *recurrences, reason="stocktaking")
+
+    paused = Recurrence.objects.filter(status="paused").values_list("name", flat=True)
+    assert sorted(paused) == ["a", "b"]
+    logged = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
+    assert list(logged) == [("a", "paused: stocktaking"), ("b", "paused: stocktaking")]
 
 
 @pytest.mark.parametrize(

@@ -184,15 +184,7 @@ class Verbs(Places):
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
         named = [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found]
         preview = form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None
-        title = _title(action, glimpsed, run)
         context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
             "action": action,
             "form": form,
             "named": named,
@@ -208,8 +200,7 @@ class Verbs(Places):
             "preview": preview,
             "previewed": PREVIEWED,
         }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.verb_template, context)
+        return self.page_that_asks(request, self.verb_template, _title(action, glimpsed, run), context)
 
 
 def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:

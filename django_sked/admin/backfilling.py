@@ -104,19 +104,8 @@ class Backfilling(Addresses[Recurrence]):
 
     def _ask(self, request: HttpRequest, recurrence: Recurrence, form: BackfillForm) -> TemplateResponse:
         title = _("Backfill: %(name)s") % {"name": recurrence.name}
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
-            "form": form,
-            "back_url": self.page(recurrence, "change"),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.backfill_template, context)
+        context = {"form": form, "back_url": self.page(recurrence, "change")}
+        return self.page_that_asks(request, self.backfill_template, title, context)
 
     def page(self, recurrence: Recurrence, view: str) -> str:
         """The address of a view of this recurrence; of one whose backend is not known here, without that."""

@@ -62,7 +62,8 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
 
     change_form_template = "admin/django_sked/workflow.html"
     list_display: tuple[Any, ...] = ("name", "state", "counted", "created")
-    list_filter: ClassVar[tuple[Any, ...]] = (WorkflowBackendFilter, StateFilter, CreatedFilter)
+    #: The state comes last: it is looked for among what the others leave.
+    list_filter: ClassVar[tuple[Any, ...]] = (WorkflowBackendFilter, CreatedFilter, StateFilter)
     list_per_page = 50
     sortable_by: ClassVar[tuple[str, ...]] = ()
     #: Ids are made of the time, so the newest is the first.

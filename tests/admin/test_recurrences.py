@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from django_sked import triggers
-from django_sked.backends import message_backends
 from django_sked.models import Recurrence, ScheduledMessage
 from tests.admin.conftest import LIST as MESSAGES
 from tests.admin.conftest import Login, change_url, make
@@ -392,16 +391,3 @@ def test_the_names_of_recurrences_are_offered_to_who_may_see_them(login: Login) 
     assert "By recurrence" not in login("view_scheduledmessage").get(reverse(MESSAGES)).content.decode()
     html = login("view_scheduledmessage", "view_recurrence").get(reverse(MESSAGES)).content.decode()
     assert "By recurrence" in html and ">digest</option>" in html
-
-
-def test_messages_that_are_no_rows_are_those_of_its_event(boss: Client) -> None:
-    message_backends.reset()
-    recurrence = Recurrence.objects.create("poll", every=60, backend="memory")
-    message = recurrence.run_now()
-    ScheduledMessage.objects.schedule("other", backend="memory")
-    url = f"{reverse(MESSAGES)}?recurrence={recurrence.pk}&amp;backend=memory"
-    assert f'href="{url}"' in boss.get(page(recurrence)).content.decode()
-
-    response = boss.get(url.replace("&amp;", "&"))
-
-    assert [each.pk for each in response.context["cl"].result_list] == [message.pk]

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -236,6 +237,18 @@ def test_the_page_says_what_was_asked_of_queues_lately(
     assert said(boss) == said(login("view_overview")) == expected
     monkeypatch.setattr(changes, "MOST", 2)
     assert said(boss) == expected[:2]
+
+
+def test_what_was_asked_of_the_queues_of_one_database_is_not_told_of_those_of_another(boss: Client) -> None:
+    """Each database numbers its rows from 1."""
+    here, there = (QueueControl(pk=1, backend=alias, queue="mail") for alias in ("default", "other"))
+    user = User.objects.get()
+    changes.note(here, user, "paused: here")
+    changes.note(there, user, "paused: there")
+
+    assert [entry.change_message for entry in changes.recent([here])] == ["paused: here"]
+    assert [entry.change_message for entry in changes.recent([there])] == ["paused: there"]
+    assert changes.recent([]) == []
 
 
 @pytest.mark.parametrize(

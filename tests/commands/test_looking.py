@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db.models import QuerySet
 from django.utils import translation
 
 from django_sked.backends import backlog
@@ -160,6 +161,17 @@ def test_of_a_finished_one_it_is_told_what_became_of_it(status: Status, default:
 
     assert "What has become of it:" in said.out
     assert str(status) in said.out.lower()
+
+
+def test_a_status_of_another_release_is_shown_as_it_is(default: Store, run: Run) -> None:
+    parent = default.schedule("pay")
+    child = default.schedule("ship", on_success=parent)
+    QuerySet(ScheduledMessage, using=default.database).filter(pk=parent.pk).update(status="parked")
+
+    assert f"It waits for 1 other message: pay {parent.pk} (parked)." in run("sked_show", str(child.pk)).out
+    assert "It has the status parked, which this release does not know." in run("sked_show", str(parent.pk)).out
+    (reason,) = json.loads(run("sked_show", str(parent.pk), "--json").out)["why"]
+    assert reason["code"] == "unknown_status"
 
 
 def test_an_unknown_message_is_an_error_that_names_where_was_looked(default: Store, run: Run) -> None:

@@ -231,6 +231,10 @@ def test_a_list_ends_at_a_number_and_says_so(store: Store, run: Run) -> None:
         (["--messages", "--recurrences"], "not allowed with argument"),
         (["--messages", "--most", "0"], "must be a whole number from 1"),
         (["--messages", "--status", "asleep"], "status must be any of"),
+        (["--recurrences", "--backend", "nope"], "--backend is for --messages only."),
+        (["--recurrences", "--event", "x"], "--event is for --messages only."),
+        (["--recurrences", "--due-until", "2h"], "--due-until is for --messages only."),
+        (["--recurrences", "--most", "5"], "--most is for --messages only."),
     ],
 )
 def test_a_wrong_sked_list_is_refused_in_a_sentence(arguments: list[str], text: str, default: Store, run: Run) -> None:

@@ -34,7 +34,8 @@ class Tally:
     def __str__(self) -> str:
         """As in "3 delivered, 1 blocked", in the order of a message's life."""
         statuses = [*Status.values, *sorted(self.counts.keys() - set(Status.values))]
-        return ", ".join(f"{self.counts[status]} {label_of(status)}" for status in statuses if self.counts[status]) or "-"
+        numbers = [f"{self.counts[status]} {label_of(status)}" for status in statuses if self.counts[status]]
+        return ", ".join(numbers) or "-"
 
 
 def of_messages(messages: Iterable[ScheduledMessage]) -> Tally:

@@ -88,9 +88,7 @@ def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
     assert "No worker serves this queue." not in boss.get(reverse(PAGE)).content.decode()
 
 
-def test_every_worker_with_a_lease_counts_however_few_are_listed(
-    boss: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_worker_with_a_lease_counts_however_few_are_listed(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "MOST_WORKERS", 3)
     make(queue="bulk", due_at=timezone.now() - timedelta(hours=1))
     for number in range(4):

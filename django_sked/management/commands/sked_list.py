@@ -10,7 +10,7 @@ from django_sked.exceptions import InvalidMessage
 from django_sked.management.selecting import CONDITIONS, add_backend, add_conditions, backend_of, conditions, whole
 from django_sked.models import Recurrence, ScheduledMessage
 
-
+#: Messages that are listed, unless somebody asks for more or less.
 MOST = 100
 
 

@@ -96,15 +96,15 @@ def test_a_status_of_another_release_is_shown_as_it_is_on_every_page(pages: Page
     else:
         QuerySet(ScheduledMessage, using=database).filter(pk=messages["pay"].pk).update(status="parked")
 
-    for page, *id in (
-        ("workflow_changelist",),
-        ("workflow_change", flow.id),
-        ("workflow_graph", flow.id),
-        ("scheduledmessage_changelist",),
-        *(("scheduledmessage_change", messages[name].pk) for name in ("pay", "ship", "refund")),
+    for address in (
+        pages.address("workflow_changelist"),
+        pages.address("workflow_change", flow.id),
+        pages.address("workflow_graph", flow.id),
+        pages.address("scheduledmessage_changelist"),
+        *(pages.address("scheduledmessage_change", messages[name].pk) for name in ("pay", "ship", "refund")),
     ):
-        response = pages.client.get(pages.address(page, *id))
-        assert (response.status_code, "parked" in response.content.decode()) == (200, True), page
+        response = pages.client.get(address)
+        assert (response.status_code, "parked" in response.content.decode()) == (200, True), address
     assert pages.client.get(pages.address("overview_changelist")).status_code == 200
     assert nodes(pages.page(flow))[0] == "order.pay: parked"
     assert flow.workflow is not None

@@ -305,8 +305,7 @@ def test_a_range_is_backfilled_by_a_form(boss: Client) -> None:
 
 
 def test_what_was_done_before_an_error_is_in_the_log(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["a", "b", "c"]
-    recurrences = [Recurrence.objects.create(name, every=60) for name in names]
+    recurrences = [Recurrence.objects.create(name, every=60) for name in ("a", "b", "c")]
     pause = Recurrence.pause
 
     def failing(recurrence: Recurrence, **fields: Any) -> bool:
@@ -318,8 +317,7 @@ def test_what_was_done_before_an_error_is_in_the_log(boss: Client, monkeypatch: 
     with pytest.raises(ConnectionError):
         use(boss, "pause", *recurrences, reason="stocktaking")
 
-    paused = Recurrence.objects.filter(status="paused").values_list("name", flat=True)
-    assert sorted(paused) == ["a", "b"]
+    assert {each.name for each in Recurrence.objects.filter(status="paused")} == {"a", "b"}
     logged = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
     assert list(logged) == [("a", "paused: stocktaking"), ("b", "paused: stocktaking")]
 
@@ -391,3 +389,12 @@ def test_the_names_of_recurrences_are_offered_to_who_may_see_them(login: Login) 
     assert "By recurrence" not in login("view_scheduledmessage").get(reverse(MESSAGES)).content.decode()
     html = login("view_scheduledmessage", "view_recurrence").get(reverse(MESSAGES)).content.decode()
     assert "By recurrence" in html and ">digest</option>" in html
+
+
+def test_the_name_of_a_messages_recurrence_is_for_who_may_see_it(login: Login) -> None:
+    recurrence = declared()
+    message = make(recurrence_id=recurrence.pk)
+    html = login("view_scheduledmessage").get(change_url(message)).content.decode()
+    assert str(recurrence.pk) in html and "digest" not in html
+    seeing = login("view_scheduledmessage", "view_recurrence").get(change_url(message)).content.decode()
+    assert f">{recurrence.name}</a>" in seeing

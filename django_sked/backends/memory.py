@@ -68,8 +68,9 @@ class MemoryBackend(BaseBackend):
     ) -> list[ScheduledMessage]:
         with self._lock:
             self._shelf.refuse_conflicts(messages, on_conflict)
-            self._families.refuse_unknown(messages)
-            prepare(messages, self._shelf.is_taken if on_conflict == "ignore" else lambda message: False)
+            is_ignored = self._shelf.is_taken if on_conflict == "ignore" else lambda message: False
+            self._families.refuse_unknown(messages, is_ignored)
+            prepare(messages, is_ignored)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
             replaced += self._followed(self._families.join(messages, stored, self.now))

@@ -33,9 +33,9 @@ class Families:
         self._by_parent: dict[UUID, dict[UUID, _Edge]] = {}
         self._by_child: dict[UUID, dict[UUID, _Edge]] = {}
 
-    def refuse_unknown(self, new: Sequence[ScheduledMessage]) -> None:
+    def refuse_unknown(self, new: Sequence[ScheduledMessage], is_ignored: Callable[[ScheduledMessage], bool]) -> None:
         known = {message.pk for message in new}
-        named = {parent for message in new for parent in message.waits_for}
+        named = {parent for message in new if not is_ignored(message) for parent in message.waits_for}
         refuse_unknown(id for id in named - known if id not in self._messages)
 
     def join(

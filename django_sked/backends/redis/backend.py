@@ -242,8 +242,11 @@ class RedisBackend(BaseBackend):
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         changing.refuse_late(verb)
-        if self.postpone(verb.step, lambda: self._change([id], verb, now)):
+        if self.postpone(verb.step, lambda: self._change_one(id, verb, now)):
             return Answer.ON_COMMIT
+        return self._change_one(id, verb, now)
+
+    def _change_one(self, id: UUID, verb: Verb, now: datetime | None) -> Answer:
         changed = self._change([id], verb, now)
         return verb.done if changed.messages else changed.refusals.get(id, Answer.TOO_LATE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, cast
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from django.core.checks import CheckMessage
 
+from django_sked.backends.backlog import Backlog
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.query import MessageQuery
 from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors, staging
@@ -232,6 +234,12 @@ class RedisBackend(BaseBackend):
 
     def keys(self, queue: str | None = None) -> list[str]:
         return self._searches.keys(queue)
+
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        return self._searches.kinds(self.queues(), most)
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        return self._searches.backlog(self.queues(), now or self.now())
 
     def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         names = self.queues() if queue is None else [queue]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection, connections
 from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
@@ -127,6 +130,33 @@ def test_what_somebody_else_writes_in_the_very_moment_is_not_overwritten_unseen_
 
     message.refresh_from_db()
     assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="has one writer at a time, and tables of one thread here")
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_answer_at_once_one_writes_and_the_other_is_shown_that_first(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = make(payload=OLD)
+    given = {n: {"payload": json.dumps(OLD | {"customer": n})} for n in (1, 2)}
+    names = {n: name_of(post(boss, message, **given[n])) for n in given}
+    at_once, both = runs.at_once, threading.Barrier(2, timeout=10)
+    monkeypatch.setattr(runs, "at_once", lambda sent: both.wait() >= 0 and at_once(sent))
+
+    def answer(n: int) -> int:
+        client = Client()
+        client.cookies = boss.cookies
+        try:
+            return int(post(client, message, **given[n], _previewed=names[n]).status_code)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor() as threads:
+        answers = dict(zip(given, threads.map(answer, given), strict=True))
+
+    assert sorted(answers.values()) == [200, 302]
+    message.refresh_from_db()
+    assert message.payload == OLD | {"customer": next(n for n in answers if answers[n] == 302)}
 
 
 @pytest.mark.django_db(transaction=True)

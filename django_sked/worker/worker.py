@@ -339,6 +339,7 @@ class Worker(Life):
             self._wait_until(lambda: self._stopping or not any(pool.in_flight for pool in pools))
         for pool in pools:
             self._release(pool.stop())
+        self._settler.keep_nobody()
         if self._starter.handover is not None:
             self._starter.handover.close()
         if not self._wait_until(lambda: not any(pool.running() for pool in pools)):

@@ -77,7 +77,7 @@ def build(
     expires_at: object = None,
     expires_in: object = None,
     id: object = None,
-    allow_past: bool = True,
+    allow_past: object = True,
     on_success: object = None,
     on_failure: object = None,
     on_finish: object = None,
@@ -96,7 +96,7 @@ def build(
     if at_local is not None or timezone is not None:
         at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
     due_at = now if at is None and delay is None else arguments.moment(at=at, delay=delay, now=now) or now
-    if not allow_past and due_at < now:
+    if allow_past is not True and not arguments.boolean(allow_past, "allow_past") and due_at < now:
         raise InvalidMessage(f"at lies in the past: {shown(at)} (allow_past=False).")
     checked_key = None if key is None else arguments.key(key)
     values = {

@@ -26,6 +26,7 @@ from django_sked.exceptions import (
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
 from django_sked.worker import Worker
+from django_sked.workflows import workflow
 
 ALIAS = "memory"
 objects: Any = ScheduledMessage.objects
@@ -170,6 +171,14 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (schedule(on_conflict="skip"), InvalidMessage, r"on_conflict must be 'error', 'ignore' or 'replace', not 'skip'"),
     (schedule(on_conflict=[]), InvalidMessage, r"on_conflict must be 'error', 'ignore' or 'replace', not \[\]"),
     (schedule(backend="nowhere"), InvalidBackend, r"There is no SKED backend 'nowhere'; there are: .*memory"),
+    (schedule(backend=""), InvalidBackend, r"There is no SKED backend ''"),
+    (schedule(backend=0), InvalidBackend, r"backend must be an alias of the SKED setting, not 0"),
+    (schedule(backend=[]), InvalidBackend, r"backend must be an alias of the SKED setting, not \[\]"),
+    (schedule(backend=["a"]), InvalidBackend, r"backend must be an alias .*not \['a'\]"),
+    (lambda: objects.find(key="k", backend={}), InvalidBackend, r"backend must be an alias .*not \{\}"),
+    (lambda: workflow("w", backend=""), InvalidBackend, r"There is no SKED backend ''"),
+    (schedule(allow_past="no"), InvalidMessage, r"allow_past must be True or False, not 'no'"),
+    (schedule(allow_past=None), InvalidMessage, r"allow_past must be True or False, not None"),
     (schedule(eta=1), UnknownArgument, r"schedule\(\) takes no argument 'eta': did you mean 'at'\?"),
     (schedule(max_retries=3), UnknownArgument, r"'max_retries': say max_attempts=4"),
     (schedule(prioritty=3), UnknownArgument, r"'prioritty': did you mean 'priority'\?"),

@@ -184,7 +184,7 @@ def decoder(hint: Any, place: str) -> Decode:
     if origin in (Union, types.UnionType):
         return decoders.union([(each, decoder(each, place)) for each in inner])
     if origin is Literal:
-        return decoders.literal(inner)
+        return decoders.literal(inner, hint, place)
     if hint in decoders.SIMPLE:
         return decoders.SIMPLE[hint]
     if origin in (list, set, frozenset):

@@ -123,7 +123,7 @@ def message_type(
     Put it above `@dataclass`. `version` is that of the payload's form: raise it when older payloads do not fit any
     more, and say by `@upcast` how they become newer ones. The others are what messages of this type have unless
     `schedule()` is told otherwise. Raises InvalidMessageType for a wrong argument or class, and where another class
-    stands for that event.
+    stands for that event, or this one for another.
     """
     try:
         values = _checked(event, version, queue, max_attempts, retry, timeout)
@@ -139,6 +139,9 @@ def message_type(
         other = known.get(event)
         if other is not None and _place(other.cls) != _place(cls):
             raise InvalidMessageType(f"Two classes stand for {event!r}: {_place(other.cls)} and {_place(cls)}.")
+        own = _by_class.get(cls)
+        if own is not None and own.event != event:
+            raise InvalidMessageType(f"{_place(cls)} stands for two events: {own.event!r} and {event!r}.")
         known[event] = _by_class[cls] = MessageType(cls=cls, codec=codecs.of(cls), **values)
         return cls
 

@@ -140,10 +140,9 @@ def test_wrong_types_are_refused(store: Store, event: Any, payload: Any, text: s
         store.schedule(event, payload)
 
 
-@pytest.mark.usefixtures("reminder")
+@pytest.mark.usefixtures("message_types")
 def test_a_payload_of_a_type_replaces_an_older_version(store: Store) -> None:
     message = store.schedule("other", {"old": True})
-    typed.known.clear()
     message_type("other", version=2)(Reminder)
 
     assert store.find(message).reschedule(payload=ALICE)

@@ -335,11 +335,10 @@ class ScheduledMessage(models.Model):
         **unknown: Any,
     ) -> Answer:
         """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
-        typed.belongs(payload, self.event)
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         store = self.backend
-        return self._change(revising.reschedule(store.settings, store.now(), **times, **fields, **unknown))
+        return self._change(revising.reschedule(store.settings, store.now(), self.event, **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> Answer:
         """Keep it back until it is resumed."""
@@ -357,9 +356,8 @@ class ScheduledMessage(models.Model):
         self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any
     ) -> Answer:
         """Schedule it again after it died, now or then, with another payload if one is given."""
-        typed.belongs(payload, self.event)
-        store, fields = self.backend, given(payload=payload)
-        return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
+        store, times, fields = self.backend, {"at": at, "delay": delay}, given(payload=payload)
+        return self._change(revising.redrive(store.settings, store.now(), self.event, **times, **fields, **unknown))
 
     def redeliver(
         self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any

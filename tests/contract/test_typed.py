@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from django_sked import typed
 from django_sked.exceptions import InvalidMessage, InvalidPayload
+from django_sked.models import ScheduledMessage
 from django_sked.retry import Fixed, Never, from_json
 from django_sked.typed import message_type
 from tests.contract.store import T0, Store
@@ -129,7 +129,8 @@ class Unknown:
     ("event", "payload", "text"),
     [
         (Unknown("a"), None, r"test_typed.Unknown is no type of messages: put @message_type\(...\) above it"),
-        (Reminder, None, "event must be"),
+        (Reminder, None, "Reminder is a class: give an instance of it"),
+        ("user.reminder", Reminder, "Reminder is a class: give an instance of it"),
         (ALICE, {"a": 1}, "A Reminder is the payload itself: give no other one"),
         ("other", ALICE, "The payload is a message of 'user.reminder', not of 'other'"),
         (5, None, "event must be"),
@@ -172,3 +173,81 @@ def test_a_redrive_with_a_payload_of_a_type_is_of_its_version(store: Store) -> N
 
     stored = store.find(message)
     assert (stored.payload, stored.schema_version) == (STORED, 2)
+
+
+# Unsaved instances of messages
+
+
+def unsaved(payload: Any = STORED, **fields: Any) -> ScheduledMessage:
+    return ScheduledMessage(event="user.reminder", payload=payload, **{"due_at": T0, **fields})
+
+
+# A new payload
+
+
+@pytest.fixture
+def old(store: Store, reminder: None) -> ScheduledMessage:
+    """One of the first version."""
+    return store.schedule_many([unsaved({"name": "alice"}, schema_version=1)])[0]
+
+
+@pytest.mark.parametrize("payload", [STORED, ALICE])
+def test_a_message_in_hand_takes_a_new_payload_in_the_current_version(
+    store: Store, old: ScheduledMessage, payload: Any
+) -> None:
+    assert old.reschedule(payload=payload)
+    assert (old.payload, old.schema_version) == (STORED, 3)
+
+    old.cancel()
+    copy = old.redeliver(payload=payload)
+    assert (store.find(copy).payload, store.find(copy).schema_version) == (STORED, 3)
+
+
+@pytest.mark.parametrize("payload", [STORED, ALICE])
+def test_a_dead_message_in_hand_takes_a_new_payload_in_the_current_version(
+    store: Store, old: ScheduledMessage, payload: Any
+) -> None:
+    store.settle(store.claim_one(queue="mail"), "bury")
+
+    assert old.redrive(payload=payload)
+
+    assert (old.payload, old.schema_version) == (STORED, 3)
+
+
+def test_a_message_in_hand_refuses_a_new_payload_that_could_not_be_read_again(
+    store: Store, old: ScheduledMessage
+) -> None:
+    old.cancel()
+    for payload in ({"name": "alice"}, Reminder(5, date(2030, 1, 2))):  # type: ignore[arg-type]
+        for verb in (old.reschedule, old.redrive, old.redeliver):
+            with pytest.raises(InvalidPayload, match="This is no Reminder"):
+                verb(payload=payload)
+    for verb in (old.reschedule, old.redrive, old.redeliver):
+        with pytest.raises(InvalidMessage, match="is a class: give an instance"):
+            verb(payload=Reminder)
+    assert store.search().count() == 1
+
+
+def test_without_a_new_payload_a_message_keeps_its_version(store: Store, old: ScheduledMessage) -> None:
+    old.reschedule(delay=5)
+    old.cancel()
+    copy = old.redeliver()
+
+    assert (store.find(old).schema_version, store.find(copy).schema_version) == (1, 1)
+    assert store.find(copy).payload == {"name": "alice"}
+
+
+def test_where_its_event_is_not_known_json_is_of_the_version_of_the_message(
+    store: Store, old: ScheduledMessage
+) -> None:
+    by_id: dict[str, Any] = {"id": old.pk, "backend": store.alias}
+
+    store.objects.reschedule(**by_id, payload={"name": "bob"})
+    assert (store.find(old).payload, store.find(old).schema_version) == ({"name": "bob"}, 1)
+    assert store.search().reschedule(payload={"name": "eve"}) == 1
+    assert (store.find(old).payload, store.find(old).schema_version) == ({"name": "eve"}, 1)
+
+    with pytest.raises(InvalidPayload, match=r"payload\.user must be text, not 5"):
+        store.objects.reschedule(**by_id, payload=Reminder(5, date(2030, 1, 2)))  # type: ignore[arg-type]
+    store.objects.reschedule(**by_id, payload=ALICE)
+    assert (store.find(old).payload, store.find(old).schema_version) == (STORED, 3)

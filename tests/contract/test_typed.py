@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -180,6 +181,77 @@ def test_a_redrive_with_a_payload_of_a_type_is_of_its_version(store: Store) -> N
 
 def unsaved(payload: Any = STORED, **fields: Any) -> ScheduledMessage:
     return ScheduledMessage(event="user.reminder", payload=payload, **{"due_at": T0, **fields})
+
+
+@pytest.mark.usefixtures("reminder")
+@pytest.mark.parametrize("payload", [STORED, ALICE])
+def test_an_unsaved_message_of_a_type_is_stored_with_its_version_and_defaults(store: Store, payload: Any) -> None:
+    (message,) = store.schedule_many([unsaved(payload)])
+
+    stored = store.find(message)
+    assert (stored.payload, stored.schema_version, stored.queue) == (STORED, 3, "mail")
+    assert (stored.max_attempts, stored.timeout) == (7, timedelta(seconds=30))
+    assert from_json(stored.retry_policy) == Fixed(9)
+
+
+@pytest.mark.needs("database")
+@pytest.mark.usefixtures("reminder")
+def test_saving_and_creating_one_do_the_same(store: Store) -> None:
+    unsaved().save(using=store.database)
+    store.rows.create(event="user.reminder", payload=ALICE, due_at=T0)
+    store.rows.bulk_create([unsaved()])
+
+    assert [(each.payload, each.schema_version, each.queue) for each in store.search()] == [(STORED, 3, "mail")] * 3
+
+
+@pytest.mark.usefixtures("reminder")
+def test_what_an_unsaved_message_says_goes_before_the_defaults_of_the_type(store: Store) -> None:
+    told = unsaved(queue="default", max_attempts=5, retry_policy=None, timeout=None)
+    set_later = unsaved()
+    set_later.queue, set_later.max_attempts, set_later.timeout = "slow", 2, timedelta(seconds=1)
+
+    stored = [store.find(message) for message in store.schedule_many([told, set_later])]
+
+    assert [(each.queue, each.max_attempts, each.timeout) for each in stored] == [
+        ("default", 5, None),
+        ("slow", 2, timedelta(seconds=1)),
+    ]
+    assert [each.retry_policy is None for each in stored] == [True, False]
+
+
+@pytest.mark.usefixtures("reminder")
+def test_an_unsaved_message_that_could_not_be_read_again_is_refused(store: Store) -> None:
+    for payload in (STORED | {"user": 5}, Reminder(5, date(2030, 1, 2)), None):  # type: ignore[arg-type]
+        with pytest.raises(InvalidPayload, match=r"Message 0: This is no Reminder \('user.reminder'\)"):
+            store.schedule_many([unsaved(payload)])
+    with pytest.raises(InvalidMessage, match=r"Message 0: The payload is a message of 'user.reminder', not"):
+        store.schedule_many([ScheduledMessage(event="other", payload=ALICE)])
+    assert store.search().count() == 0
+
+
+@pytest.mark.usefixtures("reminder")
+def test_an_unsaved_message_may_be_of_a_version_of_its_own(store: Store) -> None:
+    old = {"name": "alice"}
+    set_later = unsaved(old)
+    set_later.schema_version = 2
+
+    messages = store.schedule_many([unsaved(old, schema_version=1), set_later, unsaved(ALICE, schema_version=1)])
+
+    stored = [store.find(message) for message in messages]
+    assert [(each.payload, each.schema_version) for each in stored] == [(old, 1), (old, 2), (STORED, 3)]
+
+
+@pytest.mark.needs("database")
+@pytest.mark.usefixtures("reminder")
+def test_a_copy_of_a_row_keeps_its_version(store: Store) -> None:
+    old = {"name": "alice"}
+    store.schedule_many([unsaved(old, schema_version=1)])
+    copy = store.rows.get()
+    copy.pk, copy._state.adding = uuid4(), True
+
+    copy.save()
+
+    assert (store.find(copy).payload, store.find(copy).schema_version) == (old, 1)
 
 
 # A new payload

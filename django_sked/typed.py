@@ -233,8 +233,9 @@ def all_of(classes: Iterable[type]) -> list[MessageType]:
 def unfold(event: object, payload: object) -> tuple[MessageType | None, object, object]:
     """The type, event and payload of what `schedule()` was given: an instance, or an event and its payload."""
     if isinstance(event, str):
-        kind, payload = folded(payload, event)
-        return kind, event, payload
+        if payload is not None and of(payload) is not None:
+            payload = folded(payload, event)[1]
+        return known.get(event), event, payload
     kind = _of_instance(event)
     if kind is None:
         if codecs.is_known(type(event)):

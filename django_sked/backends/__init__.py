@@ -10,6 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from django_sked import conf, sealing
+from django_sked.arguments import shown
 from django_sked.exceptions import InvalidBackend
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class MessageBackends:
         return [self[alias] for alias in self]
 
     def __getitem__(self, alias: str) -> BaseBackend:
+        """Raises InvalidBackend for what is no alias of the setting."""
+        if not isinstance(alias, str):
+            raise InvalidBackend(f"backend must be an alias of the SKED setting, not {shown(alias)}.")
         backend = self._backends.get(alias)
         if backend is None:
             backend = self._backends.setdefault(alias, self._create(alias))

@@ -114,7 +114,7 @@ class SkedTaskBackend(BaseTaskBackend):
         missing = [app for app in ("django_sked", OUR_APP, APP) if app and not apps.is_installed(app)]
         problems = [f"needs {app!r} in INSTALLED_APPS" for app in missing]
         try:
-            if self.store not in conf.aliases():
+            if self.store not in list(conf.aliases()):
                 problems.append(f"names the alias {self.store!r}, which SKED has not")
         except InvalidBackend:
             pass  # said by the check of SKED

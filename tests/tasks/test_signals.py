@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.test import override_settings
 
 from django_sked.backends import message_backends
@@ -74,7 +74,7 @@ def test_a_task_that_was_there_already_is_not_enqueued_again(alias: str, told: l
 
 def test_what_a_store_takes_after_the_commit_is_told_after_it(alias: str, told: list[Any]) -> None:
     add = sample.add.using(backend=alias, key="once", on_conflict="ignore")
-    with transaction.atomic():
+    with transaction.atomic(using=alias if alias in connections else None):
         if not message_backends[alias].is_postponing():
             pytest.skip("it is stored in the transaction, or at once")
         add.enqueue(1)

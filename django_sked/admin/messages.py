@@ -111,7 +111,9 @@ class ScheduledMessageAdminMixin(Verbs, Redelivery, details.Details, ReadOnlyAdm
     # One message
 
     def get_fieldsets(self, request: HttpRequest, obj: ScheduledMessage | None = None) -> Any:
-        return details.fieldsets(obj, with_payload=self.has_payload_permission(request))
+        with_recurrence = request.user.has_perm("django_sked.view_recurrence")
+        with_payload = self.has_payload_permission(request)
+        return details.fieldsets(obj, with_payload=with_payload, with_recurrence=with_recurrence)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

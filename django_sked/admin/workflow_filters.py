@@ -18,7 +18,7 @@ from django_sked.admin.places import chosen
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.models import ScheduledMessage, Workflow
-from django_sked.states import LIVE, Status
+from django_sked.states import FINISHED, Status
 
 #: Workflows that the filter by state looks at, the newest ones, where their messages are no rows.
 MOST_LOOKED_AT = 500
@@ -83,9 +83,9 @@ def _in_state(queryset: QuerySet[Workflow], backend: BaseBackend, state: Workflo
 def _conditions(using: str) -> dict[Workflow.State, Q]:
     """The same as `Workflow.state`, asked of the rows."""
     rows = ScheduledMessage.objects.using(using).filter(workflow_id=OuterRef("pk")).order_by()  # sked_message_workflow
-    runs = Q(Exists(rows.filter(status__in=[Status.SCHEDULED, Status.CLAIMED])))
+    runs = Q(Exists(rows.exclude(status__in=[Status.BLOCKED, *FINISHED])))
     is_held = Q(Exists(rows.filter(status=Status.BLOCKED, held_at__isnull=False)))
-    lives = Q(Exists(rows.filter(status__in=LIVE)))
+    lives = Q(Exists(rows.exclude(status__in=FINISHED)))
     has_failed = Q(Exists(rows.filter(status__in=[Status.DEAD, Status.EXPIRED])))
     return {
         Workflow.State.RUNNING: lives & (runs | ~is_held),

@@ -370,6 +370,15 @@ def test_the_names_of_recurrences_are_offered_to_who_may_see_them(login: Login) 
     assert "By recurrence" in html and ">digest</option>" in html
 
 
+def test_the_name_of_a_messages_recurrence_is_for_who_may_see_it(login: Login) -> None:
+    recurrence = declared()
+    message = make(recurrence_id=recurrence.pk)
+    html = login("view_scheduledmessage").get(change_url(message)).content.decode()
+    assert str(recurrence.pk) in html and "digest" not in html
+    seeing = login("view_scheduledmessage", "view_recurrence").get(change_url(message)).content.decode()
+    assert f">{recurrence.name}</a>" in seeing
+
+
 def test_messages_that_are_no_rows_are_those_of_its_event(boss: Client) -> None:
     message_backends.reset()
     recurrence = Recurrence.objects.create("poll", every=60, backend="memory")

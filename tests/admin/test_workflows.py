@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.core import checks
 from django.db import connection
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -82,6 +84,33 @@ def test_what_waits_for_others_only_is_running(pages: Pages) -> None:
 
     assert flow.workflow.state == "running"
     assert pages.listed(state="running") == ["waits"]
+
+
+def test_a_status_of_another_release_is_shown_as_it_is_on_every_page(pages: Pages) -> None:
+    if (database := pages.backend.database) is None and pages.backend.alias != "memory":
+        pytest.skip("the status cannot be written past the backend here")
+    flow, messages = pages.order("order")
+    if database is None:
+        stored: Any = pages.backend
+        stored._shelf[messages["pay"].pk].status = "parked"
+    else:
+        QuerySet(ScheduledMessage, using=database).filter(pk=messages["pay"].pk).update(status="parked")
+
+    for address in (
+        pages.address("workflow_changelist"),
+        pages.address("workflow_change", flow.id),
+        pages.address("workflow_graph", flow.id),
+        pages.address("scheduledmessage_changelist"),
+        *(pages.address("scheduledmessage_change", messages[name].pk) for name in ("pay", "ship", "refund")),
+    ):
+        response = pages.client.get(address)
+        assert (response.status_code, "parked" in response.content.decode()) == (200, True), address
+    assert pages.client.get(pages.address("overview_changelist")).status_code == 200
+    assert nodes(pages.page(flow))[0] == "order.pay: parked"
+    assert flow.workflow is not None
+    assert flow.workflow.counts == {"parked": 1, "blocked": 3}
+    assert flow.workflow.state == "running"
+    assert [pages.listed(state=state) for state in Workflow.State.values] == [["order"], [], [], []]
 
 
 def test_the_list_is_filtered_by_age_and_searched_by_name_and_id(pages: Pages) -> None:

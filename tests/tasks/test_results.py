@@ -132,7 +132,7 @@ def test_what_the_options_say_is_not_what_the_task_says() -> None:
 
 def test_a_retry_policy_that_is_unknown_here_hides_no_result(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     result: Any = sample.add.using(backend=alias, retry=Fixed(5)).enqueue(1)
-    monkeypatch.delitem(retry.kinds, "fixed")
+    monkeypatch.setattr(retry, "kinds", {name: kind for name, kind in retry.kinds.items() if name != "fixed"})
 
     result.refresh()
 

@@ -41,7 +41,7 @@ def url(verb: str) -> str:
 
 def figures(html: str, queue: str) -> dict[str, str]:
     """What a queue's card says, without markup."""
-    card = html.split(f'id="sked-live-{queue}"')[1].split("</section>")[0]
+    card = html.split(f'id="sked-live-queue-{queue}"')[1].split("</section>")[0]
     pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", card, re.S)
     return {re.sub("<.*?>", "", name): re.sub(r"<.*?>|\s+", " ", value).strip() for name, value in pairs}
 
@@ -118,11 +118,24 @@ def test_of_many_queues_the_first_are_shown_and_any_is_found_by_its_name(
 
     assert everything.count('class="module sked-queue"') == 2
     assert "4 more queues are not shown." in everything
-    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "Reports", "workers"]
+    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "queue-Reports", "workers"]
     assert "more queue" not in reports
     assert 'value="report"' in reports and "&amp;q=report" in reports
     assert "No queue has this in its name." in nothing and "<b>" not in nothing
     assert boss.post(url("pause") + "?q=report", {"queue": "Reports"})["Location"].endswith("q=report")
+
+
+def test_no_name_of_a_queue_is_that_of_another_part_of_the_page(boss: Client) -> None:
+    for name in ("forecast", "workers", "changes"):
+        make(queue=name)
+        boss.post(url("pause"), {"queue": name, "reason": "stocktaking"})
+
+    html = boss.get(reverse(PAGE)).content.decode()
+
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert {"sked-live-workers", "sked-live-changes", "sked-live-queue-workers"} <= set(ids)
+    assert sorted(ids) == sorted(set(ids))
+    assert figures(html, "workers")["Future"] == "1"
 
 
 def test_what_fires_next_is_counted(boss: Client) -> None:

@@ -156,18 +156,25 @@ def test_the_list_takes_one_statement_for_all_counts(boss: Client) -> None:
     assert sum("django_sked_scheduledmessage" in query["sql"] for query in queries) == 1
 
 
-@pytest.mark.django_db
-def test_where_messages_are_no_rows_the_state_is_looked_for_among_the_newest(
-    boss: Client, monkeypatch: pytest.MonkeyPatch
+def test_the_state_is_looked_for_among_the_newest_of_what_the_other_filters_leave(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workflow_filters, "MOST_LOOKED_AT", 2)
-    message_backends.reset()
-    pages = Pages(boss, message_backends["memory"])
-    for number in range(3):
-        pages.order(f"order-{number}")
+    monkeypatch.setattr(workflow_filters, "MOST_READ", 2)
+    flows = [pages.order(f"order-{number}")[0] for number in range(4)]
+    rows = Workflow.objects.using(pages.backend.database or "default")
+    rows.filter(pk__in=[flow.id for flow in flows[:2]]).update(created_at=timezone.now() - timedelta(days=9))
+    said = "Among the newest 2 workflows only"
 
-    assert pages.listed(state="running") == ["order-2", "order-1"]
-    message_backends.reset()
+    assert pages.listed(state="running") == ["order-3", "order-2"]
+    assert said in pages.client.get(pages.address("workflow_changelist", state="held")).content.decode()
+    assert pages.listed(state="running", created="earlier") == ["order-1", "order-0"]
+    assert (
+        said
+        not in pages.client.get(
+            pages.address("workflow_changelist", state="running", created="earlier")
+        ).content.decode()
+    )
 
 
 # The page of one

@@ -50,11 +50,14 @@ class MessageBackends:
             raise InvalidBackend(f"There is no SKED backend {alias!r}; there are: {', '.join(self)}.")
         try:
             backend_class: type[BaseBackend] = import_string(params["BACKEND"])
-        except ImportError as error:
+        except Exception as error:
             path = params["BACKEND"]
             raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {path!r} cannot be imported: {error}.") from error
         if not isinstance(getattr(backend_class, "options_class", None), type):
             raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {params['BACKEND']!r} is no backend of messages.")
+        if missing := sorted(getattr(backend_class, "__abstractmethods__", ())):
+            path = params["BACKEND"]
+            raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {path!r} lacks the methods {', '.join(missing)}.")
         return backend_class(conf.parse(alias, params, backend_class.options_class))
 
     def of_database(self, using: str | None) -> BaseBackend:

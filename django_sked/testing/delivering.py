@@ -10,7 +10,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from django_sked import clock
+from django_sked import arguments, clock
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.models import ScheduledMessage, WorkerProcess
 from django_sked.outcomes import Outcome
@@ -45,8 +45,9 @@ class TickedWorker:
 
     def promote(self, now: datetime | None = None) -> list[ScheduledMessage]:
         """Turn the ticks of recurrences into messages; returns those."""
+        now = _now(now)
         with clock.pretend(now):
-            return self._promoter.step(_now(now))
+            return self._promoter.step(now)
 
     def claim(
         self, now: datetime | None = None, *, queue: str | None = None, limit: int = 1000
@@ -61,7 +62,7 @@ class TickedWorker:
 
     def dispatch(self, message: ScheduledMessage, now: datetime | None = None) -> Outcome | None:
         """Call the receivers of a claimed message; nothing is written yet, save by atomic ones."""
-        with clock.pretend(now):
+        with clock.pretend(_now(now)):
             return self._dispatcher.dispatch(message)
 
     def settle(
@@ -110,16 +111,13 @@ def deliver_due(
 def connected(
     receiver: Callable[..., Any], event: str | type | Iterable[str | type] | None = None, **options: Any
 ) -> Iterator[None]:
-    """Connect a receiver of `message_due` for the time of a `with` block."""
-    message_due.connect(receiver, event=event, **options)
-    try:
+    """Connect a receiver of `message_due` for the time of a `with` block, besides what it receives anyway."""
+    with message_due.connected(receiver, event=event, **options):
         yield
-    finally:
-        message_due.disconnect(receiver, dispatch_uid=options.get("dispatch_uid"))
 
 
 def _now(now: datetime | None) -> datetime | None:
-    return now or clock.pretended()
+    return clock.pretended() if now is None else arguments.instant(now, "now")
 
 
 def _run_async(function: Callable[..., Any], kwargs: dict[str, Any], seconds: float | None) -> Any:

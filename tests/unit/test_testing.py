@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -63,6 +64,27 @@ def test_nothing_is_delivered_before_its_time() -> None:
     assert early == []
     assert [message.status for message in on_time] == ["delivered"]
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("backend", ["default", "memory"])
+def test_a_retry_is_due_later_however_long_its_receiver_takes(backend: str) -> None:
+    def slow(message: ScheduledMessage, **kwargs: Any) -> None:
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            pass
+        if message.event == "weekly":
+            ScheduledMessage.objects.schedule("report", backend=backend)
+            raise OSError
+
+    ScheduledMessage.objects.schedule("weekly", retry=Fixed(0.001), backend=backend)
+    with connected(slow, ["weekly", "report"]):
+        delivered = deliver_due(backend=backend)
+
+    assert [(message.event, message.attempt, message.status) for message in delivered] == [
+        ("weekly", 1, "scheduled"),
+        ("report", 1, "delivered"),
+    ]
+    ScheduledMessage.objects.clear(backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["default", "memory"])

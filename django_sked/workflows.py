@@ -166,7 +166,7 @@ def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: s
     stores nothing. Raises InvalidMessage where one waits for itself, by whatever way, and NotSupported where the
     backend has no workflows.
     """
-    store = message_backends[backend or DEFAULT_ALIAS]
+    store = message_backends[DEFAULT_ALIAS if backend is None else backend]
     if not store.supports_workflows:
         raise NotSupported(f"The backend {store.alias!r} has no workflows.")
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip() or not name.isprintable():

@@ -121,11 +121,20 @@ class RedisBackend(BaseBackend):
             self._refuse_unknown(messages)
             # As they are now: the caller may go on with the instances.
             taken = list(map(adding.taken, messages))
-            self._postpone("schedule", lambda: self._add(taken, on_conflict), [message.pk for message in messages])
-            for message in messages:
+            given = list(messages)
+            self._postpone("schedule", lambda: self._add_taken(given, taken, on_conflict), [each.pk for each in given])
+            for message in given:
                 adding.stored(message, self.alias)
-            return list(messages)
+            return given
         return self._add(messages, on_conflict)
+
+    def _add_taken(self, given: list[ScheduledMessage], taken: list[ScheduledMessage], on_conflict: OnConflict) -> None:
+        """After the commit, when the caller's instances are told whether it has created them."""
+        try:
+            self._add(taken, on_conflict)
+        finally:
+            for message, stored in zip(given, taken, strict=True):
+                message.was_created = stored.was_created
 
     @property
     def takes_series(self) -> bool:

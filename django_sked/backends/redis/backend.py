@@ -73,7 +73,7 @@ class RedisBackend(BaseBackend):
         self._records = Records(self.alias, self.scripts, self._families, self.options.payload_cipher)
         self._claims = Claims(self.alias, self.scripts, self._records)
         self._settles = Settles(self.scripts, self._records, retention)
-        self._roster = Roster(self.alias)
+        self._roster = Roster(self.alias, lambda ids: self._families.missing(ids, "workflow:"))
         self._sweeps = Sweeps(self.scripts, self._records, retention, self._forget_workflows)
         self._searches = Searches(self.scripts, self._records)
         self._news = News(self.connections.client, self.keys_of_store.news, self.alias, self.options.poll_interval)
@@ -378,6 +378,8 @@ class RedisBackend(BaseBackend):
         self._families.sweep(now)
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
+        if now is None:  # as for `_enter`
+            self._roster.forget_empty(self.now())
         return self._sweeps.prune(limit, now)
 
     def forget(self, ids: Sequence[UUID]) -> int:

@@ -120,8 +120,7 @@ class RedisBackend(BaseBackend):
         if self.is_postponing():
             self._refuse_unknown(messages)
             # As they are now: the caller may go on with the instances.
-            taken = list(map(adding.taken, messages))
-            given = list(messages)
+            taken, given = list(map(adding.taken, messages)), list(messages)
             self._postpone("schedule", lambda: self._add_taken(given, taken, on_conflict), [each.pk for each in given])
             for message in given:
                 adding.stored(message, self.alias)
@@ -159,8 +158,8 @@ class RedisBackend(BaseBackend):
     def _refuse_unknown(self, messages: Sequence[ScheduledMessage]) -> None:
         """What is neither stored nor will be by this transaction: at the commit nobody could be told any more."""
         if named := {parent for message in messages for parent in message.waits_for}:
-            named -= {message.pk for message in messages}
-            named -= set(committing.added(self.redis_options.transaction_database, self.alias))
+            named -= {each.pk for each in messages}
+            named.difference_update(committing.added(self.redis_options.transaction_database, self.alias))
             refuse_unknown(self._families.missing(named))
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
@@ -387,8 +386,7 @@ class RedisBackend(BaseBackend):
         return self._sweeps.forget(ids)
 
     def _forget_workflows(self, ids: Sequence[UUID]) -> None:
-        gone = [id.hex for id in ids]
-        self._roster.forget(ids, lambda: self.scripts.call("gone", *gone))
+        self._roster.forget(ids, lambda: self.scripts.call("gone", *(id.hex for id in ids)))
 
     # Wake-ups
 

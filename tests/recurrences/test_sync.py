@@ -330,6 +330,21 @@ def test_two_declarations_of_one_name_are_refused(clockwork: Clockwork) -> None:
         def second(**kwargs: Any) -> None: ...
 
 
+def test_two_declarations_of_one_name_above_one_function_are_refused_where_they_differ(clockwork: Clockwork) -> None:
+    same = recurring.recurring("twice", every=60)
+    with pytest.raises(
+        Misconfigured, match=r"Two declarations of the recurrence 'twice' stand above .*first, and differ"
+    ):
+
+        @recurring.recurring("twice", every=3600)
+        @same
+        @same
+        def first(**kwargs: Any) -> None: ...
+
+    (declared,) = recurring.declarations()
+    assert declared.values["trigger"]["interval"] == 60
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [({}, "exactly one of cron="), ({"cron": "nonsense"}, "cron must have"), ({"crom": "* * * * *"}, "'cron'")],

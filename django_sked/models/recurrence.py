@@ -268,7 +268,7 @@ class Recurrence(models.Model):
         fields = occurrences.last_account(self)
         if self.status == self.Status.ACTIVE and self.backend in message_backends:
             fields |= leaving.past_what_is_there(self, self.store.now())
-        return fields | {"look_at": store.now() if self.status == self.Status.ACTIVE else None}
+        return fields | {"open": [], "look_at": store.now() if self.status == self.Status.ACTIVE else None}
 
     @property
     def has_run_out(self) -> bool:

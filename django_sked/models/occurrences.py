@@ -114,8 +114,8 @@ def ahead(recurrence: Recurrence, now: datetime) -> list[datetime]:
     try:
         ticks = ticks_between(recurrence, now - recurrence.jitter, now + ticking.AHEAD)
         newest = list(ticks)[-MOST_AHEAD:]
-    except InvalidMessage:
-        return []  # its trigger is not known here
+    except Exception:
+        return []  # its trigger is not known here, or raises
     return [tick for tick in newest if recurrence.due_at(tick) > now]
 
 

@@ -219,7 +219,12 @@ class Recurrence(models.Model):
             found["payload"] = payloads.normalise(found["payload"], max_bytes=options.max_payload_bytes)
         return found
 
+    def check_trigger(self, now: datetime) -> None:
+        """Check that its ticks are the same ones whenever they are asked for. Raises InvalidMessage."""
+        triggers.check(triggers.from_json(self.trigger), self.zone, now)
+
     def _begin(self, now: datetime) -> None:
+        self.check_trigger(now)
         self.created_at = now
         for name, value in (self.going_on(now) | {"since_tick_at": None}).items():
             setattr(self, name, value)

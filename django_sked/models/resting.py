@@ -168,6 +168,8 @@ def in_rhythm(recurrence: Recurrence, fresh: dict[str, Any], old: list[Scheduled
     missed = passed(recurrence, tick, now) if status == recurrence.Status.ACTIVE else 0
     for name, value in fresh.items():
         setattr(recurrence, name, value)
+    if fresh.keys() & {"trigger", "timezone"}:
+        recurrence.check_trigger(now)
     if status == recurrence.Status.ACTIVE and tick is not None and _keeps(recurrence, fresh, tick, now):
         return fresh | _up_to_its_end(recurrence, now, tick, old)
     recurrence.next_tick_at = None

@@ -152,10 +152,13 @@ def test_a_sync_that_was_killed_as_a_declaration_came_back_is_made_good_by_the_n
 
 @dataclass(frozen=True)
 class Hours:
+    """Each full hour of the day that can be divided by one."""
+
     hours: Any
 
     def next_after(self, previous: datetime) -> datetime:
-        return previous + timedelta(hours=self.hours[0])
+        tick = previous.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        return tick if tick.hour % self.hours[0] == 0 else self.next_after(tick)
 
 
 def test_a_trigger_whose_arguments_json_knows_by_another_type_begins_no_new_rhythm(

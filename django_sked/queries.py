@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from django.db import models
@@ -19,6 +20,8 @@ from django_sked.twins import twin
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
     from django_sked.models import ScheduledMessage
+
+_Result = TypeVar("_Result")
 
 Delay = timedelta | float
 #: An argument that was not given, where None means something.
@@ -138,15 +141,17 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
             raise StoredMessage(
                 f"update() of {sorted(owned)[0]!r} would bring a message into a state that no verb made."
             )
-        self._refuse_live("update()", "a verb such as reschedule() or cancel()")
-        return super().update(**kwargs)
+        instead = "a verb such as reschedule() or cancel()"
+        return sum(self.on_finished("update()", instead, lambda rows: models.QuerySet.update(rows, **kwargs)))
 
     update.alters_data = True  # type: ignore[attr-defined]
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete finished messages; raises StoredMessage when a live one is among them."""
-        self._refuse_live("delete()", "cancel()")
-        return super().delete()
+        by_model: Counter[str] = Counter()
+        for _total, deleted in self.on_finished("delete()", "cancel()", models.QuerySet.delete):
+            by_model.update(deleted)
+        return by_model.total(), dict(by_model)
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
@@ -170,9 +175,27 @@ class ScheduledMessageQuerySet(BulkVerbs, models.QuerySet["ScheduledMessage"]):
         on_conflict: scheduling.OnConflict = "ignore" if ignore_conflicts else "error"
         return store.add(messages, on_conflict=on_conflict, batch_size=arguments.batch_size(batch_size))
 
-    def _refuse_live(self, what: str, instead: str) -> None:
+    def on_finished(self, what: str, instead: str, write: Callable[[Self], _Result]) -> list[_Result]:
+        """Write to these messages, in lots that no verb can reach meanwhile; StoredMessage when a live one is among
+        them, be it since a moment ago."""
+        live = StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
+
+        def lock_and_write() -> list[_Result]:
+            self._store.begin_change()
+            rows: models.QuerySet[ScheduledMessage] = models.QuerySet(self.model, using=self.db).order_by("pk")
+            locked = rows.filter(pk__in=self.order_by().values("pk")).select_for_update()
+            # What the lock has waited for is told by the statement that takes it, and by no other.
+            found = dict(locked.values_list("pk", "status"))
+            if not LIVE.isdisjoint(found.values()):
+                raise live
+            ids = list(found)
+            return [write(self.filter(pk__in=ids[start : start + CHUNK])) for start in range(0, len(ids), CHUNK)]
+
+        self._for_write = True
+        # Most are refused here, and wait for nobody.
         if self.order_by().filter(status__in=LIVE).exists():
-            raise StoredMessage(f"{what} would reach live messages, which a worker may hold: use {instead}.")
+            raise live
+        return self._store.at_once(lock_and_write)
 
     @property
     def _store(self) -> BaseBackend:

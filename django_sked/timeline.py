@@ -44,6 +44,10 @@ def _moments(message: ScheduledMessage, with_errors: bool) -> Iterator[Moment]:
         text += " " + _("It is a redelivery of %(origin)s.")
         words["origin"] = str(message.origin)
     yield Moment(at=message.created_at, code="scheduled", text=text % words)
+    if message.claimed_at is not None:
+        claimed = _("Claimed by the worker %(worker)s (claim %(token)d).")
+        words = {"worker": message.claimed_by, "token": message.token}
+        yield Moment(at=message.claimed_at, code="claimed", text=claimed % words)
     begun: set[tuple[object, object]] = set()
     for error in message.errors if isinstance(message.errors, list) else [message.errors]:
         if isinstance(error, dict) and (at := _instant(error.get("started_at"))) is not None:
@@ -55,10 +59,6 @@ def _moments(message: ScheduledMessage, with_errors: bool) -> Iterator[Moment]:
     if message.held_at is not None:
         why = f": {message.reason}" if message.reason else ""
         yield Moment(at=message.held_at, code="held", text=_("Held%(why)s.") % {"why": why.rstrip(".")})
-    if message.claimed_at is not None:
-        claimed = _("Claimed by the worker %(worker)s, for the %(token)d. time.")
-        words = {"worker": message.claimed_by, "token": message.token}
-        yield Moment(at=message.claimed_at, code="claimed", text=claimed % words)
     if message.status in FINISHED:
         yield _ended(message, with_errors)
     elif message.status == Status.SCHEDULED:

@@ -201,8 +201,10 @@ def _parsed(expression: str) -> CronSim:
     try:
         parsed = CronSim(" ".join(parts), datetime(2000, 1, 1))
     except (CronSimError, AssertionError, ValueError, TypeError) as error:
-        why = f" ({error})" if isinstance(error, CronSimError) else ""
-        raise InvalidMessage(f"cron must have {_FORMS}, not {shown(expression)}{why}.{_hint(expression)}") from None
+        why = f": {error}" if isinstance(error, CronSimError) else ""
+        raise InvalidMessage(
+            f"cron must have {_FORMS} with values that exist, not {shown(expression)}{why}.{_hint(expression)}"
+        ) from None
     if not _ever_fires(parsed):
         raise InvalidMessage(f"cron must name a day that exists, which {shown(expression)} does not: it never fires.")
     return parsed

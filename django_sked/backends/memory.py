@@ -376,9 +376,9 @@ class MemoryBackend(BaseBackend):
         """Past its retention, waited for by nobody, and no part of a workflow that is not past it as a whole."""
         if not self._is_past(message, at) or self._families.is_waited_for(message.pk):
             return False
-        workflow = message.workflow_id
-        beside = (m for m in self._shelf.values() if workflow is not None and m.workflow_id == workflow)
-        return all(self._is_past(other, at) for other in beside)
+        if (workflow := message.workflow_id) is None:
+            return True
+        return all(self._is_past(other, at) for other in self._shelf.values() if other.workflow_id == workflow)
 
     def _is_past(self, message: ScheduledMessage, at: datetime) -> bool:
         kept = self.options.retention.get(Status(message.status)) if message.status in FINISHED else None

@@ -117,7 +117,7 @@ class ChangeCommand(BaseCommand):
     def _agreed(self, selection: Selection, count: int, options: dict[str, Any]) -> bool:
         """Say what is meant, and ask whether to do it; false when there is nothing to do."""
         number = f"{count:,}" if count <= CAP else f"More than {CAP:,}"
-        self.stdout.write(f"{number} messages would be {self.done}.")
+        self.stdout.write(f"{number} message{'' if count == 1 else 's'} would be {self.done}.")
         if not count or options["dry_run"]:
             return False
         for message in selection.first(NAMED):

@@ -17,8 +17,8 @@ from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
 from django_sked.models.sealed import SealedField
-from django_sked.queries import UNSET, Delay, given
-from django_sked.states import FINISHED, LIVE, Answer, Status
+from django_sked.queries import UNSET, Delay, ScheduledMessageQuerySet, given
+from django_sked.states import FINISHED, Answer, Status
 from django_sked.twins import twin
 
 if TYPE_CHECKING:
@@ -299,9 +299,11 @@ class ScheduledMessage(models.Model):
         """Delete a finished message; raises StoredMessage for a live one, which is to be cancelled."""
         if self.backend.database is None:
             raise StoredMessage(f"delete() of message {self.pk}: its backend deletes it when its retention has passed.")
-        if self.backend.find(id=self.pk).status in LIVE:
-            raise StoredMessage(f"delete() of the live message {self.pk}: use cancel().")
-        return super().delete(*args, **kwargs)
+        row = ScheduledMessageQuerySet(type(self), using=self.backend.database).filter(pk=self.pk)
+        deleted = row.on_finished(
+            "delete()", "cancel()", lambda _: super(ScheduledMessage, self).delete(*args, **kwargs)
+        )
+        return deleted[0] if deleted else (0, {})
 
     delete.alters_data = True  # type: ignore[attr-defined]
 

@@ -244,7 +244,7 @@ class Dispatcher:
             else:
                 write_off = partial(self._not_ended, attempt, receiver.name, timeout)
                 run = partial(self._deadlines.run, partial(function, **kwargs), timeout.total_seconds(), write_off)
-                value = _in_time(shown, partial(run, attempt.note_interrupt))
+                value = _in_time(attempt, shown, partial(run, attempt.note_interrupt))
             if attempt.message.recurrence_id is not None:
                 self._note(attempt, shown)
             return value
@@ -326,9 +326,13 @@ def _released(message: ScheduledMessage) -> Outcome:
     )
 
 
-def _in_time(shown: ScheduledMessage, run: Callable[[], Any]) -> Any:
+def _in_time(attempt: Attempt, shown: ScheduledMessage, run: Callable[[], Any]) -> Any:
     try:
-        return run()
+        value = run()
+        if attempt.was_interrupted and shown._delivery is None:
+            # It has swallowed that, in the middle of whatever it did.
+            raise AttemptTimedOut
+        return value
     except AttemptTimedOut as late:
         if shown._delivery is None:
             raise

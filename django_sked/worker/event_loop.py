@@ -107,13 +107,19 @@ async def _isolated(
     async with context:
         try:
             async with asyncio.timeout(seconds) as limit:
-                return None, await function(**kwargs)
+                value = await function(**kwargs)
+            # One that has swallowed its cancellation was not done by then.
+            return (AttemptTimedOut(_had(seconds)), None) if limit.expired() else (None, value)
         except (SystemExit, KeyboardInterrupt) as error:
             return error, None  # raised out of a task, either would end the loop
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            return AttemptTimedOut(f"It had {seconds} s.").with_traceback(error.__traceback__), None
+            return AttemptTimedOut(_had(seconds)).with_traceback(error.__traceback__), None
         finally:
             if context in SyncToAsync.context_to_thread_executor:
                 await sync_to_async(hygiene.clean)(closing=True)
+
+
+def _had(seconds: float | None) -> str:
+    return f"It had {seconds} s."

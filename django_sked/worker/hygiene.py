@@ -101,6 +101,9 @@ def clean(*, closing: bool = False, thoroughly: bool = False) -> None:
     for connection in tuple(_opened.connections):
         if closing or not _is_fit(connection):
             _drop(connection)
+        elif _opened.is_watched and connection.health_check_enabled:
+            # Django asks once in each request whether it is alive still: so once for each message.
+            connection.health_check_done = False
         connection.errors_occurred = False
 
 

@@ -73,7 +73,7 @@ def test_a_dry_run_counts_and_changes_nothing(command: str, store: Store, run: R
     untouched = store.values(message)
     rest = [*options, "--dry-run", "--backend", store.alias]
 
-    assert run(command, "--queue", "mail", *rest).out == f"1 messages would be {DONE[command]}.\n"
+    assert run(command, "--queue", "mail", *rest).out == f"1 message would be {DONE[command]}.\n"
     assert f"{before}, would be {DONE[command]}" in run(command, str(message.pk), *rest).out
 
     assert store.values(message) == untouched

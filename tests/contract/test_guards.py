@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 from model_bakery import baker
 
 from django_sked.exceptions import IdInUse, InvalidMessage, InvalidPayload, KeyInUse, StoredMessage
@@ -214,6 +215,25 @@ def test_an_update_or_delete_that_reaches_a_live_row_is_refused(store: Store, st
 
     assert store.values(live) == before
     assert store.search().count() == 2
+
+
+@pytest.mark.parametrize("by", ["update", "delete", "its own delete"])
+def test_what_is_redriven_after_the_look_at_it_is_neither_updated_nor_deleted(store: Store, by: str) -> None:
+    dead = store.in_status(Status.DEAD)
+    statements: list[str] = []
+
+    def redrive_before_the_second(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        statements.append(sql)
+        if len(statements) == 2:
+            assert elsewhere(lambda: store.find(dead).redrive(at=T0)) is Answer.REDRIVEN
+        return execute(sql, params, many, context)
+
+    rows = store.rows.filter(pk=dead.pk)
+    write = {"update": lambda: rows.update(reason="noted"), "delete": rows.delete, "its own delete": dead.delete}[by]
+    with connections[store.database].execute_wrapper(redrive_before_the_second), pytest.raises(StoredMessage):
+        write()
+
+    assert (store.status(dead), store.find(dead).reason) == (Status.SCHEDULED, "")
 
 
 @pytest.mark.parametrize("status", sorted(FINISHED))

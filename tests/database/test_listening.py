@@ -125,6 +125,24 @@ def test_a_listener_that_lost_its_connection_makes_another(using: str, elsewhere
     assert eventually(lambda: "mail" in wakes.queues)
 
 
+def test_a_listener_whose_test_does_not_come_after_it_has_listened_tries_again(
+    using: str, elsewhere: Elsewhere, wakes: Wakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests: list[bool] = []
+    is_listening = listening.Listener._is_listening
+
+    def fails_the_first(self: listening.Listener, connection: Any) -> bool:
+        tests.append(len(tests) > 0 and is_listening(self, connection))
+        return tests[-1]
+
+    monkeypatch.setattr(listening.Listener, "_is_listening", fails_the_first)
+    terminate_listeners(using)
+    assert eventually(lambda: tests == [False, True])
+    elsewhere(queue="mail")
+
+    assert eventually(lambda: "mail" in wakes.queues)
+
+
 def test_who_was_woken_looks_again_for_what_was_not_announced(
     ear: Ear, wakes: Wakes, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,3 +77,15 @@ def test_the_places() -> None:
 def test_the_answers_that_are_tried_again() -> None:
     (row,) = [row for row in table("howto/sinks.md", "What an answer means") if "tried again" in row["the message"]]
     assert {int(code) for code in re.findall(r"\b\d{3}\b", row["answer"])} == webhook.BUSY
+
+
+def test_so_many_attempts_last_as_long_as_is_said() -> None:
+    text = (DOCS / "howto/sinks.md").read_text(encoding="utf-8")
+    assert re.search(r"`max_attempts=12` is two to four hours, 32 are half a day at least", text)
+    (policy,) = [field.default for field in dataclasses.fields(webhook.WebhookSink) if field.name == "retry"]
+
+    def hours(attempts: int, spread: float) -> float:
+        return sum(policy.delay_after(n, random=lambda: spread) for n in range(1, attempts)) / 3600
+
+    assert (round(hours(12, 0.0)), round(hours(12, 1.0))) == (2, 4)
+    assert hours(31, 0.0) < 12 <= hours(32, 0.0)

@@ -24,7 +24,7 @@ from django_sked.backends.redis import RedisBackend
 from django_sked.exceptions import ControlFlow, InvalidBackend, SkedError
 from django_sked.models import Overview, QueueControl, Recurrence, ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import MOST_ERRORS
-from django_sked.states import STEPS, Answer, Status
+from django_sked.states import FINISHED, STEPS, Answer, Status
 from django_sked.worker import Worker
 from django_sked.worker.options import DEFAULT_CONCURRENCY
 from tests.docs.pages import DOCS, ROOT, codes, names, table, tables
@@ -338,3 +338,12 @@ def test_the_claim_strategies() -> None:
     text = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
     written = re.findall(r"^- \*(\w+)\*", text, re.M)
     assert set(written) == {cls.__name__ for cls in ClaimStrategy.__subclasses__()}
+
+
+# Reasons
+
+
+def test_what_may_be_said_of_a_message_that_has_not_run() -> None:
+    source = (PACKAGE / "reasons.py").read_text(encoding="utf-8")
+    written = {code for row in table("howto/find-out-why.md", "What it may say") for code in codes(row["code"])}
+    assert written == set(re.findall(r'code="(\w+)"', source)) | {status.value for status in FINISHED}

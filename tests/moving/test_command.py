@@ -59,7 +59,7 @@ def test_a_dry_run_counts_what_is_asked_for_and_moves_nothing(source: Store, tar
 
     assert run(*names, "--dry-run") == ("3 pending messages would be moved.\n", "")
     assert run(*names, "--dry-run", "--queue", "mail")[0] == "2 pending messages would be moved.\n"
-    assert run(*names, "--dry-run", "--queue", "mail", "--event", "a")[0] == "1 pending messages would be moved.\n"
+    assert run(*names, "--dry-run", "--queue", "mail", "--event", "a")[0] == "1 pending message would be moved.\n"
     assert target.search().count() == 0
 
 

@@ -158,3 +158,17 @@ def test_hints_of_messages_that_no_floor_hides_do_not_keep_floors_from_rising(ba
     bands.claimed("q", 0, NOW - timedelta(minutes=1), since=since)
 
     assert bands.floor("q", 0) == NOW - timedelta(minutes=1)
+
+
+def test_of_queues_without_number_only_those_asked_for_lately_are_remembered(
+    bands: Bands, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_QUEUES", 10)
+    for number in range(100):
+        clock[0] += REMEMBERED / 5
+        bands.looked(f"tenant-{number}", [0], since=bands.begin())
+        claimed(bands, NOW, queue=f"tenant-{number}")
+
+    assert len(bands._priorities) <= 11 and len(bands._floors) <= 11
+    assert bands.known("tenant-99") == [0]
+    assert bands.floor("tenant-99", 0) is not None

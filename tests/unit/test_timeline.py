@@ -48,3 +48,12 @@ def test_an_error_that_does_not_say_when_it_was_started_is_told_all_the_same() -
         found = timeline(message(errors=[error(1, seconds=3, started_at=odd), "some text"]))
 
         assert sorted(moment.code for moment in found) == ["failed", "failed", "next", "scheduled"]
+
+
+def test_a_claim_is_told_before_the_start_in_the_same_instant() -> None:
+    failed = error(1, seconds=3)
+    claimed_at = datetime.fromisoformat(failed["started_at"])
+
+    found = timeline(message(errors=[failed], claimed_at=claimed_at, token=1))
+
+    assert [moment.code for moment in found] == ["scheduled", "claimed", "started", "failed", "next"]

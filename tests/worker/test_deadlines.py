@@ -216,6 +216,30 @@ def test_a_coroutine_that_times_out_is_cancelled(
     assert memory.find(message).errors[0]["text"] == "It had 0.05 s."
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["thread", "coroutine"])
+def test_a_receiver_that_swallows_its_timeout_has_failed_all_the_same(
+    is_async: bool, memory: Store, start: Callable[..., Worker], receive: Callable[..., Any]
+) -> None:
+    def swallows(**kwargs: Any) -> str:
+        with suppress(AttemptTimedOut):
+            spin()
+        return "half of it"
+
+    async def swallows_too(**kwargs: Any) -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "half of it"
+
+    receive(swallows_too if is_async else swallows, name="r")
+    message = memory.schedule(timeout=0.05, max_attempts=1)
+    start("memory")
+
+    assert eventually(lambda: memory.find(message).is_live is False)
+    found = memory.find(message)
+    assert (found.status, found.result) == (Status.DEAD, None)
+    assert [(error["type"], error["text"]) for error in found.errors] == [("AttemptTimedOut", "It had 0.05 s.")]
+
+
 def test_a_timeout_error_of_a_coroutines_own_is_no_timeout_of_ours(
     memory: Store, start: Callable[..., Worker], receive: Callable[..., Any]
 ) -> None:

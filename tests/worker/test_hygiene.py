@@ -387,4 +387,38 @@ def test_nor_is_that_of_a_receiver_that_took_no_notice(
 
     assert len(used) == 2
     assert used[0] is not used[1]
-    assert memory.count(status="delivered") == (2 if error is None else 1)
+    assert memory.count(status="delivered") == 1
+
+
+KILL = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({}, 10000)"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+}
+
+
+@pytest.mark.parametrize("alias", [alias for alias in SQL_DATABASES if connections[alias].vendor in KILL])
+def test_a_connection_that_has_died_since_the_last_message_is_replaced_where_health_checks_are_on(
+    memory: Store, receive: Callable[..., Any], alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections[alias].settings_dict, "CONN_HEALTH_CHECKS", True)
+    ask, kill = KILL[connections[alias].vendor]
+
+    def end(number: int) -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(kill.format(number))
+
+    def receiver(message: ScheduledMessage, **kwargs: Any) -> None:
+        Note.objects.using(alias).count()
+        if message.payload == 0:
+            with connections[alias].cursor() as cursor:
+                cursor.execute(ask)
+                (number,) = cursor.fetchone()
+            elsewhere(lambda: end(number))
+
+    receive(receiver, name="r")
+    for number in range(3):
+        memory.schedule(payload=number, max_attempts=1)
+
+    deliver(memory, concurrency=1)
+
+    assert memory.count(status="delivered") == 3

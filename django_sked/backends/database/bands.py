@@ -13,6 +13,8 @@ from django_sked.clock import monotonic
 KNOWN = 1.0
 #: Seconds for which they are remembered, where it is asked in between whether there are others.
 REMEMBERED = 3.0
+#: Queues that are remembered: beyond that, those which nobody has asked for lately are forgotten.
+MOST_QUEUES = 1000
 #: A floor trails the store's time by at least so much: another host's estimate of that time lies a round trip behind
 #: it, and a transaction commits some time after it has scheduled.
 MARGIN = timedelta(seconds=0.25)
@@ -73,6 +75,8 @@ class Bands:
         with self._lock:
             if since.of_priorities == self._of_priorities:
                 self._priorities[queue] = (now := monotonic(), now, list(priorities))
+                if len(self._priorities) > MOST_QUEUES:
+                    self._forget(now - REMEMBERED)
 
     def floor(self, queue: str, band: int) -> datetime | None:
         """Where to begin in this band; None once a second, to look from its very beginning."""
@@ -121,6 +125,10 @@ class Bands:
             for (name, band), (begun_at, floor) in self._floors.items():
                 if floor > at and queue in (None, name):
                     self._floors[name, band] = (begun_at, at)
+
+    def _forget(self, before: float) -> None:
+        self._priorities = {queue: found for queue, found in self._priorities.items() if found[1] > before}
+        self._floors = {name: floor for name, floor in self._floors.items() if name[0] in self._priorities}
 
     def _doubt(self, queue: str) -> None:
         """There may be other priorities, too: ask before the next claim."""

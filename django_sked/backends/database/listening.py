@@ -54,6 +54,8 @@ class Listener(threading.Thread):
         #: Has it been said that it does not listen? Once is enough: a worker says for itself that its store is away.
         self._said = False
         self._stopped = False
+        #: Has a notification ever come? Then none that fails to come is the way of this connection.
+        self._has_listened = False
         self._reader, self._writer = socket.socketpair()
 
     def stop(self) -> None:
@@ -88,11 +90,12 @@ class Listener(threading.Thread):
     def _connect_and_listen(self) -> None:
         with closing(self._connect()) as connection:
             if self._is_listening(connection):
-                self._said = False
+                self._said, self._has_listened = False, True
                 self._attention.hear(UNKNOWN)  # what has been sent meanwhile
                 self._listen(connection)
             elif not self._stopped:
-                raise _Unavailable("no notification comes, as behind a pooler")
+                why = "no notification comes, as behind a pooler"
+                raise TimeoutError(why) if self._has_listened else _Unavailable(why)
 
     def _connect(self) -> Any:
         """As Django connects, past its pool."""

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         move = self._move(options)
         count = move.count()
         if options["dry_run"]:
-            self.stdout.write(f"{count:,} pending messages would be moved.")
+            self.stdout.write(f"{count:,} pending message{'' if count == 1 else 's'} would be moved.")
             return
         for tally in move.run():
             self._tell(tally, count, options["verbosity"])

@@ -165,7 +165,7 @@ def in_rhythm(recurrence: Recurrence, fresh: dict[str, Any], old: list[Scheduled
     if goes_on and "backend" not in fresh:
         old += occurrences.made_ahead(recurrence, now)
     tick = fresh.get("next_tick_at", recurrence.next_tick_at)
-    missed = passed(recurrence, tick, now) if status == recurrence.Status.ACTIVE else 0
+    missed = passed(recurrence, tick, now) if status == recurrence.Status.ACTIVE and fresh.keys() & _TICKS else 0
     for name, value in fresh.items():
         setattr(recurrence, name, value)
     if fresh.keys() & {"trigger", "timezone"}:

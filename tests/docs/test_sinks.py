@@ -82,7 +82,8 @@ def test_the_answers_that_are_tried_again() -> None:
 def test_so_many_attempts_last_as_long_as_is_said() -> None:
     text = (DOCS / "howto/sinks.md").read_text(encoding="utf-8")
     assert re.search(r"`max_attempts=12` is two to four hours, 32 are half a day at least", text)
-    (policy,) = [field.default for field in dataclasses.fields(webhook.WebhookSink) if field.name == "retry"]
+    policy = {field.name: field.default for field in dataclasses.fields(webhook.WebhookSink)}["retry"]
+    assert isinstance(policy, retry.Exponential)
 
     def hours(attempts: int, spread: float) -> float:
         return sum(policy.delay_after(n, random=lambda: spread) for n in range(1, attempts)) / 3600

@@ -45,6 +45,8 @@ def past_what_is_there(recurrence: Recurrence, now: datetime, most: int = MOST_L
     except InvalidMessage:
         return {}  # its trigger is not known here
     made = _made(recurrence, [*ticks, *([waiting] if waiting else [])])
+    # One that lives may have stored them meanwhile, the older ones first.
+    made |= _made(recurrence, [tick for tick in _before(made, ticks) if tick not in made])
     if not made:
         return {}
     fields: dict[str, Any] = {"occurrences": recurrence.occurrences + len(made)}
@@ -53,12 +55,18 @@ def past_what_is_there(recurrence: Recurrence, now: datetime, most: int = MOST_L
     if waiting in made:
         fields["waiting_tick_at"] = None
     if passed := made.keys() & set(ticks):
-        rules, newest = recurrence.rules, max(passed)
-        fields["next_tick_at"] = triggers.next_tick(rules.trigger, newest, rules.zone)
-        if missed := sum(tick < newest and tick not in made for tick in ticks):
+        rules = recurrence.rules
+        fields["next_tick_at"] = triggers.next_tick(rules.trigger, max(passed), rules.zone)
+        if missed := sum(tick not in made for tick in _before(made, ticks)):
             # They had been before it was killed, and it could not say so.
             fields |= {"missed": recurrence.missed + missed} | runs.broken(recurrence, min(passed))
     return fields
+
+
+def _before(made: dict[datetime, UUID], ticks: list[datetime]) -> list[datetime]:
+    """Those of these ticks that come before the newest that was made."""
+    newest = max((tick for tick in ticks if tick in made), default=None)
+    return [] if newest is None else ticks[: ticks.index(newest)]
 
 
 def _made(recurrence: Recurrence, ticks: list[datetime]) -> dict[datetime, UUID]:

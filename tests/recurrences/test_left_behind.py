@@ -90,3 +90,21 @@ def test_a_tick_is_made_once_by_promoters_that_die_again_and_again(
     stored = clockwork.read(recurrence)
     assert sorted(seconds(message) / 60 for message in clockwork.messages()) == [float(m) for m in range(1, 16)]
     assert (stored.occurrences, stored.missed, len(stored.open)) == (15, 0, 15)
+
+
+def test_what_is_stored_while_it_is_looked_for_has_not_been_missed(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another promoter lives, and stores five messages once three of them have been looked for."""
+    if clockwork.backend.joins_transactions:
+        pytest.skip("nothing is looked for there")
+    recurrence = leave_behind(clockwork, monkeypatch, at(minutes=5, seconds=30), misfire="all")
+    find_many, looks = clockwork.backend.find_many, [3]
+
+    def find(ids: Any) -> Any:
+        return find_many(list(ids)[looks.pop() if looks else 0 :])
+
+    monkeypatch.setattr(clockwork.backend, "find_many", find)
+    clockwork.promote(at(minutes=10, seconds=30))
+    stored = clockwork.read(recurrence)
+    assert not looks and (stored.occurrences, stored.missed) == (10, 0)

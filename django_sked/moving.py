@@ -18,6 +18,7 @@ from uuid import UUID
 from django_sked import failpoints
 from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import PENDING, Status
 from django_sked.verbs import Cancel, Hold, Reschedule, Resume
@@ -117,31 +118,44 @@ class Move:
         return [message for message in found.values() if message.status == Status.BLOCKED]
 
     def _copy(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
-        """Store them, on hold; those whose id or key is taken there are free again here."""
+        """Store them, on hold; those that are refused there, or whose id or key is taken, are free again here."""
         copies = [self._as_copy(message) for message in messages]
         arrived, back = [], []
         for message, found in zip(messages, self._add(copies), strict=True):
-            if found.pk == message.pk and (found.was_created or self._is_arriving(found)):
+            if found is not None and found.pk == message.pk and (found.was_created or self._is_arriving(found)):
                 arrived.append(found)
                 continue
-            what = f"id {message.pk}" if found.pk == message.pk else f"key {message.key!r}"
-            self.tally.refused[message.pk] = f"its {what} is in use there"
+            if found is not None:
+                what = f"id {message.pk}" if found.pk == message.pk else f"key {message.key!r}"
+                self.tally.refused[message.pk] = f"its {what} is in use there"
             if message.reason == self._leaving:
                 back.append(message.pk)
         self.source.change(back, Resume())
         return arrived
 
-    def _add(self, copies: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
-        """In the same order, each copy as stored, or what is in its way."""
+    def _add(self, copies: Sequence[ScheduledMessage]) -> list[ScheduledMessage | None]:
+        """In the same order, each copy as stored, or what is in its way, or None where it is refused."""
+        stored = self._offer(copies)
+        # Moved from there once, and now back: what that left behind is no message any more.
+        left = f"moved to {self.source.alias}"
+        remains = {message.pk for message in stored if message is not None and message.reason == left}
+        if not remains or not self.target.forget(list(remains)):
+            return stored
+        again = iter(self._offer([copy for copy in copies if copy.pk in remains]))
+        return [next(again) if message is not None and message.pk in remains else message for message in stored]
+
+    def _offer(self, copies: Sequence[ScheduledMessage]) -> list[ScheduledMessage | None]:
+        """Where one of them is refused none is stored; then each half by itself, until it is known which one it is."""
         if not copies:
             return []
-        stored = self.target.add(copies, on_conflict="ignore")
-        # Moved from there once, and now back: what that left behind is no message any more.
-        remains = {message.pk for message in stored if message.reason == f"moved to {self.source.alias}"}
-        if not self.target.forget(list(remains)):
-            return stored
-        again = iter(self.target.add([copy for copy in copies if copy.pk in remains], on_conflict="ignore"))
-        return [next(again) if message.pk in remains else message for message in stored]
+        try:
+            return list(self.target.add(copies, on_conflict="ignore"))
+        except InvalidMessage as error:
+            if len(copies) > 1:
+                middle = len(copies) // 2
+                return self._offer(copies[:middle]) + self._offer(copies[middle:])
+            self.tally.refused[copies[0].pk] = f"it is refused there: {str(error).removesuffix('.')}"
+            return [None]
 
     def _as_copy(self, message: ScheduledMessage) -> ScheduledMessage:
         values: dict[str, Any] = {f.attname: getattr(message, f.attname) for f in message._meta.concrete_fields}

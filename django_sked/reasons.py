@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_sked.sealing import is_unopened
-from django_sked.states import FINISHED, Status
+from django_sked.states import FINISHED, Status, label_of
 from django_sked.times import absolute, both, span
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _waiting(message: ScheduledMessage, around: Surroundings) -> Reason:
     text %= {"count": count}
     # What has ended may be what has been decided already; what is live is waited for in any case.
     live = [parent for parent in around.parents if parent.status not in FINISHED]
-    named = [f"{parent.event} {parent.pk} ({Status(parent.status).label})" for parent in live[:NAMED]]
+    named = [f"{parent.event} {parent.pk} ({label_of(parent.status)})" for parent in live[:NAMED]]
     if len(live) > NAMED:
         named.append(_("and %(count)d more") % {"count": len(live) - NAMED})
     return Reason(code="blocked", text=f"{text}: {', '.join(named)}." if named else f"{text}.")

@@ -18,6 +18,16 @@ class Status(models.TextChoices):
     EXPIRED = "expired", _("expired")
 
 
+def known(status: str) -> str:
+    """As a `Status`; as the text that it is where another release has written it."""
+    return Status(status) if status in Status.values else status
+
+
+def label_of(status: str) -> str:
+    """In the language of the reader; the text itself of a status that this release does not know."""
+    return str(Status(status).label) if status in Status.values else status
+
+
 PENDING = frozenset({Status.BLOCKED, Status.SCHEDULED})
 LIVE = PENDING | {Status.CLAIMED}
 FINISHED = frozenset(Status) - LIVE

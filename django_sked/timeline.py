@@ -57,7 +57,8 @@ def _moments(message: ScheduledMessage, with_errors: bool) -> Iterator[Moment]:
             begun.add(known)
         yield _failed(error, with_errors)
     if message.held_at is not None:
-        why = f": {message.reason}" if message.reason else ""
+        # Whatever ended it has a reason of its own, which took the place of that of the hold.
+        why = f": {message.reason}" if message.reason and message.status == Status.BLOCKED else ""
         yield Moment(at=message.held_at, code="held", text=_("Held%(why)s.") % {"why": why.rstrip(".")})
     if message.status in FINISHED:
         yield _ended(message, with_errors)

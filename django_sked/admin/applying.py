@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.forms import Form
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from django_sked import revising, verbs
 from django_sked.admin import times
 from django_sked.admin.actions import Action
 from django_sked.admin.forms import VerbForm, canonical
@@ -35,6 +37,10 @@ _READ = ("id", "event", "status", *_CHANGED)
 Messages = ScheduledMessageQuerySet | StoredMessages
 #: Of how many messages were changed and of how many there were: what is put behind the text of each entry.
 Mark = Callable[[int, int], str]
+
+
+class Overtaken(Exception):
+    """The one message that a page is about is not the one any more that it has shown."""
 
 
 def no_mark(changed: int, seen: int) -> str:
@@ -71,7 +77,7 @@ class Applied:
 def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbForm, mark: Mark = no_mark) -> Applied:
     """Use the verb on all of these; up to `MOST_ENTRIES` of them change in one transaction, more in chunks.
 
-    Where there is none, or no one transaction, an entry is written before anything is changed.
+    Where there is none, or no one transaction, an entry is written before anything is changed. Raises Overtaken.
     """
     selected = capped_count(queryset)
     before = first(queryset, MOST_ENTRIES + 1)
@@ -81,7 +87,12 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
     # Together or not at all: no change is without its entries.
     with transaction.atomic(using=backend.database) if together else nullcontext():
         entry = None if together else start_batch(request, action, form)
-        changed: int = getattr(queryset, action.name)(**form.arguments())
+        try:
+            changed = _change(queryset, action, form, before)
+        except Overtaken:
+            if entry is not None:
+                entry.delete()
+            raise
 
         def log(follows: bool) -> None:
             if entry is not None and is_batch:
@@ -97,6 +108,29 @@ def apply(request: HttpRequest, queryset: Messages, action: Action, form: VerbFo
             log(False)
     unchanged = None if selected > CAP else max(0, selected - changed)
     return Applied(action=action, changed=changed, unchanged=unchanged, follows=follows)
+
+
+def _change(queryset: Messages, action: Action, form: VerbForm, before: list[ScheduledMessage]) -> int:
+    """How many were changed: the one that the page is about only while it is as it was shown."""
+    message, backend = form.message, backend_of(queryset)
+    if message is not None:
+        shown = verbs.Reschedule(seen=form.seen)
+        if any(found.pk != message.pk for found in before):
+            raise Overtaken
+        if isinstance(queryset, StoredMessages) and action.verb is verbs.Reschedule:
+            verb = revising.reschedule(backend.settings, backend.now(), **form.arguments())
+            changed = queryset._change(replace(verb, seen=form.seen))
+            if not changed and any(map(shown.is_overtaken, backend.find_many([message.pk]).values())):
+                raise Overtaken
+            return changed
+        if backend.database is not None:
+            # Locked, and compared here: not every database can tell whether two payloads are the same.
+            backend.begin_change()
+            rows = ScheduledMessage.objects.using(backend.database).filter(pk=message.pk)
+            if any(map(shown.is_overtaken, rows.select_for_update())):
+                raise Overtaken
+    done: int = getattr(queryset, action.name)(**form.arguments())
+    return done
 
 
 def first(queryset: Messages, count: int) -> list[ScheduledMessage]:
@@ -156,7 +190,7 @@ def _text(old: ScheduledMessage, new: ScheduledMessage, action: Action, form: Ve
     return text + reason_text(form)
 
 
-def reason_text(form: VerbForm) -> str:
+def reason_text(form: Form) -> str:
     """What is put behind the text of an entry."""
     reason = form.cleaned_data.get("reason")
     return " " + _("Reason: %(reason)s") % {"reason": reason} if reason else ""

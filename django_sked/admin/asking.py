@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from django_sked import ids
 from django_sked.admin import runs, strides, times
 from django_sked.admin.actions import ACTIONS, Action, may_edit
-from django_sked.admin.applying import MOST_ENTRIES, Messages
+from django_sked.admin.applying import MOST_ENTRIES, Messages, Overtaken
 from django_sked.admin.forms import EditForm, ReasonActionForm, VerbForm
 from django_sked.admin.lists import Turned, glimpse
 from django_sked.admin.places import Places
@@ -148,6 +148,9 @@ class Verbs(Places):
             if is_across(request) and (backend_of(queryset).database is not None or strides.fits(sent)):
                 return self._run(sent, has_begun=run is not None)
             applied = runs.at_once(sent)
+        except Overtaken:
+            # What there is now is shown first.
+            return self._use(request, queryset, sent.action)
         except SkedError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
@@ -181,15 +184,7 @@ class Verbs(Places):
         backend, glimpsed = backend_of(queryset), glimpse(queryset, NAMED)
         named = [(message, self.url("change", message.pk, backend=backend)) for message in glimpsed.found]
         preview = form if isinstance(form, EditForm) and form.is_bound and form.is_valid() else None
-        title = _title(action, glimpsed, run)
         context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
             "action": action,
             "form": form,
             "named": named,
@@ -205,8 +200,7 @@ class Verbs(Places):
             "preview": preview,
             "previewed": PREVIEWED,
         }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.verb_template, context)
+        return self.page_that_asks(request, self.verb_template, _title(action, glimpsed, run), context)
 
 
 def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:
@@ -223,9 +217,9 @@ def _title(action: Action, glimpsed: Turned, run: runs.Run | None) -> str:
 
 
 def _only(queryset: Messages) -> ScheduledMessage | None:
-    """The message, if it is one."""
-    found: list[ScheduledMessage] = list(queryset.defer(None)[:2])
-    return found[0] if len(found) == 1 else None
+    """The message, if it is one, as far as the list looks."""
+    glimpsed = glimpse(queryset.defer(None), 2)
+    return glimpsed.found[0] if len(glimpsed.found) == 1 and not glimpsed.is_capped else None
 
 
 def _wants_preview(request: HttpRequest, form: VerbForm) -> bool:

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from django_sked.admin import times
+from django_sked.admin.applying import reason_text
 from django_sked.admin.places import Addresses
 from django_sked.backends import message_backends
 from django_sked.exceptions import SkedError
@@ -44,6 +45,12 @@ class BackfillForm(forms.Form):
         max_value=10_000,
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        required=False,
+        max_length=255,
+        help_text=gettext_lazy("Shown in the history."),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,6 +58,10 @@ class BackfillForm(forms.Form):
         self.fields["start"].help_text = zone
         self.fields["end"].help_text = zone
         self.fields["rate"].help_text = _("The first one is due now.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `Recurrence.backfill()`."""
+        return {name: value for name, value in self.cleaned_data.items() if name != "reason"}
 
 
 class Backfilling(Addresses[Recurrence]):
@@ -72,7 +83,7 @@ class Backfilling(Addresses[Recurrence]):
         form = BackfillForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             try:
-                made = recurrence.backfill(**form.cleaned_data)
+                made = recurrence.backfill(**form.arguments())
             except SkedError as error:
                 form.add_error(None, str(error))
             else:
@@ -87,24 +98,14 @@ class Backfilling(Addresses[Recurrence]):
             "Backfilled from %(start)s until %(end)s: %(count)d messages were scheduled.",
             count,
         ) % {"start": start, "end": end, "count": count}
-        LogEntry.objects.log_actions(request.user.pk, [recurrence], CHANGE, change_message=text)  # type: ignore[arg-type]
+        noted = text + reason_text(form)
+        LogEntry.objects.log_actions(request.user.pk, [recurrence], CHANGE, change_message=noted)  # type: ignore[arg-type]
         self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
 
     def _ask(self, request: HttpRequest, recurrence: Recurrence, form: BackfillForm) -> TemplateResponse:
         title = _("Backfill: %(name)s") % {"name": recurrence.name}
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
-            "form": form,
-            "back_url": self.page(recurrence, "change"),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.backfill_template, context)
+        context = {"form": form, "back_url": self.page(recurrence, "change")}
+        return self.page_that_asks(request, self.backfill_template, title, context)
 
     def page(self, recurrence: Recurrence, view: str) -> str:
         """The address of a view of this recurrence; of one whose backend is not known here, without that."""

@@ -22,7 +22,7 @@ from django_sked.backends.database import backlog as backlogs
 from django_sked.models import QueueControl, QueueMinute, WorkerProcess
 from django_sked.models.minute import COUNTS
 
-#: Workers and queues that are shown.
+#: Workers that are listed, and queues that are shown.
 MOST_WORKERS = MOST_QUEUES = 100
 #: What is looked back at: its name, and minutes in all and in a bar.
 PAST: dict[str, tuple[Any, int, int]] = {
@@ -85,10 +85,9 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
     edges = _edges(now, ahead)
     backlog, counts = _outlook(backend, now, edges)
     workers = _workers(backend)
-    good = [worker for worker in workers if worker.lease_until >= now]
+    served = _served([worker for worker in workers if worker.lease_until >= now])
     happened = _minutes(backend, now, past)
-    names = {*controls, *backlog, *happened, *backend.settings.queues}
-    names |= {name for worker in good for name in sizes(worker.queues)}
+    names = {*controls, *backlog, *happened, *served, *backend.settings.queues}
     names = {name for name in names if wanted.casefold() in name.casefold()}
     shown = _clocks(now, past)
     queues = []
@@ -101,15 +100,14 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
             is_paused=control.is_paused(now),
             past=_chart_of_past(name, happened.get(name, {}), shown, past),
         )
+        of_queue.workers, of_queue.wanted, of_queue.threads = served.get(name, (0, 0, 0))
         _add_up(of_queue, happened.get(name, {}), PAST[past][1])
-        _serve(of_queue, good)
         queues.append(of_queue)
     forecast, total = _forecast(edges, counts, ahead)
-    listed = workers[:MOST_WORKERS]
     return Board(
         now=now,
         queues=queues,
-        workers=listed,
+        workers=workers[:MOST_WORKERS],
         more_queues=max(0, len(names) - MOST_QUEUES),
         has_more_workers=len(workers) > MOST_WORKERS,
         forecast=forecast,
@@ -120,7 +118,7 @@ def board(backend: BaseBackend, *, past: str, ahead: str, wanted: str = "") -> B
 
 def _workers(backend: BaseBackend) -> list[WorkerProcess]:
     rows = WorkerProcess.objects.using(QueueControl.objects.database_of(backend)).filter(backend=backend.alias)
-    return list(rows.order_by("host", "pid", "id")[: MOST_WORKERS + 1])
+    return list(rows.order_by("host", "pid", "id"))
 
 
 def sizes(value: Any) -> Mapping[str, int]:
@@ -130,13 +128,15 @@ def sizes(value: Any) -> Mapping[str, int]:
     return {str(name): size for name, size in value.items() if isinstance(size, int)}
 
 
-def _serve(of_queue: QueueFigures, workers: Sequence[WorkerProcess]) -> None:
+def _served(workers: Sequence[WorkerProcess]) -> dict[str, tuple[int, int, int]]:
+    """Queue -> those of these workers that serve it, the threads that they want for it, and those that there are."""
+    found: dict[str, tuple[int, int, int]] = {}
     for worker in workers:
-        wanted = sizes(worker.queues)
-        if of_queue.name in wanted:
-            of_queue.workers += 1
-            of_queue.wanted += wanted[of_queue.name]
-            of_queue.threads += sizes(worker.threads).get(of_queue.name, 0)
+        threads = sizes(worker.threads)
+        for name, size in sizes(worker.queues).items():
+            count, wanted, there = found.get(name, (0, 0, 0))
+            found[name] = count + 1, wanted + size, there + threads.get(name, 0)
+    return found
 
 
 # What happened

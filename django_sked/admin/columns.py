@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy
 
 from django_sked.admin import times
 from django_sked.models import ScheduledMessage
-from django_sked.states import Status
+from django_sked.states import label_of
 
 
 class Columns:
@@ -18,7 +18,7 @@ class Columns:
     def state(self, message: ScheduledMessage) -> str:
         """The status, and what is special about this message."""
         noted = remarks(message)
-        label = str(Status(message.status).label) if message.status in Status.values else message.status
+        label = label_of(message.status)
         return f"{label} ({', '.join(noted)})" if noted else label
 
     @admin.display(description=gettext_lazy("due"), ordering="due_at")

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_sked import definitions, retry, triggers
+from django_sked.admin.forms import JsonField
 from django_sked.admin.hiding import Hiding
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage, SkedError
@@ -32,8 +33,8 @@ def _text_of_json() -> forms.Textarea:
     return forms.Textarea(attrs={"rows": 3, "cols": 60, "spellcheck": "false"})
 
 
-class JsonOrNothing(forms.JSONField):
-    """JSON as text; nothing is shown as nothing, and not as `null`."""
+class JsonOrNothing(JsonField):
+    """Nothing is shown as nothing, and not as `null`."""
 
     def prepare_value(self, value: Any) -> Any:
         return "" if value is None else super().prepare_value(value)
@@ -62,7 +63,11 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
             *("stateful", "queue", "priority", "max_attempts", "retry_policy", "timeout", "expires_in"),
         )
         widgets: ClassVar[dict[str, Any]] = {"metadata": _text_of_json(), "retry_policy": _text_of_json()}
-        field_classes: ClassVar[dict[str, Any]] = {"retry_policy": JsonOrNothing}
+        field_classes: ClassVar[dict[str, Any]] = {
+            "payload": JsonField,
+            "metadata": JsonField,
+            "retry_policy": JsonOrNothing,
+        }
         help_texts: ClassVar[dict[str, Any]] = {
             "metadata": gettext_lazy('Short texts under names, as JSON, as in {"tenant": "acme"}.'),
             "event": gettext_lazy("The name, if nothing is entered."),

@@ -30,17 +30,23 @@ RELATIONS = ("subject_type", "subject_id", "origin", "recurrence", "workflow", "
 CONTENT = ("payload_text", "metadata_text", "result_text", "receivers", "error_history")
 
 
-def fieldsets(message: ScheduledMessage | None, *, with_payload: bool) -> list[tuple[Any, dict[str, Any]]]:
-    """The parts of the page; what receivers said is as confidential as what they were told."""
+def fieldsets(
+    message: ScheduledMessage | None, *, with_payload: bool, with_recurrence: bool
+) -> list[tuple[Any, dict[str, Any]]]:
+    """The parts of the page; what receivers said is as confidential as what they were told.
+
+    Without `with_recurrence` there is no name of a recurrence, but its id.
+    """
     # A dead message has the text of its last error as its reason.
     with_reason = with_payload or message is None or message.status != Status.DEAD
+    relations = RELATIONS if with_recurrence else [f"{name}_id" if name == "recurrence" else name for name in RELATIONS]
     summary = (*SUMMARY[:3], "reason", *SUMMARY[3:]) if with_reason else SUMMARY
     return [
         (None, {"fields": summary}),
         (gettext_lazy("Times"), {"fields": TIMES}),
         (gettext_lazy("Attempts"), {"fields": PROGRESS}),
         (gettext_lazy("Held by a worker"), {"fields": HOLDER}),
-        (gettext_lazy("Belongs to"), {"fields": RELATIONS}),
+        (gettext_lazy("Belongs to"), {"fields": relations}),
         (gettext_lazy("Payload and errors"), {"fields": CONTENT if with_payload else ("hidden",)}),
     ]
 

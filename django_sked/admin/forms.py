@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import json
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from django import forms
 from django.contrib.admin.helpers import ActionForm
 from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import revising, verbs
+from django_sked import payloads, revising, verbs
 from django_sked.admin.hiding import Hiding
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage
@@ -26,6 +28,8 @@ __all__ = ["ReasonForm", "RescheduleForm", "ShiftField", "VerbForm", "parse_shif
 
 #: Fields of a form that move messages.
 TIMES = ("at", "shift")
+#: Deeper than can be stored, so that what is only a little too deep is refused by a sentence about that.
+_MOST_LEVELS = 2 * payloads.DEEPEST
 
 
 class ShiftField(forms.DurationField):
@@ -42,19 +46,42 @@ class ShiftField(forms.DurationField):
         return shift
 
 
-class PayloadField(forms.JSONField):
-    """JSON as text, or nothing for no change; what was typed is shown again as it was typed."""
+class JsonField(forms.JSONField):
+    """JSON as text, shown again as it was typed. What Python cannot read, or what is beyond all depth, is no JSON."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            found = super().to_python(value)
+        except (ValueError, RecursionError):
+            found = None
+        else:
+            if not _is_deep(found):
+                return found
+        raise ValidationError(self.error_messages["invalid"], code="invalid", params={"value": value})
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data if data is None else InvalidJSONInput(data)
+
+
+class PayloadField(JsonField):
+    """... or nothing for no change."""
 
     def __init__(self, **kwargs: Any) -> None:
         widget = forms.Textarea(attrs={"rows": 10, "cols": 60, "spellcheck": "false"})
         super().__init__(label=_("Payload"), required=False, widget=widget, **kwargs)
 
-    def bound_data(self, data: Any, initial: Any) -> Any:
-        return data
-
     def prepare_value(self, value: Any) -> Any:
         """It is text already."""
         return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Is it nested so deep that a function that calls itself for each level may not come to an end?"""
+    level = [value]
+    for _number in range(_MOST_LEVELS):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = list(chain.from_iterable(inner))
+    return bool(level)
 
 
 class VerbForm(forms.Form):
@@ -88,6 +115,11 @@ class VerbForm(forms.Form):
     def arguments(self) -> dict[str, Any]:
         """The arguments of the verb."""
         return {}
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What the page has shown of the one message that it is about."""
+        return {} if self.message is None else {"payload": self.message.payload, "due_at": self.message.due_at}
 
     @property
     def entered(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from django_sked.admin.places import address
 from django_sked.admin.tallies import Tally
 from django_sked.dependencies import Condition, EdgeState, Link
 from django_sked.models import ScheduledMessage, Workflow
-from django_sked.states import Status
+from django_sked.states import Status, label_of
 
 #: Messages of a workflow that is drawn; a larger one is listed only.
 MOST_NODES = 2000
@@ -29,8 +29,9 @@ MOST_NODES = 2000
 MOST_EDGES = 20_000
 #: Parents that a node names.
 NAMED = 3
-#: So that a status can be told without its colour, and at a glance.
-SYMBOLS = {
+#: So that a status can be told without its colour, and at a glance; and one of another release.
+UNKNOWN = "?"
+SYMBOLS: dict[str, str] = {
     Status.BLOCKED: "…",
     Status.SCHEDULED: "○",
     Status.CLAIMED: "▶",
@@ -95,18 +96,18 @@ def _messages(workflow: Workflow) -> dict[UUID, ScheduledMessage]:
 
 
 def _node(message: ScheduledMessage, links: Sequence[Link], shown: Messages, url: str | None, is_outside: bool) -> Node:
-    status = Status(message.status)
+    label = label_of(message.status)
     noted = remarks(message)
-    texts = [str(status.label), *noted]
+    texts = [label, *noted]
     is_held = message.is_live and message.held_at is not None
-    classes = [status.value, *(["held"] if is_held else [])]
+    classes = [message.status, *(["held"] if is_held else [])]
     if is_outside:
         classes.append("outside")
         texts.append(_("not of this workflow"))
     return Node(
         id=message.pk,
         text=message.event,
-        remark=f"{SYMBOLS[status]} {status.label}" + (f", {noted[0]}" if is_held else ""),
+        remark=f"{SYMBOLS.get(message.status, UNKNOWN)} {label}" + (f", {noted[0]}" if is_held else ""),
         title=f"{message.event}: {', '.join(texts)}{_waits_for(links, shown)}",
         classes=classes,
         name=f"message-{message.pk}",

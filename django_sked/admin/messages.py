@@ -73,8 +73,8 @@ class ScheduledMessageAdminMixin(Verbs, Redelivery, details.Details, ReadOnlyAdm
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ScheduledMessage], search_term: str
     ) -> tuple[QuerySet[ScheduledMessage], bool]:
-        # Not the term Django hands over: that is empty, and would find everything, when its form refuses the text.
-        term = request.GET.get(SEARCH_VAR, "").strip()
+        # Not what the list hands over: that is empty, and would find everything, when Django's form refuses the text.
+        term = request.GET.get(SEARCH_VAR, search_term).strip()
         if len(term) > LONGEST_SEARCH or "\x00" in term:
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)
@@ -111,7 +111,9 @@ class ScheduledMessageAdminMixin(Verbs, Redelivery, details.Details, ReadOnlyAdm
     # One message
 
     def get_fieldsets(self, request: HttpRequest, obj: ScheduledMessage | None = None) -> Any:
-        return details.fieldsets(obj, with_payload=self.has_payload_permission(request))
+        with_recurrence = request.user.has_perm("django_sked.view_recurrence")
+        with_payload = self.has_payload_permission(request)
+        return details.fieldsets(obj, with_payload=with_payload, with_recurrence=with_recurrence)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -21,9 +20,8 @@ from django.views.decorators.http import require_POST
 
 from django_sked import histogram
 from django_sked.admin import board as boards
-from django_sked.admin import times
+from django_sked.admin import changes, times
 from django_sked.admin.backfilling import moment_input
-from django_sked.admin.changes import recent
 from django_sked.admin.readonly import ReadOnlyAdmin
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.backlog import KINDS
@@ -95,7 +93,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
             "kept": [(name, value) for name, value in query.items() if name != "q"],
             "cards": [self._card(request, number, each, board) for number, each in enumerate(board.queues)],
             "workers": [self._worker(request, worker, board) for worker in board.workers],
-            "changes": [(times.absolute(entry.action_time), entry) for entry in recent(board.controls)],
+            "changes": [(times.absolute(entry.action_time), entry) for entry in changes.recent(board.controls)],
             "shows_workers": request.user.has_perm("django_sked.view_workerprocess"),
             "backends": _links(query, "backend", {alias: alias for alias in message_backends}),
             "pasts": _links(query, "past", {name: label for name, (label, *_) in boards.PAST.items()}),
@@ -231,7 +229,7 @@ class OverviewAdminMixin(ReadOnlyAdmin[Overview]):
         with transaction.atomic(using=QueueControl.objects.database_of(backend)):
             row = write()
             if row is not None:
-                LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, change_message=said)  # type: ignore[arg-type]
+                changes.note(row, request.user, said)
         return row is not None
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.contrib.admin import AdminSite
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from django_sked.admin.readonly import BaseAdmin
@@ -51,6 +52,22 @@ class Addresses(BaseAdmin[T]):
     def url(self, view: str, *args: Any, backend: BaseBackend) -> str:
         """The address of a view on this site, about what is in this backend."""
         return address(self.admin_site, f"{self.opts.model_name}_{view}", *args, backend=backend)
+
+    def page_that_asks(
+        self, request: HttpRequest, template: str, title: str, context: dict[str, Any]
+    ) -> TemplateResponse:
+        """A page with a form of ours, in the frame of those of Django's with a form."""
+        frame = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "media": self.media,
+            "has_view_permission": True,
+            # What Django's template ends the breadcrumbs with.
+            "original": title,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, template, frame | context)
 
 
 class Places(Addresses[ScheduledMessage]):

@@ -21,7 +21,7 @@ from django.db.models.fields.json import KeyTransform
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from django_sked import ids, times
+from django_sked import arguments, ids, times
 from django_sked.admin import walks
 from django_sked.admin.stored import backend_of, is_stored
 from django_sked.backends.base import BaseBackend
@@ -36,6 +36,8 @@ _QUALIFIER = re.compile(r"(?P<name>[a-z_]+)(?P<path>(?:\.[^:\s.]+)*):(?P<value>.
 _COMPARED = re.compile(r"(?P<sign><=|>=|<|>|)(?P<value>.+)", re.S)
 #: Number of a list item: no database takes it for another one, as some do with what is too large or has a sign.
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+#: Years in which something can be due.
+_YEARS = range(arguments.EARLIEST.year, arguments.LATEST.year + 1)
 _SIGNS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "": "exact"}
 
 
@@ -236,18 +238,17 @@ def _when(name: str, text: str, now: datetime) -> Q:
     try:
         shift, at = times.parse_shift(value), times.parse_instant(value)
         day = _day(value)
-        if day is not None:
-            return _of_day(name, sign, day)
-        if shift is not None and sign != "exact":
+        if day is None and shift is not None and sign != "exact":
             at = now + shift
     except OverflowError:
-        at = None
-    if at is None:
+        at = day = None
+    # Beyond, there are times that no database takes, or that have no neighbours.
+    if (at := day or at) is None or at.year not in _YEARS:
         raise Unclear(
             _("%(name)s: takes <2h, >-1d, >=2027-01-31T09:00 or 2027-01-31, not %(value)s.")
             % {"name": name.removesuffix("_at"), "value": text}
         )
-    return Q(**{f"{name}__{sign}": at})
+    return Q(**{f"{name}__{sign}": at}) if day is None else _of_day(name, sign, day)
 
 
 def _day(text: str) -> datetime | None:

@@ -65,14 +65,6 @@ class RecurrenceAdminMixin(Backfilling):
         """What is stored in one database does not go to another by a form."""
         return self.readonly_fields if obj is None else [*self.readonly_fields, "backend"]
 
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Recurrence | None:
-        """To be looked at only, it is without what `redact` hides; the form of who may change it has marks for that."""
-        found = super().get_object(request, object_id, from_field)
-        if found is not None and not self.has_change_permission(request, found):
-            redact = redaction_of(found)
-            found.payload, found.metadata = redact.shown(found.payload), redact.shown(found.metadata)
-        return found
-
     def get_fields(self, request: HttpRequest, obj: Recurrence | None = None) -> list[Any]:
         """What is carried is for those who may see it; what has happened, of what is there."""
         fields: list[Any] = list(RecurrenceForm.Meta.fields)
@@ -129,6 +121,11 @@ class RecurrenceAdminMixin(Backfilling):
     ) -> HttpResponse:
         recurrence: Recurrence | None = context["original"]
         if recurrence is not None:
+            if not self.has_change_permission(request, recurrence):
+                # From here on it is only looked at. The form of who may change it has marks for what is hidden.
+                redact = redaction_of(recurrence)
+                recurrence.payload = redact.shown(recurrence.payload)
+                recurrence.metadata = redact.shown(recurrence.metadata)
             if request.user.has_perm("django_sked.view_scheduledmessage"):
                 context["messages_url"] = self._messages_url(recurrence)
             if self.has_run_permission(request):
@@ -203,18 +200,20 @@ class RecurrenceAdminMixin(Backfilling):
         act: Callable[[Recurrence], bool],
     ) -> None:
         """Each one, with an entry in the log of who did it, and why."""
-        changed: list[Recurrence] = []
+        changed = 0
+        text = f"{noted}: {_reason(request)}" if _reason(request) else str(noted)
         for recurrence in queryset:
             try:
-                if act(recurrence):
-                    changed.append(recurrence)
+                is_done = act(recurrence)
             except SkedError as error:
                 self.message_user(request, f"{recurrence}: {error}", messages.ERROR)
-        if changed:
-            text = f"{noted}: {_reason(request)}" if _reason(request) else str(noted)
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, change_message=text)  # type: ignore[arg-type]
+                continue
+            if is_done:
+                # Before the next one, which may end in another error.
+                LogEntry.objects.log_actions(request.user.pk, [recurrence], CHANGE, change_message=text)  # type: ignore[arg-type]
+                changed += 1
         level = messages.SUCCESS if changed else messages.WARNING
-        self.message_user(request, said % {"count": len(changed), "all": len(queryset)}, level)
+        self.message_user(request, said % {"count": changed, "all": len(queryset)}, level)
 
 
 def _reason(request: HttpRequest) -> str:

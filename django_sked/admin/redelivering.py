@@ -105,15 +105,7 @@ class Redelivery(Places):
             LogEntry.objects.log_actions(request.user.pk, [message], CHANGE, change_message=text)  # type: ignore[arg-type]
 
     def _ask_when(self, request: HttpRequest, ended: ScheduledMessage, form: RedriveForm) -> TemplateResponse:
-        title = f"{Redeliver().label}: {ended}"
         context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
             "action": Redeliver(),
             "form": form,
             "named": [(ended, self.url("change", ended.pk, backend=ended.backend))],
@@ -122,5 +114,4 @@ class Redelivery(Places):
             "page": runs.page(request),
             "answered": ANSWERED,
         }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.redeliver_template, context)
+        return self.page_that_asks(request, self.redeliver_template, f"{Redeliver().label}: {ended}", context)

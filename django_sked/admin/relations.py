@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from django_sked.admin.places import address
 from django_sked.dependencies import Condition, Link
 from django_sked.models import ScheduledMessage, Workflow
-from django_sked.states import Status
+from django_sked.states import label_of
 
 #: Parents that a page names.
 NAMED = 50
@@ -55,5 +55,5 @@ class Relations:
         if parent is None:
             return (format_html("{}: {} ({})", condition, link.parent, _("pruned")),)
         url = address(self.admin_site, "scheduledmessage_change", parent.pk, backend=message.backend)
-        status = Status(parent.status).label
-        return (format_html('{}: <a href="{}">{}</a> ({})', condition, url, parent.event, status),)
+        line = format_html('{}: <a href="{}">{}</a> ({})', condition, url, parent.event, label_of(parent.status))
+        return (line,)

@@ -13,12 +13,13 @@ from django.db.models import Count, Q
 from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
 from django_sked.models import ScheduledMessage, Workflow
-from django_sked.states import LIVE, Status
+from django_sked.states import LIVE, Status, label_of
 
 
 @dataclass(slots=True)
 class Tally:
-    counts: Counter[Status] = field(default_factory=Counter)
+    #: By status, also by those that this release does not know.
+    counts: Counter[str] = field(default_factory=Counter)
     #: How many of the live ones are on hold.
     held: int = 0
 
@@ -32,13 +33,15 @@ class Tally:
 
     def __str__(self) -> str:
         """As in "3 delivered, 1 blocked", in the order of a message's life."""
-        return ", ".join(f"{self.counts[status]} {status.label}" for status in Status if self.counts[status]) or "-"
+        statuses = [*Status.values, *sorted(self.counts.keys() - set(Status.values))]
+        numbers = [f"{self.counts[status]} {label_of(status)}" for status in statuses if self.counts[status]]
+        return ", ".join(numbers) or "-"
 
 
 def of_messages(messages: Iterable[ScheduledMessage]) -> Tally:
     tally = Tally()
     for message in messages:
-        tally.counts[Status(message.status)] += 1
+        tally.counts[message.status] += 1
         tally.held += message.status in LIVE and message.held_at is not None
     return tally
 
@@ -52,6 +55,6 @@ def of_workflows(backend: BaseBackend, workflows: Collection[UUID]) -> dict[UUID
     held = Count("pk", filter=Q(status__in=LIVE, held_at__isnull=False))
     counted: Any = rows.order_by().values_list("workflow_id", "status").annotate(number=Count("pk"), held=held)
     for id, status, number, on_hold in counted:
-        found[id].counts[Status(status)] = number
+        found[id].counts[status] = number
         found[id].held += on_hold
     return found

@@ -134,13 +134,6 @@ class Wholes(Addresses[Workflow]):
             title = _("%(action)s: more than %(count)s messages of %(name)s")
         title %= {"action": action.label, "count": min(count, CAP), "name": workflow}
         context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "media": self.media,
-            "has_view_permission": True,
-            # What Django's template ends the breadcrumbs with.
-            "original": title,
             "action": action,
             "form": form,
             "named": [(message, self.message_url(request, message)) for message in found[:NAMED]],
@@ -149,5 +142,4 @@ class Wholes(Addresses[Workflow]):
             "answered": ANSWERED,
             "back_label": _("Back to the workflow"),
         }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, self.verb_template, context)
+        return self.page_that_asks(request, self.verb_template, title, context)

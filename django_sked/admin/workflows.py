@@ -62,7 +62,8 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
 
     change_form_template = "admin/django_sked/workflow.html"
     list_display: tuple[Any, ...] = ("name", "state", "counted", "created")
-    list_filter: ClassVar[tuple[Any, ...]] = (WorkflowBackendFilter, StateFilter, CreatedFilter)
+    #: The state comes last: it is looked for among what the others leave.
+    list_filter: ClassVar[tuple[Any, ...]] = (WorkflowBackendFilter, CreatedFilter, StateFilter)
     list_per_page = 50
     sortable_by: ClassVar[tuple[str, ...]] = ()
     #: Ids are made of the time, so the newest is the first.
@@ -98,7 +99,7 @@ class WorkflowAdminMixin(Wholes, ReadOnlyAdmin[Workflow]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Workflow], search_term: str
     ) -> tuple[QuerySet[Workflow], bool]:
-        term = request.GET.get(SEARCH_VAR, "").strip()
+        term = request.GET.get(SEARCH_VAR, search_term).strip()
         if len(term) > LONGEST_SEARCH or "\x00" in term:
             text = _("Search for at most %(count)d printable characters.") % {"count": LONGEST_SEARCH}
             self.message_user(request, text, messages.WARNING)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from django_sked.criteria import Criteria
-from django_sked.states import Status
+from django_sked.states import PENDING, Status
 
 if TYPE_CHECKING:
     from django_sked.backends.base import BaseBackend
@@ -20,6 +21,8 @@ KINDS = ("due", "future", "claimed", "dead")
 CAP = 10_000
 #: Messages that are looked at for queues in which nothing is scheduled.
 SAMPLE = 100
+#: Messages that are read at once.
+CHUNK = 500
 
 
 @dataclass(slots=True)
@@ -83,3 +86,22 @@ def forecast(backend: BaseBackend, edges: Sequence[datetime]) -> list[Count]:
         counts.append(Count())
         counts[-1].add(backend.count(wanted, most=CAP + 1), CAP)
     return counts
+
+
+def kinds(backend: BaseBackend, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+    """By searches; with `most` only of what is scheduled, by due time."""
+    found: Counter[tuple[str, int]] = Counter()
+    if most is None:
+        ids = backend.ids(Criteria(statuses=PENDING), 0, None)
+        while chunk := list(islice(ids, CHUNK)):
+            pending = (each for each in backend.find_many(chunk).values() if each.status in PENDING)
+            found.update((message.event, message.schema_version) for message in pending)
+        return found, True
+    queues = backend.queues()
+    is_all = not backend.count(Criteria(statuses=frozenset({Status.BLOCKED})), most=1)
+    for queue in queues:
+        share = max(1, most // len(queues))
+        some = backend.page(Criteria(queue=queue, statuses=frozenset({Status.SCHEDULED})), 0, share + 1)
+        found.update((message.event, message.schema_version) for message in some[:share])
+        is_all = is_all and len(some) <= share
+    return found, is_all

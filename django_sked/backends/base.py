@@ -6,7 +6,6 @@ only tests and `django_sked.testing` pass another.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -193,17 +192,9 @@ class BaseBackend(ABC):
     def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
         """Event and version of pending messages, and how many of each were met; and whether these are all.
 
-        At most `most` are looked at, of what comes next in each queue; None looks at every one.
+        At most `most` are looked at, as many in each queue of what comes next there; None looks at every one.
         """
-        wanted = Criteria(statuses=PENDING)
-        found: Counter[tuple[str, int]] = Counter()
-        for start in range(0, sys.maxsize if most is None else most, 500):
-            stop = start + 500 if most is None else min(start + 500, most)
-            page = self.page(wanted, start, stop)
-            found.update((message.event, message.schema_version) for message in page)
-            if len(page) < stop - start:
-                return found, True
-        return found, not self.page(wanted, found.total(), found.total() + 1)
+        return counting.kinds(self, most)
 
     @abstractmethod
     def keys(self, queue: str | None = None) -> list[str]:

@@ -24,7 +24,7 @@ from django_sked.backends.shelf import Shelf, copied
 from django_sked.backends.ticks import Ticks
 from django_sked.conf import BackendSettings
 from django_sked.criteria import Criteria
-from django_sked.dependencies import Decision, Link, prepare
+from django_sked.dependencies import Decision, Link
 from django_sked.models import ScheduledMessage, WorkerProcess, Workflow
 from django_sked.outcomes import VERDICT_KEPT, Outcome, Row, finish, is_awaited, lost_alone, rescued, written
 from django_sked.scheduling import OnConflict
@@ -68,8 +68,8 @@ class MemoryBackend(BaseBackend):
     ) -> list[ScheduledMessage]:
         with self._lock:
             self._shelf.refuse_conflicts(messages, on_conflict)
-            self._families.refuse_unknown(messages)
-            prepare(messages, self._shelf.is_taken if on_conflict == "ignore" else lambda message: False)
+            is_ignored = self._shelf.is_taken if on_conflict == "ignore" else lambda message: False
+            self._families.prepare(messages, is_ignored)
             replaced: list[ScheduledMessage] = []
             stored = [self._add_one(message, on_conflict, replaced) for message in messages]
             replaced += self._followed(self._families.join(messages, stored, self.now))

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django_sked import dependencies
 from django_sked.dependencies import CHILD, Child, Decision, Edge, EdgeState, Link, beyond, decide, refuse_unknown
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, Status
@@ -33,10 +34,12 @@ class Families:
         self._by_parent: dict[UUID, dict[UUID, _Edge]] = {}
         self._by_child: dict[UUID, dict[UUID, _Edge]] = {}
 
-    def refuse_unknown(self, new: Sequence[ScheduledMessage]) -> None:
+    def prepare(self, new: Sequence[ScheduledMessage], is_ignored: Callable[[ScheduledMessage], bool]) -> None:
+        """See `dependencies.prepare`; refuses parents that are not there."""
         known = {message.pk for message in new}
-        named = {parent for message in new for parent in message.waits_for}
+        named = {parent for message in new if not is_ignored(message) for parent in message.waits_for}
         refuse_unknown(id for id in named - known if id not in self._messages)
+        dependencies.prepare(new, is_ignored)
 
     def join(
         self, given: Sequence[ScheduledMessage], stored: Sequence[ScheduledMessage], now: Callable[[], datetime]

@@ -6,6 +6,7 @@ that waits for it. *Ready* means that its lease is good, so that it may start re
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from django_sked.explaining import workers_of
 
 if TYPE_CHECKING:
     from django_sked.worker import Worker
+
+logger = logging.getLogger("django_sked.contrib")
 
 _UID = "django_sked.contrib.health"
 #: The workers of this process that have started and not stopped in order.
@@ -58,25 +61,53 @@ def touch(path: str | Path, *, every: float = 5.0) -> None:
     `test $(( $(date +%s) - $(stat -c %Y /run/sked-alive) )) -lt 30`.
     """
     _watch()
-
-    def start(**kwargs: Any) -> None:
-        file = Path(str(path).replace("{pid}", str(os.getpid())))
-        threading.Thread(target=_touch, args=(file, every), name="sked-health", daemon=True).start()
-
-    signals.worker_started.connect(start, weak=False, dispatch_uid=f"{_UID}.touch")
-    signals.worker_stopped.connect(lambda **kwargs: _stopped.set(), weak=False, dispatch_uid=f"{_UID}.touch")
+    touching = _Touching(str(path), every)
+    signals.worker_started.connect(touching.start, weak=False, dispatch_uid=f"{_UID}.touch")
+    signals.worker_stopped.connect(touching.stop, weak=False, dispatch_uid=f"{_UID}.touch")
 
 
-_stopped = threading.Event()
+class _Touching:
+    """The file of this process, and the thread that touches it."""
 
+    def __init__(self, path: str, every: float) -> None:
+        self._path = path
+        self._every = every
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
 
-def _touch(file: Path, every: float) -> None:
-    while _workers and is_alive():
-        file.touch()
-        _stopped.wait(every)
-        _stopped.clear()
-    if not _workers:
-        file.unlink(missing_ok=True)
+    @property
+    def _file(self) -> Path:
+        return Path(self._path.replace("{pid}", str(os.getpid())))
+
+    def start(self, **kwargs: Any) -> None:
+        with self._lock:
+            if self._thread is None or self._stopped.is_set() or not self._thread.is_alive():
+                self._stopped = threading.Event()
+                arguments = (self._file, self._stopped)
+                self._thread = threading.Thread(target=self._touch, args=arguments, name="sked-health", daemon=True)
+                self._thread.start()
+
+    def stop(self, **kwargs: Any) -> None:
+        """Delete the file when no worker is left: here, as the process may be about to end without its threads."""
+        with self._lock:
+            if _workers or self._thread is None:
+                return
+            self._stopped.set()
+            self._thread.join(1.0)
+            self._file.unlink(missing_ok=True)
+
+    def _touch(self, file: Path, stopped: threading.Event) -> None:
+        has_failed = False
+        while is_alive() and not stopped.is_set():
+            try:
+                file.touch()
+                has_failed = False
+            except OSError as error:  # such as a full disk: the worker is alive all the same
+                if not has_failed:
+                    logger.warning("touch_failed file=%s error=%s", file, error.strerror)
+                has_failed = True
+            stopped.wait(self._every)
 
 
 def serve(port: int, *, address: str = "127.0.0.1", ports: int = 1) -> None:

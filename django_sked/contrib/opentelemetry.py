@@ -20,8 +20,8 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
-from django_sked import __version__
-from django_sked.exceptions import EndRecurrence, Reschedule
+from django_sked import __version__, payloads
+from django_sked.exceptions import EndRecurrence, InvalidPayload, Reschedule
 from django_sked.models import ScheduledMessage
 from django_sked.worker import failures
 
@@ -38,12 +38,29 @@ def carrier(event: str, metadata: Mapping[str, str] | None = None) -> dict[str, 
     """Metadata for `schedule()`: what you give, and the context of a producer span, the child of the current one.
 
     The context is that of the propagator that is set, as a rule `traceparent`. Without a provider nothing is added.
+    What metadata cannot have, as a client's long `baggage`, is left out, with a warning in the log.
     """
     found = dict(metadata or {})
+    carried: dict[str, str] = {}
     attributes = {"messaging.system": "django_sked", "messaging.operation.type": "send", "sked.event": event}
-    with _tracer().start_as_current_span(f"schedule {event}", kind=SpanKind.PRODUCER, attributes=attributes):
-        propagate.inject(found)
+    with (
+        _unharmed("event", event),
+        _tracer().start_as_current_span(f"schedule {event}", kind=SpanKind.PRODUCER, attributes=attributes),
+    ):
+        propagate.inject(carried)
+    for name, value in carried.items():
+        if _fits(name, value) and (name in found or len(found) < payloads.MOST_METADATA):
+            found[name] = value
+        else:
+            logger.warning("context_dropped event=%s name=%r", event, name)
     return found
+
+
+def _fits(name: str, value: str) -> bool:
+    try:
+        return bool(payloads.normalise_metadata({name: value}))
+    except InvalidPayload:
+        return False
 
 
 def traced(receiver: F) -> F:
@@ -75,18 +92,18 @@ def _span(message: ScheduledMessage) -> Iterator[Span]:
     """Whatever fails in tracing itself is logged, and neither keeps a message from its receiver nor fails it."""
     stack = ExitStack()
     span: Span = trace.INVALID_SPAN
-    with _unharmed(message):
+    with _unharmed("id", message.pk):
         span = stack.enter_context(_begin(message))
     try:
         yield span
     except (Reschedule, EndRecurrence):
         raise
     except BaseException as error:
-        with _unharmed(message):
+        with _unharmed("id", message.pk):
             _fail(span, error, message)
         raise
     finally:
-        with _unharmed(message):
+        with _unharmed("id", message.pk):
             stack.close()
 
 
@@ -116,11 +133,12 @@ def _begin(message: ScheduledMessage) -> AbstractContextManager[Span]:
 
 
 @contextmanager
-def _unharmed(message: ScheduledMessage) -> Iterator[None]:
+def _unharmed(name: str, value: object) -> Iterator[None]:
+    """Whatever fails in it is logged, with this name and value."""
     try:
         yield
     except Exception as error:
-        logger.warning("tracing_failed id=%s error=%s", message.pk, type(error).__name__)
+        logger.warning("tracing_failed %s=%s error=%s", name, value, type(error).__name__)
 
 
 def _links(message: ScheduledMessage) -> list[Link]:
@@ -128,7 +146,7 @@ def _links(message: ScheduledMessage) -> list[Link]:
     metadata = message.metadata if isinstance(message.metadata, dict) else {}
     carried = {name: value for name, value in metadata.items() if isinstance(value, str)}
     context = trace.INVALID_SPAN_CONTEXT
-    with _unharmed(message):
+    with _unharmed("id", message.pk):
         context = trace.get_current_span(propagate.extract(carried)).get_span_context()
     return [Link(context)] if context.is_valid and context.is_remote else []
 

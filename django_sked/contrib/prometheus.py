@@ -258,8 +258,10 @@ def _page(registry: CollectorRegistry) -> serving.Page:
 def view(*, token: str | None = None, registry: CollectorRegistry = REGISTRY) -> Callable[[HttpRequest], HttpResponse]:
     """A view of the metrics, for who may view scheduled messages, and for who brings the bearer token, if there is one.
 
-    It has the facts of this one process of the web server, and the backlog of all.
+    It has the facts of this one process of the web server, and the backlog of all. An empty token is none; raises
+    ValueError for one of less than 16 characters.
     """
+    token = token or None
     if token is not None and len(token) < 16:
         raise ValueError("token must have at least 16 characters: anybody may try to guess it.")
 

@@ -75,6 +75,8 @@ class ChangeCommand(BaseCommand):
         verb = refusing(lambda: self.verb(selection.backend, options))
         after = None if options["after"] is None else refusing(lambda: ids.parse(options["after"]))
         if selection.criteria is None:
+            if after is not None:
+                raise CommandError("--after goes on with what conditions have chosen, not with ids or --key.")
             self._change_named(selection, verb, dry_run=options["dry_run"])
             return
         count = selection.count()
@@ -128,9 +130,16 @@ class ChangeCommand(BaseCommand):
             return True
         if not sys.stdin.isatty():
             raise CommandError("Nothing was changed: there is nobody to ask. Say --yes to do it.")
-        if input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
+        if self._answer() not in {"y", "yes"}:
             raise CommandError("Nothing was changed.", returncode=EXIT_DECLINED)
         return True
+
+    def _answer(self) -> str:
+        try:
+            return input("Go on? [y/N] ").strip().lower()
+        except EOFError:  # Ctrl-D
+            self.stdout.write()
+            return ""
 
     def _change_all(
         self, selection: Selection, verb: Verb, count: int, after: UUID | None, options: dict[str, Any]

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,6 +15,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
 from django_sked import clock, criteria, ids, times
+from django_sked.arguments import shown
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.criteria import Criteria
@@ -27,7 +28,7 @@ from django_sked.states import Status
 CAP = 100_000
 #: Messages that one statement changes or deletes at most.
 MOST_IN_A_CHUNK = 10_000
-_CONDITIONS = ("event", "queue", "status", "due_from", "due_until")
+CONDITIONS = ("event", "queue", "status", "due_from", "due_until")
 T = TypeVar("T")
 
 
@@ -57,15 +58,17 @@ def add_selection(parser: CommandParser) -> None:
 
 def instant(text: str) -> datetime:
     """A time, or how far away it is: 2027-01-31T09:00, 2027-01-31T09:00:00+01:00, 2h, -1d."""
-    length, at = times.parse_shift(text), times.parse_instant(text)
-    if at is None and length is None:
+    try:
+        length, at = times.parse_shift(text), times.parse_instant(text)
+        if at is None and length is not None:
+            at = clock.now() + length
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} leads out of the years 1970 to 2999") from None
+    if at is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: write 2027-01-31T09:00, with +01:00 for a time zone, or 2h or -1d from now"
         )
-    try:
-        return at or clock.now() + (length or timedelta(0))
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} leads out of the years 1970 to 2999") from None
+    return at
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,8 @@ class Json:
 def from_json(text: str) -> Json:
     try:
         return Json(json.loads(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no JSON: {error}") from None
 
 
 def new_payload(given: Json, backend: BaseBackend) -> Any:
@@ -174,7 +177,7 @@ def selected(options: dict[str, Any], statuses: frozenset[Status]) -> Selection:
     `statuses` are those in which the command changes anything: conditions choose no others.
     """
     backend = backend_of(options["backend"])
-    by_condition = [name for name in _CONDITIONS if options[name] is not None] + ["all"] * options["all"]
+    by_condition = [name for name in CONDITIONS if options[name] is not None] + ["all"] * options["all"]
     ways = [bool(options["ids"]), options["key"] is not None, bool(by_condition)]
     if sum(ways) != 1:
         raise CommandError(
@@ -196,7 +199,7 @@ def selected(options: dict[str, Any], statuses: frozenset[Status]) -> Selection:
 
 def conditions(options: dict[str, Any]) -> Criteria:
     """The criteria of the options of `add_conditions`."""
-    given = {name: options[name] for name in _CONDITIONS if options[name] is not None}
+    given = {name: options[name] for name in CONDITIONS if options[name] is not None}
     if "status" in given:
         given["status"] = [name.strip() for name in given["status"].split(",")]
     return refusing(lambda: criteria.build(**given))

@@ -14,7 +14,7 @@ from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.criteria import Criteria
 from django_sked.dependencies import Condition, EdgeState
 from django_sked.queries import ScheduledMessageQuerySet
-from django_sked.states import Status
+from django_sked.states import FINISHED, Status, known
 from django_sked.twins import twin
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ class Workflow(models.Model):
         return self.store.search(Criteria(workflow=self.pk))
 
     @property
-    def counts(self) -> dict[Status, int]:
-        """How many of its messages there are in each status that some have."""
+    def counts(self) -> dict[str, int]:
+        """How many of its messages there are in each status that some have, also in one of another release."""
         found = self.messages
         if isinstance(found, models.QuerySet):
             counted: Any = found.order_by().values_list("status").annotate(number=Count("pk"))
-            return {Status(status): number for status, number in counted}
-        return dict(Counter(Status(message.status) for message in found))
+            return {known(status): number for status, number in counted}
+        return dict(Counter(known(message.status) for message in found))
 
     @property
     def state(self) -> State:
@@ -102,17 +102,21 @@ class Workflow(models.Model):
         has died or expired, also if others took care of that, or finished."""
         counts = self.counts
         is_held = False
-        if counts.get(Status.BLOCKED) and not (counts.get(Status.SCHEDULED) or counts.get(Status.CLAIMED)):
+        if {status for status in counts if status not in FINISHED} == {Status.BLOCKED}:
             is_held = any(message.held_at for message in self.store.search(_blocked(self.pk)))
         return self.state_of(counts, is_held=is_held)
 
     @classmethod
-    def state_of(cls, counts: Mapping[Status, int], *, is_held: bool) -> State:
-        """The state of a workflow with so many messages in each status; `is_held` if a blocked one is on hold."""
-        if counts.get(Status.SCHEDULED) or counts.get(Status.CLAIMED):
+    def state_of(cls, counts: Mapping[str, int], *, is_held: bool) -> State:
+        """The state of a workflow with so many messages in each status; `is_held` if a blocked one is on hold.
+
+        Nobody knows what comes of a status of another release: it may be live.
+        """
+        live = {status for status, number in counts.items() if number and status not in FINISHED}
+        if live == {Status.BLOCKED} and is_held:
+            return cls.State.HELD
+        if live:
             return cls.State.RUNNING
-        if counts.get(Status.BLOCKED):
-            return cls.State.HELD if is_held else cls.State.RUNNING
         has_failed = counts.get(Status.DEAD) or counts.get(Status.EXPIRED)
         return cls.State.FAILED if has_failed else cls.State.FINISHED
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_sked.admin import lists
+from django_sked.admin import lists, walks
 from django_sked.models import ScheduledMessage
-from tests.admin.conftest import LIST
+from tests.admin.conftest import LIST, confirmed, make
 
 pytestmark = pytest.mark.django_db
 
@@ -83,3 +85,24 @@ def test_a_total_below_the_cap_is_exact() -> None:
     paginator = lists.CappedPaginator(ScheduledMessage.objects.order_by("id"), 10)
 
     assert (paginator.count, paginator.is_capped) == (30, False)
+
+
+@pytest.mark.parametrize(("verb", "answer"), [("reschedule", {"shift": "1h"}), ("redrive", {"payload": "7"})])
+def test_no_page_about_a_whole_filter_looks_through_the_table_at_once(
+    verb: str, answer: dict[str, str], boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "LOOKED", 20)
+    many(90)
+    rare = make(event="rare.one")
+    url = f"{reverse(LIST)}?q=event:rare.*"
+    data = {"action": verb, "select_across": "1", "_selected_action": [str(rare.pk)]}
+
+    with CaptureQueriesContext(connection) as queries:
+        asked = boss.post(url, data)
+        confirmed(boss, url, data | {"_answered": "1", **answer})
+
+    assert asked.status_code == 200
+    looking = [query["sql"] for query in queries if re.search(r"event\W.* LIKE ", query["sql"])]
+    assert looking
+    # Each one in a part of the index only.
+    assert [sql for sql in looking if not re.search(r"\b(due_at|id)\W{1,3}(=|>|<|IN)", sql)] == []

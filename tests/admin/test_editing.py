@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection, connections
 from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from django_sked.admin import times
+from django_sked.admin import runs, times
 from django_sked.models import ScheduledMessage
 from django_sked.states import Status
 from tests.admin.conftest import LIST, Login, change_url, confirmed, make, verb_url
+from tests.admin.test_stored import Pages, backend, pages
+
+__all__ = ["backend", "pages"]
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = {"customer": 7, "to": "secret@example.com"}, {"customer": 7, "to": "new@example.com"}
@@ -88,6 +95,88 @@ def test_what_somebody_else_has_written_since_the_look_is_not_overwritten_unseen
 
     message.refresh_from_db()
     assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+
+
+def in_the_very_moment(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Between the look of a request at the message and its change."""
+    at_once = runs.at_once
+
+    def overtaken(sent: runs.Sent) -> Any:
+        monkeypatch.setattr(runs, "at_once", at_once)
+        change()
+        return at_once(sent)
+
+    monkeypatch.setattr(runs, "at_once", overtaken)
+
+
+@pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
+def test_what_somebody_else_writes_in_the_very_moment_is_not_overwritten_unseen_either(
+    verb: str, status: Status, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, message = login(*EDITORS), make(payload=OLD, status=status)
+    seen = post(client, message, verb, payload=json.dumps(NEW))
+    theirs = OLD | {"to": "theirs@example.com"}
+    rows: QuerySet[ScheduledMessage] = QuerySet(ScheduledMessage).filter(pk=message.pk)
+    in_the_very_moment(monkeypatch, lambda: rows.update(payload=theirs))
+
+    again = post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(seen))
+
+    assert "<del>-   &quot;to&quot;: &quot;theirs@example.com&quot;</del>" in again.content.decode()
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (theirs, status)
+    assert not LogEntry.objects.exists()
+
+    post(client, message, verb, payload=json.dumps(NEW), _previewed=name_of(again))
+
+    message.refresh_from_db()
+    assert (message.payload, message.status) == (NEW, Status.SCHEDULED)
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="has one writer at a time, and tables of one thread here")
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_answer_at_once_one_writes_and_the_other_is_shown_that_first(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = make(payload=OLD)
+    given = {n: {"payload": json.dumps(OLD | {"customer": n})} for n in (1, 2)}
+    names = {n: name_of(post(boss, message, **given[n])) for n in given}
+    at_once, both = runs.at_once, threading.Barrier(2, timeout=10)
+    monkeypatch.setattr(runs, "at_once", lambda sent: both.wait() >= 0 and at_once(sent))
+
+    def answer(n: int) -> int:
+        client = Client()
+        client.cookies = boss.cookies
+        try:
+            return int(post(client, message, **given[n], _previewed=names[n]).status_code)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor() as threads:
+        answers = dict(zip(given, threads.map(answer, given), strict=True))
+
+    assert sorted(answers.values()) == [200, 302]
+    message.refresh_from_db()
+    assert message.payload == OLD | {"customer": next(n for n in answers if answers[n] == 302)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_it_is_with_messages_that_are_no_rows(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = pages.schedule(payload=OLD)
+    url, given = pages.address(verb_url(message, "reschedule")), {"_answered": "1", "payload": json.dumps(NEW)}
+    seen = pages.client.post(url, given)
+    theirs = OLD | {"to": "theirs@example.com"}
+    in_the_very_moment(monkeypatch, lambda: message.reschedule(payload=theirs))
+
+    again = pages.client.post(url, given | {"_previewed": name_of(seen)})
+
+    assert "<del>-   &quot;to&quot;: &quot;theirs@example.com&quot;</del>" in again.content.decode()
+    assert pages.find(message).payload == theirs
+    assert not LogEntry.objects.exists()
+
+    pages.client.post(url, given | {"_previewed": name_of(again)})
+
+    assert pages.find(message).payload == NEW
+    assert "Another payload." in LogEntry.objects.get().change_message
 
 
 def test_of_a_payload_that_stays_as_it_is_no_change_is_shown(login: Login) -> None:
@@ -169,7 +258,16 @@ def test_without_the_permission_to_see_a_payload_none_is_written(login: Login) -
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"), [("{", "Enter a valid JSON."), (json.dumps("x" * 300_000), "bytes"), ("[1e999]", "payload")]
+    ("payload", "said"),
+    [
+        ("{", "Enter a valid JSON."),
+        ("9" * 5000, "Enter a valid JSON."),
+        ("[" * 100_000, "Enter a valid JSON."),
+        ("[" * 400 + "]" * 400, "Enter a valid JSON."),
+        ("[" * 70 + "]" * 70, "nested at most 64 levels deep"),
+        (json.dumps("x" * 300_000), "bytes"),
+        ("[1e999]", "payload"),
+    ],
 )
 @pytest.mark.parametrize(("verb", "status"), [("reschedule", Status.SCHEDULED), ("redrive", Status.DEAD)])
 def test_a_payload_that_cannot_be_kept_is_refused_in_the_form(

@@ -7,11 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
 from django_sked.admin import filters
+from django_sked.models import ScheduledMessage, Workflow
 from django_sked.states import Status
 from tests.admin.conftest import LIST, make
 
@@ -228,3 +231,17 @@ def test_a_broken_selection_selects_nothing(boss: Client) -> None:
 
     message.refresh_from_db()
     assert message.status == Status.SCHEDULED
+
+
+@pytest.mark.parametrize("model", [ScheduledMessage, Workflow])
+def test_what_is_typed_narrows_the_choice_in_the_form_of_another_model(model: Any, admin_user: User) -> None:
+    for name in ("order.paid", "invoice.due"):
+        make(event=name)
+        Workflow.objects.create(name=name, created_at=timezone.now())
+    request = RequestFactory().get(reverse("admin:autocomplete"), {"term": "inv"})
+    request.user = admin_user
+    its_admin = admin.site._registry[model]
+
+    found, _has_duplicates = its_admin.get_search_results(request, its_admin.get_queryset(request), "inv")
+
+    assert [each.event if model is ScheduledMessage else each.name for each in found] == ["invoice.due"]

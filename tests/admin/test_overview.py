@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -40,7 +41,7 @@ def url(verb: str) -> str:
 
 def figures(html: str, queue: str) -> dict[str, str]:
     """What a queue's card says, without markup."""
-    card = html.split(f'id="sked-live-{queue}"')[1].split("</section>")[0]
+    card = html.split(f'id="sked-live-queue-{queue}"')[1].split("</section>")[0]
     pairs = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", card, re.S)
     return {re.sub("<.*?>", "", name): re.sub(r"<.*?>|\s+", " ", value).strip() for name, value in pairs}
 
@@ -87,6 +88,24 @@ def test_a_queue_that_nobody_serves_says_so(boss: Client) -> None:
     assert "No worker serves this queue." not in boss.get(reverse(PAGE)).content.decode()
 
 
+def test_every_worker_with_a_lease_counts_however_few_are_listed(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MOST_WORKERS", 3)
+    make(queue="bulk", due_at=timezone.now() - timedelta(hours=1))
+    for number in range(4):
+        serving(host=f"gone-{number}", queues={"bulk": 9}, lease_until=timezone.now() - timedelta(seconds=1))
+        serving(host=f"web-{number}", queues={"mail": 4})
+    for number in range(2):
+        serving(host=f"zulu-{number}", queues={"bulk": 4}, threads={"bulk": 3})
+
+    html = boss.get(reverse(PAGE)).content.decode()
+
+    assert (figures(html, "bulk")["Workers"], figures(html, "bulk")["Threads"]) == ("2", "6 of 8")
+    assert figures(html, "mail")["Workers"] == "4"
+    assert "No worker serves this queue." not in html
+    assert "There are more workers than are listed here." in html
+    assert "gone-2" in html and "web-0" not in html
+
+
 def test_of_many_queues_the_first_are_shown_and_any_is_found_by_its_name(
     boss: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,11 +118,24 @@ def test_of_many_queues_the_first_are_shown_and_any_is_found_by_its_name(
 
     assert everything.count('class="module sked-queue"') == 2
     assert "4 more queues are not shown." in everything
-    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "Reports", "workers"]
+    assert re.findall(r'id="sked-live-([\w-]+)"', reports) == ["forecast", "queue-Reports", "workers"]
     assert "more queue" not in reports
     assert 'value="report"' in reports and "&amp;q=report" in reports
     assert "No queue has this in its name." in nothing and "<b>" not in nothing
     assert boss.post(url("pause") + "?q=report", {"queue": "Reports"})["Location"].endswith("q=report")
+
+
+def test_no_name_of_a_queue_is_that_of_another_part_of_the_page(boss: Client) -> None:
+    for name in ("forecast", "workers", "changes"):
+        make(queue=name)
+        boss.post(url("pause"), {"queue": name, "reason": "stocktaking"})
+
+    html = boss.get(reverse(PAGE)).content.decode()
+
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert {"sked-live-workers", "sked-live-changes", "sked-live-queue-workers"} <= set(ids)
+    assert sorted(ids) == sorted(set(ids))
+    assert figures(html, "workers")["Future"] == "1"
 
 
 def test_what_fires_next_is_counted(boss: Client) -> None:
@@ -216,6 +248,18 @@ def test_the_page_says_what_was_asked_of_queues_lately(
     assert said(boss) == said(login("view_overview")) == expected
     monkeypatch.setattr(changes, "MOST", 2)
     assert said(boss) == expected[:2]
+
+
+def test_what_was_asked_of_the_queues_of_one_database_is_not_told_of_those_of_another(boss: Client) -> None:
+    """Each database numbers its rows from 1."""
+    here, there = (QueueControl(pk=1, backend=alias, queue="mail") for alias in ("default", "other"))
+    user = User.objects.get()
+    changes.note(here, user, "paused: here")
+    changes.note(there, user, "paused: there")
+
+    assert [entry.change_message for entry in changes.recent([here])] == ["paused: here"]
+    assert [entry.change_message for entry in changes.recent([there])] == ["paused: there"]
+    assert changes.recent([]) == []
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,12 @@ def test_a_day_is_one_of_the_current_time_zone(boss: Client) -> None:
         ("due:soon", "due: takes <2h, >-1d"),
         ("due:2h", "due: takes <2h, >-1d"),
         ("due:>99999999d", "due: takes <2h, >-1d"),
+        ("due:<999999999d", "due: takes <2h, >-1d"),
+        ("due:<0001-01-01T00:00 foo", "due: takes <2h, >-1d"),
+        ("due:0001-01-01", "due: takes <2h, >-1d"),
+        ("due:>9999-12-31T23:59:59-23:00 foo", "due: takes <2h, >-1d"),
+        ("created:<1969-12-31T23:00", "created: takes <2h, >-1d"),
+        ("next:>3000-01-01", "next: takes <2h, >-1d"),
         ("due:2031-02-30", "due: takes <2h, >-1d"),
         ("priority:high", "priority: takes a number"),
         ("workflow:x", "x"),
@@ -250,5 +256,8 @@ def test_what_is_no_row_is_searched_by_what_its_backend_knows(boss: Client) -> N
     assert found("status:dead,cancelled") == (set(), [])
     assert found("queue:mail m1") == ({"m1"}, [])
     assert found("payload.x:1") == (set(), ["This backend cannot be searched by payload or metadata."])
+    for text in ("due:<0001-01-01T00:00", "due:>9999-12-31T23:59:59-23:00"):
+        assert "due: takes <2h, >-1d" in found(text)[1][0]
+    assert found("due:<2999-12-31 due:>=1970-01-01") == ({"m1", "m2"}, [])
     assert found("event:invoice.*")[1] == ["memory cannot be searched by event__startswith."]
     ScheduledMessage.objects.clear(backend="memory")

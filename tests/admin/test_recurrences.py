@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from django_sked import triggers
-from django_sked.backends import message_backends
 from django_sked.models import Recurrence, ScheduledMessage
 from tests.admin.conftest import LIST as MESSAGES
 from tests.admin.conftest import Login, change_url, make
@@ -100,6 +99,10 @@ def test_all_that_a_definition_has_is_entered(boss: Client) -> None:
     [
         ("metadata", '{"tenant": 7}', "metadata['tenant'] must be a str"),
         ("metadata", "{", "Enter a valid JSON."),
+        ("metadata", "[" * 400 + "]" * 400, "Enter a valid JSON."),
+        ("payload", "9" * 5000, "Enter a valid JSON."),
+        ("payload", "[" * 100_000, "Enter a valid JSON."),
+        ("retry_policy", "[" * 100_000, "Enter a valid JSON."),
         ("retry_policy", '{"kind": "sometimes"}', "retry must be of one of the kinds"),
         ("retry_policy", '{"kind": "fixed", "delay": -1}', "delay must be"),
         ("max_attempts", "0", "max_attempts must"),
@@ -298,14 +301,32 @@ def test_a_range_is_backfilled_by_a_form(boss: Client) -> None:
     recurrence, form = hourly()
     assert f'href="{backfill_url(recurrence)}"' in boss.get(page(recurrence)).content.decode()
 
-    response = boss.post(backfill_url(recurrence), form)
+    response = boss.post(backfill_url(recurrence), form | {"reason": "lost in the outage"})
 
     assert response["Location"] == page(recurrence)
     made = ScheduledMessage.objects.order_by("due_at")
     assert [message.recurrence_id for message in made] == [recurrence.pk] * 3
     assert made[1].due_at - made[0].due_at == timedelta(seconds=2)
     (entry,) = LogEntry.objects.all()
-    assert "3 messages were scheduled." in entry.change_message
+    assert entry.change_message.endswith("3 messages were scheduled. Reason: lost in the outage")
+
+
+def test_what_was_done_before_an_error_is_in_the_log(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrences = [Recurrence.objects.create(name, every=60) for name in ("a", "b", "c")]
+    pause = Recurrence.pause
+
+    def failing(recurrence: Recurrence, **fields: Any) -> bool:
+        if recurrence.name == "c":
+            raise ConnectionError("the server is away")
+        return pause(recurrence, **fields)
+
+    monkeypatch.setattr(Recurrence, "pause", failing)
+    with pytest.raises(ConnectionError):
+        use(boss, "pause", *recurrences, reason="stocktaking")
+
+    assert {each.name for each in Recurrence.objects.filter(status="paused")} == {"a", "b"}
+    logged = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
+    assert list(logged) == [("a", "paused: stocktaking"), ("b", "paused: stocktaking")]
 
 
 @pytest.mark.parametrize(
@@ -377,14 +398,10 @@ def test_the_names_of_recurrences_are_offered_to_who_may_see_them(login: Login) 
     assert "By recurrence" in html and ">digest</option>" in html
 
 
-def test_messages_that_are_no_rows_are_those_of_its_event(boss: Client) -> None:
-    message_backends.reset()
-    recurrence = Recurrence.objects.create("poll", every=60, backend="memory")
-    message = recurrence.run_now()
-    ScheduledMessage.objects.schedule("other", backend="memory")
-    url = f"{reverse(MESSAGES)}?recurrence={recurrence.pk}&amp;backend=memory"
-    assert f'href="{url}"' in boss.get(page(recurrence)).content.decode()
-
-    response = boss.get(url.replace("&amp;", "&"))
-
-    assert [each.pk for each in response.context["cl"].result_list] == [message.pk]
+def test_the_name_of_a_messages_recurrence_is_for_who_may_see_it(login: Login) -> None:
+    recurrence = declared()
+    message = make(recurrence_id=recurrence.pk)
+    html = login("view_scheduledmessage").get(change_url(message)).content.decode()
+    assert str(recurrence.pk) in html and "digest" not in html
+    seeing = login("view_scheduledmessage", "view_recurrence").get(change_url(message)).content.decode()
+    assert f">{recurrence.name}</a>" in seeing

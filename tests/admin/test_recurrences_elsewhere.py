@@ -16,6 +16,7 @@ from django.utils import timezone
 from django_sked.backends import message_backends
 from django_sked.models import Recurrence, ScheduledMessage
 from django_sked.worker.promoter import Promoter
+from tests.admin.conftest import LIST as MESSAGES
 from tests.admin.conftest import Login
 from tests.admin.test_recurrences import FORM, LIST
 from tests.servers import empty
@@ -173,3 +174,16 @@ def test_one_of_an_alias_that_there_is_no_more_is_shown(boss: Client) -> None:
     Recurrence.objects.filter(pk=recurrence.pk).update(backend="gone", last_tick_at=timezone.now())
     assert listed(boss, None) == ["digest"]
     assert boss.get(page(recurrence, named=False)).status_code == 200
+
+
+def test_messages_that_are_no_rows_are_those_of_its_event(boss: Client) -> None:
+    message_backends.reset()
+    recurrence = Recurrence.objects.create("poll", every=60, backend="memory")
+    message = recurrence.run_now()
+    ScheduledMessage.objects.schedule("other", backend="memory")
+    url = f"{reverse(MESSAGES)}?recurrence={recurrence.pk}&amp;backend=memory"
+    assert f'href="{url}"' in boss.get(page(recurrence)).content.decode()
+
+    response = boss.get(url.replace("&amp;", "&"))
+
+    assert [each.pk for each in response.context["cl"].result_list] == [message.pk]

@@ -18,6 +18,8 @@ from django_sked.redaction import MARK
 from django_sked.states import Status
 from django_sked.workflows import workflow
 from tests.admin.conftest import LIST, Login, change_url, make, verb_url
+from tests.admin.test_recurrences import backfill_url, hourly
+from tests.admin.test_recurrences import use as use_on_recurrences
 
 pytestmark = pytest.mark.django_db
 SECRET = "hunter2-Zeppelin"
@@ -238,6 +240,23 @@ def test_the_page_of_a_recurrence_shows_no_hidden_value_and_keeps_it(login: Logi
     assert response.status_code == 302, re.findall("errorlist.*", response.content.decode())
     recurrence.refresh_from_db()
     assert recurrence.payload == CARRIED | {"user": 8}
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+@pytest.mark.parametrize("permissions", [("superuser",), ("view_recurrence", "run_recurrence")])
+def test_what_is_hidden_is_delivered_all_the_same_by_a_backfill_or_a_run(
+    permissions: tuple[str, ...], is_declared: bool, login: Login
+) -> None:
+    client, (recurrence, form) = login(*permissions), hourly()
+    recurrence.payload, recurrence.metadata = CARRIED, {"token": SECRET}
+    recurrence.save()
+    Recurrence.objects.filter(pk=recurrence.pk).update(is_declared=is_declared)
+
+    assert client.post(backfill_url(recurrence), form).status_code == 302
+    use_on_recurrences(client, "run_now", recurrence)
+
+    carried = ScheduledMessage.objects.values_list("payload", "metadata")
+    assert list(carried) == [(CARRIED, {"token": SECRET})] * 4
 
 
 @pytest.mark.parametrize("lookup", ["payload__password__startswith", "payload__icontains", "metadata__token"])

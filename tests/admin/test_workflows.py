@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.core import checks
 from django.db import connection
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -84,6 +86,33 @@ def test_what_waits_for_others_only_is_running(pages: Pages) -> None:
     assert pages.listed(state="running") == ["waits"]
 
 
+def test_a_status_of_another_release_is_shown_as_it_is_on_every_page(pages: Pages) -> None:
+    if (database := pages.backend.database) is None and pages.backend.alias != "memory":
+        pytest.skip("the status cannot be written past the backend here")
+    flow, messages = pages.order("order")
+    if database is None:
+        stored: Any = pages.backend
+        stored._shelf[messages["pay"].pk].status = "parked"
+    else:
+        QuerySet(ScheduledMessage, using=database).filter(pk=messages["pay"].pk).update(status="parked")
+
+    for address in (
+        pages.address("workflow_changelist"),
+        pages.address("workflow_change", flow.id),
+        pages.address("workflow_graph", flow.id),
+        pages.address("scheduledmessage_changelist"),
+        *(pages.address("scheduledmessage_change", messages[name].pk) for name in ("pay", "ship", "refund")),
+    ):
+        response = pages.client.get(address)
+        assert (response.status_code, "parked" in response.content.decode()) == (200, True), address
+    assert pages.client.get(pages.address("overview_changelist")).status_code == 200
+    assert nodes(pages.page(flow))[0] == "order.pay: parked"
+    assert flow.workflow is not None
+    assert flow.workflow.counts == {"parked": 1, "blocked": 3}
+    assert flow.workflow.state == "running"
+    assert [pages.listed(state=state) for state in Workflow.State.values] == [["order"], [], [], []]
+
+
 def test_the_list_is_filtered_by_age_and_searched_by_name_and_id(pages: Pages) -> None:
     flow, _ = pages.order("order-1")
     pages.order("invoice-1")
@@ -127,18 +156,25 @@ def test_the_list_takes_one_statement_for_all_counts(boss: Client) -> None:
     assert sum("django_sked_scheduledmessage" in query["sql"] for query in queries) == 1
 
 
-@pytest.mark.django_db
-def test_where_messages_are_no_rows_the_state_is_looked_for_among_the_newest(
-    boss: Client, monkeypatch: pytest.MonkeyPatch
+def test_the_state_is_looked_for_among_the_newest_of_what_the_other_filters_leave(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workflow_filters, "MOST_LOOKED_AT", 2)
-    message_backends.reset()
-    pages = Pages(boss, message_backends["memory"])
-    for number in range(3):
-        pages.order(f"order-{number}")
+    monkeypatch.setattr(workflow_filters, "MOST_READ", 2)
+    flows = [pages.order(f"order-{number}")[0] for number in range(4)]
+    rows = Workflow.objects.using(pages.backend.database or "default")
+    rows.filter(pk__in=[flow.id for flow in flows[:2]]).update(created_at=timezone.now() - timedelta(days=9))
+    said = "Among the newest 2 workflows only"
 
-    assert pages.listed(state="running") == ["order-2", "order-1"]
-    message_backends.reset()
+    assert pages.listed(state="running") == ["order-3", "order-2"]
+    assert said in pages.client.get(pages.address("workflow_changelist", state="held")).content.decode()
+    assert pages.listed(state="running", created="earlier") == ["order-1", "order-0"]
+    assert (
+        said
+        not in pages.client.get(
+            pages.address("workflow_changelist", state="running", created="earlier")
+        ).content.decode()
+    )
 
 
 # The page of one

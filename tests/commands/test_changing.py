@@ -218,6 +218,17 @@ def test_on_a_terminal_it_asks_first(
     assert said.code == (EXIT_DECLINED if status == "scheduled" else 0)
 
 
+def test_the_end_of_the_input_is_no_yes(default: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-D is."""
+    message = default.schedule()
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+
+    said = run("sked_cancel", "--all")
+
+    assert (said.err, said.code) == ("CommandError: Nothing was changed.", EXIT_DECLINED)
+    assert default.status(message) == Status.SCHEDULED
+
+
 def test_with_nobody_to_ask_it_changes_nothing(default: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     message = default.schedule()
     monkeypatch.setattr("sys.stdin", StringIO("y\n"))
@@ -296,6 +307,9 @@ def test_one_that_was_interrupted_says_how_to_go_on_and_then_moves_nothing_twice
         (["--status", "delivered"], "--status must name some of blocked, claimed, scheduled"),
         (["--due-from", "yesterday"], "'yesterday' is no time: write 2027-01-31T09:00"),
         (["--due-from", "9999999d"], "leads out of the years"),
+        (["--due-from", "999999999d 24h"], "'999999999d 24h' leads out of the years"),
+        (["--key", "k", "--after", str(uuid4())], "--after goes on with what conditions have chosen"),
+        ([str(uuid4()), "--after", str(uuid4())], "--after goes on with what conditions have chosen"),
         (["--all", "--chunk-size", "0"], "must be a whole number from 1 to 10000"),
         (["--all", "--backend", "nowhere"], "There is no SKED backend 'nowhere'"),
         (["--all", "--backend", "memory"], "in the memory of the program that schedules them"),
@@ -313,8 +327,11 @@ def test_wrong_arguments_are_refused_in_a_sentence(arguments: list[str], text: s
     [
         ([], "Say what to change: --at, --shift, --now, --to-queue or --payload."),
         (["--shift", "soon"], "'soon' is no length of time: write 30m"),
+        (["--shift", "999999999d 24h"], "'999999999d 24h' is longer than any time is away"),
+        (["--at", "999999999d 24h"], "'999999999d 24h' leads out of the years"),
         (["--at", "1h", "--shift", "1h"], "not allowed with argument"),
         (["--payload", "{"], "'{' is no JSON"),
+        (["--payload", "[" * 100_000], "[[[... is no JSON"),
         (["--to-queue", "a b"], "queue must be"),
     ],
 )

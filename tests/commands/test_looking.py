@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db.models import QuerySet
 from django.utils import translation
 
 from django_sked.backends import backlog
@@ -162,6 +163,17 @@ def test_of_a_finished_one_it_is_told_what_became_of_it(status: Status, default:
     assert str(status) in said.out.lower()
 
 
+def test_a_status_of_another_release_is_shown_as_it_is(default: Store, run: Run) -> None:
+    parent = default.schedule("pay")
+    child = default.schedule("ship", on_success=parent)
+    QuerySet(ScheduledMessage, using=default.database).filter(pk=parent.pk).update(status="parked")
+
+    assert f"It waits for 1 other message: pay {parent.pk} (parked)." in run("sked_show", str(child.pk)).out
+    assert "It has the status parked, which this release does not know." in run("sked_show", str(parent.pk)).out
+    (reason,) = json.loads(run("sked_show", str(parent.pk), "--json").out)["why"]
+    assert reason["code"] == "unknown_status"
+
+
 def test_an_unknown_message_is_an_error_that_names_where_was_looked(default: Store, run: Run) -> None:
     id = uuid4()
 
@@ -219,6 +231,10 @@ def test_a_list_ends_at_a_number_and_says_so(store: Store, run: Run) -> None:
         (["--messages", "--recurrences"], "not allowed with argument"),
         (["--messages", "--most", "0"], "must be a whole number from 1"),
         (["--messages", "--status", "asleep"], "status must be any of"),
+        (["--recurrences", "--backend", "nope"], "--backend is for --messages only."),
+        (["--recurrences", "--event", "x"], "--event is for --messages only."),
+        (["--recurrences", "--due-until", "2h"], "--due-until is for --messages only."),
+        (["--recurrences", "--most", "5"], "--most is for --messages only."),
     ],
 )
 def test_a_wrong_sked_list_is_refused_in_a_sentence(arguments: list[str], text: str, default: Store, run: Run) -> None:

@@ -50,6 +50,18 @@ def test_a_suspect_is_due(store: Store) -> None:
     assert numbers(store.backend.backlog(now=T0)["mail"])[0] == "1"
 
 
+def test_a_suspect_that_was_put_off_is_to_come(store: Store) -> None:
+    message = store.suspect(queue="mail")
+    store.suspect(queue="mail")
+    store.objects.reschedule(id=message.pk, at=after(days=1), backend=store.alias)
+    assert store.find(message).suspect
+
+    found = store.backend.backlog(now=T0)["mail"]
+
+    assert numbers(found) == ("1", "1", "0", "0")
+    assert numbers(store.backend.backlog(now=after(days=1))["mail"]) == ("2", "0", "0", "0")
+
+
 def test_counting_stops_at_a_cap_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "CAP", 3)
     monkeypatch.setattr(of_database, "CAP", 3)

@@ -37,6 +37,15 @@ def test_the_live_holder_is_returned_when_conflicts_are_ignored(store: Store, st
     assert store.search().count() == 1
 
 
+@pytest.mark.needs("supports_workflows")
+def test_a_message_that_is_ignored_may_wait_for_one_that_is_not_there(store: Store) -> None:
+    holder, pruned = store.schedule(key="k"), uuid4()
+
+    assert store.schedule(key="k", on_conflict="ignore", on_success=pruned) == holder
+    with pytest.raises(InvalidMessage, match=str(pruned)):
+        store.schedule(key="another", on_conflict="ignore", on_success=pruned)
+
+
 @pytest.mark.parametrize("status", sorted(PENDING))
 def test_a_pending_holder_is_cancelled_when_it_is_replaced(store: Store, status: str) -> None:
     holder = store.in_status(status, key="k")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import FINISHED, LIVE, PENDING, Status
-from tests.contract.store import T0, Store, after, ids
+from tests.contract.store import OTHER_WORKER, T0, WORKER, Store, after, ids
 
 
 def test_an_unknown_id_is_named_in_the_error(store: Store) -> None:
@@ -235,3 +236,15 @@ def test_a_slice_counts_no_more_than_it_holds(store: Store) -> None:
         for start, stop in ((0, 3), (2, 4), (3, 100), (20, 30)):
             found = store.search(status="scheduled", **criteria)[start:stop]
             assert found.count() == len(list(found)) == max(0, min(count, stop) - start)
+
+
+@pytest.mark.parametrize("status", [{"status": "claimed"}, {"status": LIVE}, {"status": LIVE, "queue": "default"}])
+def test_slices_of_what_several_workers_hold_are_parts_of_the_whole(store: Store, status: dict[str, Any]) -> None:
+    store.schedule_many([{"event": "e", "at": after(seconds=n)} for n in range(9)])
+    for worker in (WORKER, OTHER_WORKER, OTHER_WORKER, WORKER, WORKER, OTHER_WORKER):
+        store.claim(1, worker=worker, now=after(hours=1))
+
+    for found in (store.search(**status), store.search(**status).reverse()):
+        whole = ids(list(found))
+        for start, stop in ((0, 2), (2, 4), (1, 6), (4, 20), (5, None), (8, 9)):
+            assert ids(list(found[start:stop])) == whole[start:stop]

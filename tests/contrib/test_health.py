@@ -73,11 +73,11 @@ def test_the_port_answers_live_and_ready(
     served[0].close()
 
 
-def test_a_file_is_touched_while_the_worker_lives_and_then_deleted(
+def test_a_file_is_touched_while_a_worker_lives_and_is_gone_when_the_last_one_has_stopped(
     memory: Store, start: Callable[..., Worker], tmp_path: Path
 ) -> None:
     health.touch(tmp_path / "alive-{pid}", every=0.01)
-    worker = start("memory")
+    worker, other = start("memory"), start("memory")
     file = tmp_path / f"alive-{os.getpid()}"
 
     assert eventually(file.exists)
@@ -85,7 +85,31 @@ def test_a_file_is_touched_while_the_worker_lives_and_then_deleted(
     assert eventually(lambda: file.stat().st_mtime_ns > first)
 
     worker.stop(PATIENCE)
-    assert eventually(lambda: not file.exists())
+    second = file.stat().st_mtime_ns
+    assert eventually(lambda: file.stat().st_mtime_ns > second)
+
+    other.stop(PATIENCE)
+    assert not file.exists()
+
+    start("memory")
+    assert eventually(file.exists)
+
+
+def test_a_file_that_cannot_be_touched_for_a_while_is_touched_again(
+    memory: Store, start: Callable[..., Worker], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "django_sked.contrib"]
+
+    file = tmp_path / "run" / "alive"
+    health.touch(file, every=0.01)
+    start("memory")
+    assert eventually(lambda: bool(said()))
+
+    file.parent.mkdir()
+
+    assert eventually(file.exists)
+    assert said() == [f"touch_failed file={file} error=No such file or directory"]
 
 
 # The view

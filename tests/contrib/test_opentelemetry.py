@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.test import override_settings
 from django.utils import timezone
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -50,6 +50,54 @@ def test_metadata_carries_the_context_of_a_producer_span(spans: Callable[[], lis
 
 def test_without_a_provider_nothing_is_added() -> None:
     assert carrier("order.paid", {"tenant": "acme"}) == {"tenant": "acme"}
+
+
+def test_what_metadata_cannot_have_is_left_out_of_it_with_a_warning(
+    spans: Callable[[], list[ReadableSpan]], memory: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = context.attach(baggage.set_baggage("k", "v" * 1_500))
+    try:
+        metadata = carrier("order.paid", {"tenant": "acme"})
+        full = carrier("order.paid", {str(number): "" for number in range(50)})
+    finally:
+        context.detach(token)
+
+    assert metadata.keys() == {"tenant", "traceparent"}
+    assert len(full) == 50 and "traceparent" not in full
+    assert [record.getMessage() for record in caplog.records] == [
+        "context_dropped event=order.paid name='baggage'",
+        "context_dropped event=order.paid name='traceparent'",
+        "context_dropped event=order.paid name='baggage'",
+    ]
+    assert memory.schedule("order.paid", metadata=metadata).metadata == metadata
+    assert memory.schedule("order.paid", metadata=full).metadata == full
+
+
+def test_a_short_baggage_is_carried(spans: Callable[[], list[ReadableSpan]]) -> None:
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        assert carrier("order.paid")["baggage"] == "tenant=acme"
+    finally:
+        context.detach(token)
+
+
+@pytest.mark.parametrize("broken", ["tracer", "propagator"])
+def test_a_carrier_that_cannot_trace_gives_back_what_it_was_given(
+    broken: str,
+    spans: Callable[[], list[ReadableSpan]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no luck")
+
+    if broken == "tracer":
+        monkeypatch.setattr(opentelemetry, "_tracer", fails)
+    else:
+        monkeypatch.setattr(propagate, "inject", fails)
+
+    assert carrier("order.paid", {"tenant": "acme"}) == {"tenant": "acme"}
+    assert [record.getMessage() for record in caplog.records] == ["tracing_failed event=order.paid error=RuntimeError"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -14,6 +14,8 @@ METRICS = {
     codes(row["metric"])[0]: set(row["labels"].replace(" ", "").split(","))
     for row in table("howto/monitor.md", "Metrics")
 }
+#: Those that are asked for at a scrape.
+WHOLE = {"sked_backlog_messages", "sked_oldest_due_seconds", "sked_workers", "sked_queue_workers", "sked_backend_up"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -40,8 +42,29 @@ def test_an_alert_of_a_number_that_may_not_be_there_says_so_and_the_dead_are_cou
     rules = dict(re.findall(r"alert: (\w+)\n\s+expr: (.+)", text))
 
     # A number from a process that has just begun has no increase, and where no process runs there is none at all.
-    assert rules["SkedNoWorker"] == "sked_workers == 0 or absent(sked_workers)"
-    assert rules["SkedDead"] == 'sked_backlog_messages{state="dead"} > 0'
+    assert rules["SkedNoWorker"] == "max by (backend) (sked_workers) == 0 or absent(sked_workers)"
+    assert rules["SkedDead"] == 'max by (backend, queue) (sked_backlog_messages{state="dead"}) > 0'
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_number_that_each_process_exports_whole_is_not_added_up(name: str) -> None:
+    """What is asked for at a scrape is the same in all processes that are scraped."""
+    text = (DOCS / "monitoring" / name).read_text(encoding="utf-8")
+    used = re.findall(rf"([\w(), ]*)\b(?:{'|'.join(WHOLE)})\b", text)
+
+    assert len(used) > 5
+    for before in used:
+        assert re.search(r"\b((max|min) by \([\w, ]+\) \(|(min|absent|label_values)\()$", before), before
+
+
+def test_the_ranges_of_ports_of_the_page_do_not_overlap() -> None:
+    text = (DOCS / "howto" / "monitor.md").read_text(encoding="utf-8")
+
+    served = [(int(port), int(count)) for port, count in re.findall(r"serve\((\d+), ports=(\d+)\)", text)]
+    ports = [port + number for port, count in served for number in range(count)]
+
+    assert len(served) == 2
+    assert len(ports) == len(set(ports))
 
 
 def test_the_dashboard_is_json_with_panels_that_do_not_overlap() -> None:

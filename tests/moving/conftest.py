@@ -50,6 +50,17 @@ from_stores, to_stores = (
     for end in (0, 1)
 )
 
+#: Into a store that takes no message beyond 2255, from one that does.
+into_stores = pytest.mark.parametrize(
+    "pair",
+    [
+        pair
+        for pair in _pairs()
+        if pair.values[0][1] in settings.SKED_TEST_STORES and pair.values[0][0] not in settings.SKED_TEST_STORES
+    ],
+    indirect=True,
+)
+
 
 @pytest.fixture(params=_pairs())
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Store, Store]]:

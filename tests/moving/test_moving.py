@@ -17,6 +17,7 @@ from django_sked.moving import Move, Tally
 from django_sked.states import PENDING, Status
 from django_sked.typed import message_type
 from tests.contract.store import OTHER_WORKER, T0, WORKER, Store, after
+from tests.moving.conftest import into_stores
 
 POINTS = [point for point in failpoints.POINTS if point.startswith("move.")]
 #: What the steps of a move itself write.
@@ -165,6 +166,23 @@ def test_a_message_whose_key_or_id_is_taken_there_stays_and_goes_on(source: Stor
     assert (source.find(held).reason, source.find(held).held_at) == ("wait", since)
     assert target.status(free) == target.status(holder) == Status.SCHEDULED
     assert target.find(own).event == "other"
+
+
+@into_stores
+def test_a_message_that_is_refused_there_stays_and_goes_on_and_the_others_arrive(source: Store, target: Store) -> None:
+    late, held = (source.schedule(at=datetime(2300, 1, 1, tzinfo=UTC)) for _ in range(2))
+    held.hold(reason="wait")
+    others = [source.schedule(at=after(seconds=n)) for n in range(4)]
+
+    tally = move(source, target, batch_size=4)
+
+    assert tally.moved == 4
+    assert tally.refused.keys() == {late.pk, held.pk}
+    assert tally.refused[late.pk].startswith("it is refused there: due_at must be at most 2255")
+    assert (source.status(late), source.find(late).reason) == (Status.SCHEDULED, "")
+    assert (source.status(held), source.find(held).reason) == (Status.BLOCKED, "wait")
+    assert {target.status(message) for message in others} == {Status.SCHEDULED}
+    assert source.search(status=Status.BLOCKED).count() == 1
 
 
 def test_a_part_of_a_workflow_stays(source: Store, target: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from queue import Empty, Queue
 from typing import Any
@@ -117,6 +118,30 @@ def test_a_cluster_that_is_away_is_waited_for(make: Any) -> None:
         with pytest.raises(exceptions.ConnectionError) as raised:
             Store(backend).schedule()
         assert backend.is_expected(raised.value)
+
+
+def test_a_node_that_does_not_answer_is_asked_no_more_once_another_one_has_its_slot(make: Any) -> None:
+    with ValkeyCluster(cluster_require_full_coverage="no") as cluster:
+        backend = make(cluster.entry["LOCATION"], socket_timeout=0.5)
+        store, prefix = Store(backend), backend.keys_of_store.prefix
+        store.schedule()
+        gone = cluster.owner(prefix)
+        others = [node for node in cluster.nodes if node is not gone]
+        with others[0].connect() as client:
+            new_id = client.execute_command("CLUSTER MYID").decode()
+        assert gone.process is not None
+        gone.process.send_signal(signal.SIGSTOP)
+        try:
+            for node in others:
+                with node.connect() as client:
+                    client.execute_command("CLUSTER SETSLOT", key_slot(prefix.encode()), "NODE", new_id)
+
+            with pytest.raises(exceptions.TimeoutError):
+                store.schedule()
+
+            assert store.schedule().was_created
+        finally:
+            gone.process.send_signal(signal.SIGCONT)
 
 
 def test_while_a_slot_is_moved_as_a_whole_nothing_is_lost_or_stored_twice(

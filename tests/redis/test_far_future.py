@@ -10,7 +10,7 @@ import pytest
 
 from django_sked.backends.redis.encoding import LATEST, micros
 from django_sked.exceptions import InvalidMessage
-from tests.contract.store import Store, ids
+from tests.contract.store import Store, after, ids
 
 BEYOND = LATEST + timedelta(microseconds=1)
 SENTENCE = r"_at must be at most 2255-06-05 23:47:34.740991\+00:00 on a Redis backend"
@@ -51,6 +51,17 @@ def test_so_is_a_change_to_one_beyond_them(store: Store, arguments: dict[str, An
         store.search().reschedule(**arguments)
 
     assert store.values(message) == before
+
+
+def test_of_many_messages_none_is_moved_where_one_would_be_beyond_them(store: Store) -> None:
+    store.schedule_many([{"event": "e", "at": after(seconds=n)} for n in range(150)])
+    store.schedule(at=LATEST - timedelta(days=1))
+    before = [message.due_at for message in store.search()]
+
+    with pytest.raises(InvalidMessage, match=SENTENCE):
+        store.search().reschedule(shift=timedelta(days=2))
+
+    assert [message.due_at for message in store.search()] == before
 
 
 def test_a_dead_message_is_not_redriven_to_one(store: Store) -> None:

@@ -11,6 +11,7 @@ from redis import exceptions
 
 from django_sked.backends.base import BaseBackend
 from django_sked.clock import monotonic
+from django_sked.exceptions import KeyInUse
 from tests.contract.store import Store, ids
 from tests.servers.redis import Valkey
 from tests.servers.sentinel import Watched
@@ -57,6 +58,16 @@ def test_a_write_that_no_replica_has_in_time_is_an_expected_error(watched: Watch
         Store(backend).schedule()
 
     assert backend.is_expected(raised.value)
+
+
+def test_what_is_refused_waits_for_no_replica(watched: Watched, make: Any) -> None:
+    taken = Store(make(watched.entry["LOCATION"])).schedule(key="k")
+    store = Store(make(watched.entry["LOCATION"], replicas=2, replica_timeout=1))
+
+    with pytest.raises(KeyInUse):
+        store.schedule(key="k")
+
+    assert ids(list(store.search())) == [taken.pk]
 
 
 def test_a_call_whose_answer_was_lost_waits_for_its_replica_all_the_same(

@@ -139,6 +139,32 @@ def test_a_late_conflict_is_told_and_comes_not_out_of_the_commit(store: Store, e
     assert set(ids(list(store.search()))) == {taken.pk, after_it.pk}
 
 
+def test_a_redrive_that_finds_its_key_taken_at_the_commit_is_told(store: Store, errors: list[Any]) -> None:
+    dead = store.in_status(Status.DEAD, key="k")
+    with transaction.atomic():
+        store.schedule(key="k")
+        assert dead.redrive() is Answer.ON_COMMIT
+
+    assert errors == [(store.alias, "redrive", KeyInUse)]
+    assert store.status(dead) == Status.DEAD
+
+
+def test_a_verb_that_is_too_late_at_the_commit_is_logged(
+    store: Store, errors: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled = store.in_status(Status.CANCELLED)
+    caplog.set_level("INFO", "django_sked.backends.redis")
+    with transaction.atomic():
+        assert cancelled.reschedule(delay=60) is Answer.ON_COMMIT
+        assert store.objects.cancel(key="none", backend=store.alias) is Answer.ON_COMMIT
+
+    assert [record.getMessage() for record in caplog.records if record.name == "django_sked.backends.redis"] == [
+        f"refused_at_commit backend={store.alias} step=reschedule answer=finished",
+        f"refused_at_commit backend={store.alias} step=cancel answer=not_found",
+    ]
+    assert errors == []
+
+
 def test_a_server_that_is_away_at_the_commit_is_told(store: Store, server: Any, errors: list[Any]) -> None:
     with transaction.atomic():
         store.schedule()

@@ -46,6 +46,12 @@ def test_messages_in_memory_are_warned_of_at_a_deployment_only() -> None:
     assert "django_sked.W002" in ours(run_checks(include_deployment_checks=True))
 
 
+def test_a_database_of_an_unknown_vendor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", "oracle")
+
+    assert ours(message_backends["default"].check())[0] == "django_sked.E004"
+
+
 def test_a_database_with_a_time_zone_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections["default"].settings_dict, "TIME_ZONE", "Europe/Berlin")
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django_sked.models import ScheduledMessage
+from django_sked.states import Status
 from django_sked.timeline import timeline
 
 T0 = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -41,6 +42,18 @@ def test_each_attempt_is_told_by_when_it_was_started_by_whom_and_how_it_failed()
         "Attempt 1 was started by the worker w1.",
         "Attempt 2 was started by the worker w2.",
     ]
+
+
+def test_the_reason_is_told_of_what_gave_it() -> None:
+    held_at, finished_at = T0 + timedelta(minutes=1), T0 + timedelta(minutes=2)
+
+    held = timeline(message(status=Status.BLOCKED, held_at=held_at, reason="disputed."))
+    cancelled = timeline(
+        message(status=Status.CANCELLED, held_at=held_at, finished_at=finished_at, reason="ordered twice")
+    )
+
+    assert [moment.text for moment in held][1:] == ["Held: disputed."]
+    assert [moment.text for moment in cancelled][1:] == ["Held.", "Cancelled: ordered twice."]
 
 
 def test_an_error_that_does_not_say_when_it_was_started_is_told_all_the_same() -> None:

@@ -95,12 +95,12 @@ def test_no_more_than_the_limit_is_looked_at_unless_all_is_asked_for(store: Stor
     assert everything[1][-1] == f"{store.alias}: all 6 pending messages looked at."
 
 
-def test_every_queue_has_a_share_of_the_look(sql: Store, receive: Callable[..., Any]) -> None:
+def test_every_queue_has_a_share_of_the_look(store: Store, receive: Callable[..., Any]) -> None:
     receive(Calls(), event="order.paid", name="calls")
-    sql.schedule_many(50, queue="a")
-    sql.schedule("order.lost", queue="z", priority=-5, delay=3600)
+    store.schedule_many(50, queue="a")
+    store.schedule("order.lost", queue="z", priority=-5, delay=3600)
 
-    code, lines = check("--backend", sql.alias, "--limit", "10")
+    code, lines = check("--backend", store.alias, "--limit", "10")
 
     assert (code, len(lines)) == (1, 2)
 

@@ -1,4 +1,4 @@
-"""Messages as rows of a Django database: PostgreSQL, SQLite, MariaDB, MySQL (Oracle untested)."""
+"""Messages as rows of a Django database: PostgreSQL, SQLite, MariaDB, MySQL."""
 
 from __future__ import annotations
 

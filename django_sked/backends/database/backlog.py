@@ -131,13 +131,14 @@ def outlook(using: str, now: datetime, edges: Sequence[datetime]) -> tuple[dict[
 
 def _waiting(using: str, known: Bands, now: datetime) -> list[Part]:
     at = connections[using].ops.adapt_datetimefield_value(now)
-    cap = _cap(2 * len(known[0]) + 3)
+    cap = _cap(2 * len(known[0]) + 4)
     band = f"{_scheduled(using)} AND queue = %s AND priority = %s AND next_at"
     parts: list[Part] = []
-    for queue, priority in known[0]:
-        for kind, compared in (("due", "<="), ("future", ">")):
+    for kind, compared in (("due", "<="), ("future", ">")):
+        for queue, priority in known[0]:
             parts.append(Part((kind, queue), f"{band} {compared} %s", cap, (queue, priority, at), "next_at, id"))
-    parts.append(Part(("due",), _scheduled(using, suspect=True), cap, by_queue=True))
+        suspects = f"{_scheduled(using, suspect=True)} AND next_at {compared} %s"
+        parts.append(Part((kind,), suspects, cap, (at,), by_queue=True))
     parts.append(Part(("claimed",), "status = 'claimed'", cap, by_queue=True))
     dead = "status = 'dead' AND finished_at IS NOT NULL"
     parts.append(Part(("dead",), dead, cap, order="finished_at DESC", by_queue=True))

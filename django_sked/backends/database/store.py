@@ -33,7 +33,6 @@ _NOW = {
     "mysql": "UTC_TIMESTAMP(6)",
     # Milliseconds are what it has. Compared as text: with all six digits, .123 is not before the stored .123000.
     "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW')",
-    "oracle": "SYS_EXTRACT_UTC(SYSTIMESTAMP)",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, cast
@@ -10,6 +11,7 @@ from uuid import UUID
 
 from django.core.checks import CheckMessage
 
+from django_sked.backends.backlog import Backlog
 from django_sked.backends.base import BaseBackend, Settled
 from django_sked.backends.query import MessageQuery
 from django_sked.backends.redis import adding, changing, checking, committing, connecting, errors, staging
@@ -233,6 +235,12 @@ class RedisBackend(BaseBackend):
     def keys(self, queue: str | None = None) -> list[str]:
         return self._searches.keys(queue)
 
+    def kinds(self, most: int | None) -> tuple[Counter[tuple[str, int]], bool]:
+        return self._searches.kinds(self.queues(), most)
+
+    def backlog(self, *, now: datetime | None = None) -> dict[str, Backlog]:
+        return self._searches.backlog(self.queues(), now or self.now())
+
     def next_due_at(self, queue: str | None = None, *, quick: bool = False) -> datetime | None:
         names = self.queues() if queue is None else [queue]
         times = [time for name in names if (time := self.scripts.call("queues", name)) is not None]
@@ -242,8 +250,11 @@ class RedisBackend(BaseBackend):
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         changing.refuse_late(verb)
-        if self.postpone(verb.step, lambda: self._change([id], verb, now)):
+        if self.postpone(verb.step, lambda: self._change_one(id, verb, now)):
             return Answer.ON_COMMIT
+        return self._change_one(id, verb, now)
+
+    def _change_one(self, id: UUID, verb: Verb, now: datetime | None) -> Answer:
         changed = self._change([id], verb, now)
         return verb.done if changed.messages else changed.refusals.get(id, Answer.TOO_LATE)
 

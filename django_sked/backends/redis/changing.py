@@ -99,6 +99,8 @@ def refuse_late(verb: Verb) -> None:
 
 
 def _refuse_times(records: Records, ids: Sequence[UUID], verb: Reschedule) -> None:
-    for record in records.read(ids)[1].values():
+    at, found = records.read(ids)
+    for record in found.values():
         if record.message is not None and record.fields["status"] in verb.starts:
             refuse_times(verb, record.message)
+            encoding.refuse_late(assignments(verb, record.message, at))

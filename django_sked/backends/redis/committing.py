@@ -10,7 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
 from django_sked import signals
+from django_sked.exceptions import KeyInUse
 from django_sked.models import ScheduledMessage
+from django_sked.states import Answer
 
 logger = logging.getLogger("django_sked.backends.redis")
 
@@ -28,12 +30,17 @@ def after_commit(
 ) -> None:
     """What goes wrong by then is told by `store_error` and the log: the caller's transaction has committed.
 
-    `adds` are the ids of messages that this action stores.
+    So is a verb that `action` answers with KEY_IN_USE; what else it was refused for is only logged: somebody else was
+    quicker. `adds` are the ids of messages that this action stores.
     """
 
     def apply() -> None:
         try:
-            action()
+            answer = action()
+            if answer == Answer.KEY_IN_USE:
+                raise KeyInUse("A live message holds the key of one that was to be scheduled again.")
+            if isinstance(answer, Answer) and not answer:
+                logger.info("refused_at_commit backend=%s step=%s answer=%s", alias, step, answer.value)
         except Exception as error:
             logger.error("store_error backend=%s step=%s error=%s text=%s", alias, step, type(error).__name__, error)
             signals.send_safely(signals.store_error, sender=ScheduledMessage, backend=alias, step=step, error=error)

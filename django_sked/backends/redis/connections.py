@@ -28,6 +28,8 @@ else:
 _ELSEWHERE = (exceptions.MovedError, exceptions.ClusterDownError, exceptions.ReadOnlyError)
 #: What redis-py raises when no node of a cluster answers is no RedisError.
 AWAY = (exceptions.RedisError, exceptions.RedisClusterException)
+#: The node of a cluster that was asked is perhaps gone, or none was known that has the slot.
+_GONE = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.SlotNotCoveredError)
 
 
 class _Own:
@@ -119,7 +121,7 @@ class Connections:
 
     def _lost(self, error: BaseException) -> None:
         self._own().drop()
-        if self._where.kind == "cluster" and isinstance(error, exceptions.ConnectionError):
+        if self._where.kind == "cluster" and isinstance(error, _GONE):
             self._look_again()
 
     def _ready(self) -> _Own:

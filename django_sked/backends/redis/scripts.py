@@ -97,7 +97,7 @@ class Scripts:
         """Run a script once; and once more when the connection broke, which may have been after it was run.
 
         Every script can bear that. One that has to know takes what `again` returns for its arguments then. What people
-        have asked for waits for replicas, where the options say so.
+        have asked for, and what was written, waits for replicas, where the options say so.
         """
         now, is_again = _time(now), False
         try:
@@ -107,7 +107,7 @@ class Scripts:
         except exceptions.ConnectionError:
             is_again = True
             answer = self._run(script(name), now, arguments if again is None else again())
-        if is_asked_for and self._replicas:
+        if is_asked_for and self._replicas and _has_written(answer):
             self._wait(is_again)
         return answer
 
@@ -142,6 +142,11 @@ class Scripts:
             raise exceptions.TimeoutError(
                 f"The write was made, but only {reached} of {self._replicas} replicas had it in time."
             )
+
+
+def _has_written(answer: Any) -> bool:
+    """By what the scripts of what people ask for return: 1, {'stored', ...}, or of each write 'written'."""
+    return answer == 1 or (isinstance(answer, list) and (answer[:1] == ["stored"] or "written" in answer))
 
 
 def _time(now: Any) -> Any:

@@ -42,7 +42,10 @@ class Command(ChangeCommand):
 
 
 def length(text: str) -> timedelta:
-    shift = times.parse_shift(text)
+    try:
+        shift = times.parse_shift(text)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than any time is away") from None
     if shift is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time: write 30m, 2h, 1d12h, or -15m for earlier")
     return shift

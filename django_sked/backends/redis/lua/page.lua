@@ -1,25 +1,22 @@
 #!lua flags=no-writes
--- The next messages of a search, by due_at and then by id, or only their ids, or how many they are.
+-- with sources
+-- The next messages of a search, by due_at (the score in their indexes) and then by id; or only their ids, their queues, or
+-- how many they are.
 --
--- ARGV: 'rows', 'ids' or 'count'; 'up' or 'down'; the due_at and id to go on after, or the due_at to begin with and ''; the
--- due_at to end with; how many to look at; how many to pass over; event, queue, key ('' for any); the statuses with
--- spaces around ('' for any); then the indexes that hold them, '+held' for what workers have claimed. Returns the due_at
--- and id to go on after ('' at the end), how many met the conditions, and the ids, for 'rows' with the records, of these.
+-- ARGV: 'rows', 'ids', 'queues' or 'count'; 'up' or 'down'; the due_at and id to go on after, or the due_at to begin with
+-- and ''; the due_at to end with; how many to look at; how many of the only index to jump over without a look; how many of
+-- those that meet the conditions to pass over; event, queue, key ('' for any); the statuses with spaces around ('' for any);
+-- then the indexes that hold them, see `sources.lua`. Returns the due_at and id to go on after ('' at the end), how many met
+-- the conditions, and the ids, for 'rows' with the records, or the queues, of these without those that are passed over.
 
 local what, is_up = ARGV[3], ARGV[4] == 'up'
 local from_due, from_id, bound = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local most, pass = tonumber(ARGV[8]), tonumber(ARGV[9])
-local event, queue, key, statuses = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local most, jump, pass = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local event, queue, key, statuses = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local sources = {}
 
-for position = 14, #ARGV do
-    if ARGV[position] == '+held' then
-        for _, worker in ipairs(redis.call('SMEMBERS', P .. 'holders')) do
-            sources[#sources + 1] = P .. 'held:' .. worker
-        end
-    else
-        sources[#sources + 1] = P .. ARGV[position]
-    end
+for position = 15, #ARGV do
+    add_sources(sources, ARGV[position])
 end
 
 -- How many members come before the place where to go on: up, that is after `from`, and down, before it. Those with one
@@ -42,9 +39,8 @@ local function rank(source)
     return low
 end
 
--- The next members of a source; of a single one, those that are passed over cost nothing.
 local function next_members(source)
-    local at, jump = rank(source), #sources == 1 and pass or 0
+    local at = rank(source)
     if is_up then
         return redis.call('ZRANGE', source, at + jump, at + jump + most - 1, 'WITHSCORES')
     end
@@ -79,6 +75,7 @@ local function meets(id)
         and (queue == '' or m[3] == queue)
         and (key == '' or m[4] == key)
         and (statuses == '' or statuses:find(' ' .. m[1] .. ' ', 1, true))
+        and m
 end
 
 local rows, count, last = {}, 0, nil
@@ -87,9 +84,14 @@ for position = 1, math.min(most, #found) do
     if is_up and last.due_at > bound or not is_up and last.due_at < bound then
         return {'', '', count, rows}
     end
-    if meets(last.id) then
+    local m = meets(last.id)
+    if m then
         count = count + 1
-        if what ~= 'count' then
+    end
+    if m and count > pass then
+        if what == 'queues' then
+            rows[#rows + 1] = m[3] or ''
+        elseif what ~= 'count' then
             rows[#rows + 1] = last.id
         end
         if what == 'rows' then

@@ -114,6 +114,12 @@ def key(value: object) -> str | None:
     return str.__str__(value)
 
 
+def boolean(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidMessage(f"{name} must be True or False, not {shown(value)}.")
+    return value
+
+
 def batch_size(value: object) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InvalidMessage(f"batch_size must be a whole number from 1, not {shown(value)}.")

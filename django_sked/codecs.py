@@ -27,7 +27,8 @@ _PLAIN = frozenset({str, int, float, bool, type(None), datetime, date, time, tim
 class Codec(Protocol):
     """How instances of one class become JSON, save for what `payloads.normalise` does, and come back."""
 
-    def encode(self, value: Any) -> Any: ...
+    def encode(self, value: Any, depth: int = 0) -> Any:
+        """`depth` is how many containers it is in."""
 
     def decode(self, value: Any) -> Any:
         """Raises Mismatch."""
@@ -61,7 +62,7 @@ class _Pydantic:
     def __init__(self, cls: Any) -> None:
         self._cls = cls
 
-    def encode(self, value: Any) -> Any:
+    def encode(self, value: Any, depth: int = 0) -> Any:
         return value.model_dump(mode="json", by_alias=True)
 
     def decode(self, value: Any) -> Any:
@@ -78,7 +79,7 @@ class _Struct:
 
         self._cls, self._msgspec = cls, msgspec
 
-    def encode(self, value: Any) -> Any:
+    def encode(self, value: Any, depth: int = 0) -> Any:
         return self._msgspec.to_builtins(value)
 
     def decode(self, value: Any) -> Any:
@@ -100,11 +101,11 @@ class _Dataclass:
         self._names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
         self._fields: tuple[tuple[str, Decode, bool], ...] | None = None
 
-    def encode(self, value: Any) -> Any:
+    def encode(self, value: Any, depth: int = 0) -> Any:
         found = {}
         for name in self._names:
             item = getattr(value, name)
-            found[name] = item if type(item) in _PLAIN else plain(item)
+            found[name] = item if type(item) in _PLAIN else plain(item, depth + 1)
         return found
 
     def decode(self, value: Any) -> Any:
@@ -156,17 +157,22 @@ def check(cls: type) -> None:
 # Out
 
 
-def plain(value: Any) -> Any:
-    """Nested instances as objects, sets as lists; all else as it is."""
+def plain(value: Any, depth: int) -> Any:
+    """Nested instances as objects, sets as lists; all else as it is.
+
+    Raises RecursionError where that is deeper than any payload may be, as of what holds itself.
+    """
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if depth > payloads.DEEPEST:
+        raise RecursionError(f"it is nested more than {payloads.DEEPEST} levels deep, or holds itself")
     if kind is dict:
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, depth + 1) for key, item in value.items()}
     if kind in (list, tuple, set, frozenset):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if is_known(kind):
-        return of(kind).encode(value)
+        return of(kind).encode(value, depth)
     return value
 
 
@@ -184,7 +190,7 @@ def decoder(hint: Any, place: str) -> Decode:
     if origin in (Union, types.UnionType):
         return decoders.union([(each, decoder(each, place)) for each in inner])
     if origin is Literal:
-        return decoders.literal(inner)
+        return decoders.literal(inner, hint, place)
     if hint in decoders.SIMPLE:
         return decoders.SIMPLE[hint]
     if origin in (list, set, frozenset):

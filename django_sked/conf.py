@@ -114,7 +114,8 @@ def _database(value: object) -> str | None:
     return value
 
 
-def _keywords(value: object) -> Mapping[str, Any]:
+def keywords(value: object) -> Mapping[str, Any]:
+    """Keyword arguments for redis-py's connections; `connecting.refuse_unknown` knows which there are."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise InvalidBackend("must be a dictionary of keyword arguments of redis-py")  # which may have a password in it
     if taken := value.keys() & _TAKEN:
@@ -185,7 +186,7 @@ class RedisOptions(Options):
     socket_timeout: float = _option(_number(0.1, 3600), default=5.0)
     connect_timeout: float = _option(_number(0.1, 3600), default=5.0)
     #: Further keyword arguments of redis-py's connections, such as `ssl_ca_certs`, `username` and `password`.
-    connection: Mapping[str, Any] = _option(_keywords, default_factory=dict, repr=False)
+    connection: Mapping[str, Any] = _option(keywords, default_factory=dict, repr=False)
     #: So many replicas must have what is scheduled or changed before the call returns (WAIT), within `replica_timeout`.
     replicas: int = _option(_number(0, 100, whole=True), default=0)
     replica_timeout: float = _option(_number(0.001, 3600), default=1.0)

@@ -4,7 +4,7 @@ fit."""
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -130,25 +130,19 @@ def union(members: list[tuple[Any, Decode]]) -> Decode:
     return decode
 
 
-def literal(allowed: tuple[Any, ...]) -> Decode:
-    by_value = {(type(each), each): each for each in allowed}
-    wanted = "one of " + ", ".join(map(repr, allowed))
-
-    def decode(value: Any) -> Any:
-        try:
-            return by_value[type(value), value]
-        except (KeyError, TypeError):
-            raise Mismatch(wanted, value) from None
-
-    return decode
+def literal(allowed: tuple[Any, ...], hint: Any, place: str) -> Decode:
+    return _one_of(allowed, hint, place, wanted="one of " + ", ".join(map(repr, allowed)))
 
 
 def enum(cls: type[Enum], place: str) -> Decode:
+    return _one_of(cls, cls, place, wanted=f"the value of a {cls.__qualname__}")
+
+
+def _one_of(allowed: Iterable[Any], hint: Any, place: str, *, wanted: str) -> Decode:
     try:
-        members = [(payloads.normalise(member, what=str(member)), member) for member in cls]
+        members = [(payloads.normalise(member, what=str(member)), member) for member in allowed]
     except InvalidPayload as error:
-        raise InvalidMessageType(f"{place}: JSON cannot be decoded to {shown(cls)}: {error}") from None
-    wanted = f"the value of a {cls.__qualname__}"
+        raise InvalidMessageType(f"{place}: JSON cannot be decoded to {shown(hint)}: {error}") from None
 
     def decode(value: Any) -> Any:
         for encoded, member in members:

@@ -162,12 +162,6 @@ def _whole(name: str, most: int) -> Any:
     return check
 
 
-def _switch(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidMessage(f"stateful must be True or False, not {shown(value)}.")
-    return value
-
-
 def _lasting(value: object) -> timedelta:
     result = arguments.duration(value, "expires_in")
     if not timedelta(0) < result <= arguments.LONGEST_SHIFT:
@@ -195,7 +189,7 @@ _OTHERS: dict[str, tuple[Any, Any]] = {
     "misfire_cap": (_whole("misfire_cap", MOST_MADE_UP), 100),
     "grace": (_duration("grace", LONGEST_JITTER), GRACE),
     "overlap": (_one_of("overlap", OVERLAPS), "allow"),
-    "stateful": (_switch, False),
+    "stateful": (lambda value: arguments.boolean(value, "stateful"), False),
     "backend": (_alias, "default"),
 }
 #: Field of another name, or which others are needed for -> the check of a row.

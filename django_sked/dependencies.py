@@ -273,7 +273,8 @@ def released(child: Child, now: datetime) -> dict[str, Any]:
         due_at = now + child.release_delay
         fields |= {"due_at": due_at, "next_at": due_at}
     if child.release_expiry is not None:
-        fields["expires_at"] = due_at + child.release_expiry
+        # A time of its own may have passed long since.
+        fields["expires_at"] = max(due_at, now) + child.release_expiry
     if child.held_at is None:
         fields["status"] = Status.SCHEDULED
     return fields

@@ -356,7 +356,7 @@ class ScheduledMessageManager(models.Manager["ScheduledMessage"]):
     def _backend(self, alias: str | None) -> BaseBackend:
         if alias is None and self._db is not None:
             return message_backends.of_database(self._db)
-        return message_backends[alias or DEFAULT_ALIAS]
+        return message_backends[DEFAULT_ALIAS if alias is None else alias]
 
     aschedule = twin(schedule)
     aschedule_many = twin(schedule_many)

@@ -28,6 +28,8 @@ _COPIED = (
 def reschedule(
     settings: BackendSettings,
     now: datetime,
+    event: str | None = None,
+    /,
     *,
     at: object = None,
     delay: object = None,
@@ -36,7 +38,10 @@ def reschedule(
     timezone: object = None,
     **fields: Any,
 ) -> verbs.Reschedule:
-    """The verb from the arguments of `reschedule()`; raises InvalidMessage when it would change nothing."""
+    """The verb from the arguments of `reschedule()`; raises InvalidMessage when it would change nothing.
+
+    `event` is that of the message, where it is known.
+    """
     local_time = None
     if at_local is not None or timezone is not None:
         at, local_time = scheduling.wall_time(at_local, timezone, at=at, delay=delay)
@@ -49,12 +54,11 @@ def reschedule(
     if unknown := set(fields) - set(_RESCHEDULE_FIELDS):
         allowed = ("at", "delay", "shift", "at_local", "timezone", *_RESCHEDULE_FIELDS)
         raise arguments.unknown(unknown, allowed, what="reschedule()", values=fields)
-    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    checked = _revised(fields, settings, event)
     if due_at is None and by is None and not checked:
         raise InvalidMessage("reschedule() needs a new time (at=, delay=, at_local= or shift=) or a field to change.")
     if local_time is not None:
         checked["local_time"] = local_time
-    checked |= _version_of(fields)
     new_expiry = checked.get("expires_at")
     if new_expiry is not None and due_at is not None and new_expiry <= due_at:
         raise InvalidMessage(f"The message would expire at {new_expiry} and be due only at {due_at}.")
@@ -62,9 +66,7 @@ def reschedule(
 
 
 _RESCHEDULE_FIELDS: dict[str, Any] = {
-    "payload": lambda value, settings: payloads.normalise(
-        typed.folded(value)[0], max_bytes=settings.options.max_payload_bytes
-    ),
+    "payload": lambda value, settings: payloads.normalise(value, max_bytes=settings.options.max_payload_bytes),
     "metadata": lambda value, settings: payloads.normalise_metadata(value),
     "priority": lambda value, settings: arguments.priority(value),
     "queue": lambda value, settings: arguments.queue(value),
@@ -72,14 +74,35 @@ _RESCHEDULE_FIELDS: dict[str, Any] = {
 }
 
 
+def _revised(fields: dict[str, Any], settings: BackendSettings, event: str | None) -> dict[str, Any]:
+    """The fields as they are stored. The payload of a message of a known event is taken as `schedule()` takes it: it is
+    of the current version of its type, and checked. So is an instance; other JSON is of the message's own version."""
+    kind = None
+    if "payload" in fields:
+        kind, payload = typed.folded(fields["payload"], event)
+        fields = fields | {"payload": payload}
+    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
+    if kind is not None:
+        kind.check(checked["payload"])
+        checked["schema_version"] = kind.version
+    return checked
+
+
 def redrive(
-    settings: BackendSettings, now: datetime, *, at: object = None, delay: object = None, **fields: Any
+    settings: BackendSettings,
+    now: datetime,
+    event: str | None = None,
+    /,
+    *,
+    at: object = None,
+    delay: object = None,
+    **fields: Any,
 ) -> verbs.Redrive:
-    """The verb from the arguments of `redrive()`."""
+    """The verb from the arguments of `redrive()`. `event` is that of the message, where it is known."""
     if unknown := set(fields) - {"payload"}:
         raise arguments.unknown(unknown, ("at", "delay", "payload"), what="redrive()", values=fields)
-    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()}
-    return verbs.Redrive(due_at=arguments.moment(at=at, delay=delay, now=now), fields=checked | _version_of(fields))
+    due_at = arguments.moment(at=at, delay=delay, now=now)
+    return verbs.Redrive(due_at=due_at, fields=_revised(fields, settings, event))
 
 
 def redelivery(
@@ -101,21 +124,13 @@ def redelivery(
             f"Message {message.pk} is {message.status}: redeliver() is for what was delivered, cancelled or has "
             f"expired. Use {instead}."
         )
-    typed.belongs(fields.get("payload"), message.event)
-    checked = {name: _RESCHEDULE_FIELDS[name](value, settings) for name, value in fields.items()} | _version_of(fields)
-    values = {name: getattr(message, name) for name in _COPIED} | checked
+    values = {name: getattr(message, name) for name in _COPIED} | _revised(fields, settings, message.event)
     if isinstance(values["payload"], Sealed):
         raise NotOpened(f"The payload of message {message.pk} is encrypted with a key that is not here.")
     due_at = arguments.moment(at=at, delay=delay, now=now) or now
     if message.expires_at is not None:
         values["expires_at"] = arguments.later(due_at, message.expires_at - message.due_at, "expires_at")
     return scheduling.complete(type(message)(**values, due_at=due_at, origin=message.pk), settings, now)
-
-
-def _version_of(fields: dict[str, Any]) -> dict[str, int]:
-    """Of a payload that is an instance of a type."""
-    version = typed.folded(fields.get("payload"))[1]
-    return {} if version is None else {"schema_version": version}
 
 
 def identity(id: object, key: object) -> tuple[UUID | None, str | None]:

@@ -77,7 +77,7 @@ def build(
     expires_at: object = None,
     expires_in: object = None,
     id: object = None,
-    allow_past: bool = True,
+    allow_past: object = True,
     on_success: object = None,
     on_failure: object = None,
     on_finish: object = None,
@@ -96,7 +96,7 @@ def build(
     if at_local is not None or timezone is not None:
         at, local_time = wall_time(at_local, timezone, at=at, delay=delay)
     due_at = now if at is None and delay is None else arguments.moment(at=at, delay=delay, now=now) or now
-    if not allow_past and due_at < now:
+    if allow_past is not True and not arguments.boolean(allow_past, "allow_past") and due_at < now:
         raise InvalidMessage(f"at lies in the past: {shown(at)} (allow_past=False).")
     checked_key = None if key is None else arguments.key(key)
     values = {
@@ -122,6 +122,7 @@ def build(
     if kind is not None:
         if checks_type:
             kind.check(values["payload"])
+        values["schema_version"] = kind.version
         _complete_typed(values, kind, queue=queue, max_attempts=max_attempts, retry=retry, timeout=timeout)
     message = _new(model, values)
     if local_time is not None:
@@ -140,8 +141,7 @@ def build(
 
 
 def _complete_typed(values: dict[str, Any], kind: typed.MessageType, **given: object) -> None:
-    """A message of a type has the type's version and, where nothing else was said, its defaults."""
-    values["schema_version"] = kind.version
+    """A message of a type has, where nothing else was said, the type's defaults."""
     if given["queue"] is UNSET and kind.queue is not None:
         values["queue"] = kind.queue
     if given["max_attempts"] is None and kind.max_attempts is not None:
@@ -315,9 +315,15 @@ def complete(message: ScheduledMessage, settings: BackendSettings, now: datetime
         raise InvalidMessage(f"Message {message.pk} is stored already.")
     message.id = ids.parse(message.id)
     message.event = arguments.event(message.event)
+    kind, payload = typed.folded(message.payload, message.event)
+    is_instance = payload is not message.payload
+    message.payload = payloads.normalise(payload, max_bytes=settings.options.max_payload_bytes)
+    if kind is not None and (is_instance or _is_left_out(message, "schema_version", kind.version)):
+        kind.check(message.payload)
+        message.schema_version = kind.version
+    _complete_options(message, kind, settings)
     message.queue = arguments.queue(message.queue)
     message.priority = arguments.priority(message.priority)
-    message.payload = payloads.normalise(message.payload, max_bytes=settings.options.max_payload_bytes)
     message.metadata = {} if message.metadata is None else payloads.normalise_metadata(message.metadata)
     message.key = arguments.key(message.key)
     message.max_attempts = arguments.max_attempts(message.max_attempts)
@@ -331,6 +337,21 @@ def complete(message: ScheduledMessage, settings: BackendSettings, now: datetime
     _check_history(message)
     message.has_own_id = True
     return message
+
+
+def _complete_options(message: ScheduledMessage, kind: typed.MessageType | None, settings: BackendSettings) -> None:
+    values = {"max_attempts": settings.options.max_attempts, "timeout": settings.options.timeout}
+    if kind is not None:
+        _complete_typed(values, kind, queue=UNSET, max_attempts=None, retry=None, timeout=None)
+    for name, value in values.items():
+        if _is_left_out(message, name, value):
+            setattr(message, name, value)
+
+
+def _is_left_out(message: ScheduledMessage, name: str, value: object) -> bool:
+    """Is it for us to say? Its constructor was not told, and nobody but we has changed it since."""
+    told = message._told
+    return told is not None and name not in told and getattr(message, name) in (_blank(type(message))[name], value)
 
 
 def _check_history(message: ScheduledMessage) -> None:

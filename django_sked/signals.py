@@ -10,8 +10,8 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -128,6 +128,24 @@ class MessageDueSignal(Signal):
             self._by_event.clear()
             super().disconnect(None, sender=None, dispatch_uid=name)
         return found is not None
+
+    @contextmanager
+    def connected(
+        self, receiver: Callable[..., Any], *, dispatch_uid: Hashable | None = None, **options: Any
+    ) -> Iterator[None]:
+        """Connect it for the time of a `with` block, as `connect()` does; then it is connected as it was before."""
+        name = _name_of(receiver, dispatch_uid)
+        before = self._receivers.get(name)
+        self.connect(receiver, dispatch_uid=dispatch_uid, **options)
+        try:
+            yield
+        finally:
+            with self._guard:
+                if before is None or before.function is None:
+                    self.disconnect(receiver, dispatch_uid=dispatch_uid)
+                elif name in self._receivers:
+                    self._receivers[name] = before
+                    self._by_event.clear()
 
     def receivers_of(self, event: str) -> tuple[Receiver, ...]:
         """The receivers of this event, in the order in which they were connected, the atomic ones last."""

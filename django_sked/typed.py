@@ -94,6 +94,14 @@ class MessageType:
     timeout: timedelta | None
     codec: codecs.Codec
 
+    def encode(self, instance: Any) -> Any:
+        """What the payload of this instance is, save for what `payloads.normalise` does. Raises InvalidPayload."""
+        try:
+            return self.codec.encode(instance)
+        except Exception as error:  # of a library, of a serializer of its own, or of what holds itself
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InvalidPayload(f"This {self.cls.__qualname__} ({self.event!r}) is no JSON: {text:.200}") from error
+
     def check(self, payload: Any) -> None:
         """Raises InvalidPayload where this JSON could not be delivered as this type."""
         try:
@@ -123,7 +131,7 @@ def message_type(
     Put it above `@dataclass`. `version` is that of the payload's form: raise it when older payloads do not fit any
     more, and say by `@upcast` how they become newer ones. The others are what messages of this type have unless
     `schedule()` is told otherwise. Raises InvalidMessageType for a wrong argument or class, and where another class
-    stands for that event.
+    stands for that event, or this one for another.
     """
     try:
         values = _checked(event, version, queue, max_attempts, retry, timeout)
@@ -139,6 +147,9 @@ def message_type(
         other = known.get(event)
         if other is not None and _place(other.cls) != _place(cls):
             raise InvalidMessageType(f"Two classes stand for {event!r}: {_place(other.cls)} and {_place(cls)}.")
+        own = _by_class.get(cls)
+        if own is not None and own.event != event:
+            raise InvalidMessageType(f"{_place(cls)} stands for two events: {own.event!r} and {event!r}.")
         known[event] = _by_class[cls] = MessageType(cls=cls, codec=codecs.of(cls), **values)
         return cls
 
@@ -222,32 +233,38 @@ def all_of(classes: Iterable[type]) -> list[MessageType]:
 def unfold(event: object, payload: object) -> tuple[MessageType | None, object, object]:
     """The type, event and payload of what `schedule()` was given: an instance, or an event and its payload."""
     if isinstance(event, str):
-        kind = known.get(event)
-        if payload is not None and (other := of(payload)) is not None:
-            belongs(payload, event)
-            payload = other.codec.encode(payload)
-        return kind, event, payload
-    kind = None if isinstance(event, type) else of(event)
+        if payload is not None and of(payload) is not None:
+            payload = folded(payload, event)[1]
+        return known.get(event), event, payload
+    kind = _of_instance(event)
     if kind is None:
         if codecs.is_known(type(event)):
             raise InvalidMessage(f"{_place(type(event))} is no type of messages: put @message_type(...) above it.")
         return None, event, payload  # which is refused like every other event
     if payload is not None:
         raise InvalidMessage(f"A {kind.cls.__qualname__} is the payload itself: give no other one.")
-    return kind, kind.event, kind.codec.encode(event)
+    return kind, kind.event, kind.encode(event)
 
 
-def belongs(payload: object, event: str) -> None:
-    """Raises InvalidMessage for an instance of another event's type."""
-    other = None if payload is None else of(payload)
-    if other is not None and other is not known.get(event):
-        raise InvalidMessage(f"The payload is a message of {other.event!r}, not of {event!r}.")
+def folded(payload: object, event: str | None = None) -> tuple[MessageType | None, object]:
+    """The type and the JSON of a payload: an instance, or JSON for a message of that event, if it is known.
+
+    Raises InvalidMessage for an instance of another event's type.
+    """
+    kind = None if event is None else known.get(event)
+    own = _of_instance(payload)
+    if own is None:
+        return kind, payload
+    if event is not None and own is not kind:
+        raise InvalidMessage(f"The payload is a message of {own.event!r}, not of {event!r}.")
+    return own, own.encode(payload)
 
 
-def folded(payload: object) -> tuple[object, int | None]:
-    """A new payload, and the version it is of if it is an instance of a type."""
-    kind = None if payload is None else of(payload)
-    return (payload, None) if kind is None else (kind.codec.encode(payload), kind.version)
+def _of_instance(value: object) -> MessageType | None:
+    kind = None if value is None else of(value)
+    if kind is not None and isinstance(value, type):
+        raise InvalidMessage(f"{kind.cls.__qualname__} is a class: give an instance of it.")
+    return kind
 
 
 # Deliver

@@ -29,6 +29,8 @@ __all__ = ["Flow", "workflow"]
 _CONDITIONS = ("on_success", "on_failure", "on_finish")
 #: A message of the flow, or several that are at the same place in it.
 Part = ScheduledMessage | Sequence[ScheduledMessage]
+#: A message, or its id, or several.
+Parents = ScheduledMessage | UUID | str | Iterable[ScheduledMessage | UUID | str]
 
 
 class Flow:
@@ -72,25 +74,33 @@ class Flow:
 
         `flow.chain(split, [left, middle, right], join)` fans out and in again.
         """
-        listed = [[part] if isinstance(part, ScheduledMessage) else list(part) for part in parts]
-        for before, behind in itertools.pairwise(listed):
+        for before, behind in itertools.pairwise([_of_part(part) for part in parts]):
             for message in behind:
                 self.wait_for(message, on_success=before)
 
-    def wait_for(self, message: ScheduledMessage, **parents: Any) -> None:
-        """Have a message of this flow wait for others besides: `on_success=`, `on_failure=` or `on_finish=`."""
+    def wait_for(
+        self,
+        message: ScheduledMessage,
+        *,
+        on_success: Parents | None = None,
+        on_failure: Parents | None = None,
+        on_finish: Parents | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Have a message of this flow wait for others besides. Raises InvalidMessage, and then it waits as before."""
         self._refuse_over()
-        if self._messages.get(message.pk) is not message:
-            raise InvalidMessage(f"Message {message.pk} is no message of the workflow {self.name!r}.")
+        if unknown:
+            raise arguments.unknown(unknown, _CONDITIONS, what="flow.wait_for()", values=unknown)
+        if not isinstance(message, ScheduledMessage) or self._messages.get(message.pk) is not message:
+            raise InvalidMessage(f"{arguments.shown(message)} is no message of the workflow {self.name!r}.")
         given = self._given[message.pk]
-        for name, value in parents.items():
-            given[name] = [*_listed(given.get(name)), *_listed(value)]
-        waits_for = dependencies.conditions(
-            self._store.alias, ScheduledMessage, **{name: given.get(name) for name in _CONDITIONS}
-        )
+        more = {"on_success": on_success, "on_failure": on_failure, "on_finish": on_finish}
+        parents = {name: [*_listed(given.get(name)), *_listed(value)] for name, value in more.items()}
+        waits_for = dependencies.conditions(self._store.alias, ScheduledMessage, **parents)
         is_timed = given.get("at") is not None or given.get("at_local") is not None
         delay = None if is_timed else arguments.duration(given.get("delay") or 0)
         scheduling.wait_for(message, waits_for, delay=delay, expires_in=given.get("expires_in"))
+        given |= parents
 
     aschedule = twin(schedule)
 
@@ -156,7 +166,7 @@ def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: s
     stores nothing. Raises InvalidMessage where one waits for itself, by whatever way, and NotSupported where the
     backend has no workflows.
     """
-    store = message_backends[backend or DEFAULT_ALIAS]
+    store = message_backends[DEFAULT_ALIAS if backend is None else backend]
     if not store.supports_workflows:
         raise NotSupported(f"The backend {store.alias!r} has no workflows.")
     if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip() or not name.isprintable():
@@ -165,6 +175,14 @@ def workflow(name: str, *, metadata: Mapping[str, str] | None = None, backend: s
             f"not {arguments.shown(name)}."
         )
     return Block(name, {} if metadata is None else payloads.normalise_metadata(metadata), store)
+
+
+def _of_part(part: object) -> list[ScheduledMessage]:
+    """The messages of a part of a chain. An empty one would cut it in two: what is behind would wait for nothing."""
+    found = [part] if isinstance(part, ScheduledMessage) else list(part) if isinstance(part, Iterable) else []
+    if not found or not all(isinstance(one, ScheduledMessage) for one in found):
+        raise InvalidMessage(f"A part of a chain must be a message, or a list of some, not {arguments.shown(part)}.")
+    return found
 
 
 def _listed(given: Any) -> Iterable[Any]:

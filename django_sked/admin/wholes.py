@@ -52,6 +52,8 @@ def messages_of(workflow: Workflow) -> Messages:
 def apply(request: HttpRequest, workflow: Workflow, action: Action, form: VerbForm) -> Applied:
     """Use the verb on all of its messages, in one transaction where there is one, with an entry for the workflow, and
     one for each message unless there are more than `MOST_ENTRIES`."""
+    if not workflow.store.joins_transactions:
+        return _apply(request, workflow, action, form)
     # Together or not at all: no change is without its entries.
     return workflow.store.at_once(lambda: _apply(request, workflow, action, form))
 

@@ -10,6 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from django_sked import conf, sealing
+from django_sked.arguments import shown
 from django_sked.exceptions import InvalidBackend
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class MessageBackends:
         return [self[alias] for alias in self]
 
     def __getitem__(self, alias: str) -> BaseBackend:
+        """Raises InvalidBackend for what is no alias of the setting."""
+        if not isinstance(alias, str):
+            raise InvalidBackend(f"backend must be an alias of the SKED setting, not {shown(alias)}.")
         backend = self._backends.get(alias)
         if backend is None:
             backend = self._backends.setdefault(alias, self._create(alias))
@@ -50,11 +54,14 @@ class MessageBackends:
             raise InvalidBackend(f"There is no SKED backend {alias!r}; there are: {', '.join(self)}.")
         try:
             backend_class: type[BaseBackend] = import_string(params["BACKEND"])
-        except ImportError as error:
+        except Exception as error:
             path = params["BACKEND"]
             raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {path!r} cannot be imported: {error}.") from error
         if not isinstance(getattr(backend_class, "options_class", None), type):
             raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {params['BACKEND']!r} is no backend of messages.")
+        if missing := sorted(getattr(backend_class, "__abstractmethods__", ())):
+            path = params["BACKEND"]
+            raise InvalidBackend(f"SKED[{alias!r}]['BACKEND']: {path!r} lacks the methods {', '.join(missing)}.")
         return backend_class(conf.parse(alias, params, backend_class.options_class))
 
     def of_database(self, using: str | None) -> BaseBackend:

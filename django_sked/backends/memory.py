@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from django.db import router
@@ -17,6 +17,7 @@ from django.db import router
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.backends.changes import assignments
+from django_sked.backends.facts import Facts
 from django_sked.backends.query import MessageQuery
 from django_sked.backends.remembered import Families
 from django_sked.backends.settled import STORED, Settled
@@ -32,7 +33,7 @@ from django_sked.signals import message_cancelled, message_dead, message_resched
 from django_sked.states import FINISHED, PENDING, Answer, Status
 from django_sked.verbs import Anew, Cancel, Redrive, Reschedule, Verb
 
-_NONE = timedelta(0)
+_Result = TypeVar("_Result")
 
 
 class MemoryBackend(BaseBackend):
@@ -55,6 +56,7 @@ class MemoryBackend(BaseBackend):
         self._families = Families(self._shelf, self._shelf.write)
         # Workflows of which a message has been deleted since the last prune.
         self._left: set[UUID] = set()
+        self._facts = Facts()
         self._wakers: list[Callable[[str | None], bool]] = []
 
     # Schedule
@@ -157,6 +159,14 @@ class MemoryBackend(BaseBackend):
             return self._shelf.next_due_at(queue)
 
     # Change
+
+    def at_once(self, action: Callable[[], _Result]) -> _Result:
+        """See `BaseBackend.at_once`: nobody else comes between. Facts are told when others can go on again."""
+        with self._facts.gathered(), self._lock:
+            return action()
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        self._facts.tell(action)
 
     def change_one(self, id: UUID, verb: Verb, *, now: datetime | None = None) -> Answer:
         with self._lock:
@@ -288,14 +298,7 @@ class MemoryBackend(BaseBackend):
 
     def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
         with self._lock:
-            lost = []
-            for id, (token, percent) in progress.items():
-                message = self._shelf.get(id)
-                if message is None or message.token != token or message.status != Status.CLAIMED:
-                    lost.append(id)
-                else:
-                    message.progress = percent
-            return lost
+            return self._shelf.set_progress(progress)
 
     def held_by(self, worker: UUID) -> dict[UUID, int]:
         with self._lock:
@@ -333,11 +336,11 @@ class MemoryBackend(BaseBackend):
         return self._end(message, fields, at)
 
     def _delete_at_once(self, ended: Iterable[ScheduledMessage]) -> None:
-        """A retention of 0: what has just ended in such a status is not kept."""
-        for message in ended:
-            kept = message.has_children or is_awaited(message.status, message.recurrence_id, message.verdict)
-            if message.status in FINISHED and not kept and self.options.retention[Status(message.status)] == _NONE:
-                self._delete([message.pk])
+        """A retention of 0: what has just ended in such a status is not kept, unless it is needed by others."""
+        for m in ended:
+            needed = m.has_children or m.workflow_id or is_awaited(m.status, m.recurrence_id, m.verdict)
+            if m.status in FINISHED and not needed and self.options.retention[Status(m.status)] == timedelta(0):
+                self._delete([m.pk])
 
     def _delete(self, ids: Iterable[UUID]) -> None:
         for id in ids:

@@ -81,6 +81,17 @@ class Shelf(Mapping[UUID, ScheduledMessage]):
                 anew.done += 1
         return anew
 
+    def set_progress(self, progress: Mapping[UUID, tuple[int, int]]) -> list[UUID]:
+        """See `BaseBackend.set_progress`."""
+        lost = []
+        for id, (token, percent) in progress.items():
+            message = self.get(id)
+            if message is None or message.token != token or message.status != Status.CLAIMED:
+                lost.append(id)
+            else:
+                message.progress = percent
+        return lost
+
     def remove(self, id: UUID) -> None:
         """Forget a finished message, which is in no table but that of ids."""
         del self._messages[id]

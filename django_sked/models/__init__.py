@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django_sked.models import fixtures as fixtures
 from django_sked.models.message import ScheduledMessage
 from django_sked.models.minute import QueueMinute
 from django_sked.models.queue import Overview, QueueControl

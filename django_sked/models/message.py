@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from asgiref.sync import sync_to_async
 from django.db import models
-from django.db.models.signals import pre_save
 from django.utils.translation import gettext_lazy as _
 
-from django_sked import arguments, civil, ids, revising, scheduling, signals, subjects, typed, verbs
+from django_sked import arguments, civil, ids, revising, scheduling, signals, subjects, verbs
 from django_sked.backends import message_backends
 from django_sked.exceptions import Bury, Retry, SkedError, StoredMessage
 from django_sked.managers import ScheduledMessageManager
@@ -111,6 +110,8 @@ class ScheduledMessage(models.Model):
     _delivery: Any = None
     #: In a receiver, the attempt that it belongs to: see `worker/answers.py`.
     _attempt: Any = None
+    #: The names that its constructor was given; None of one that came whole, as from a database.
+    _told: frozenset[str] | None = None
     #: In which term of its lease a worker claimed it: see `worker/leases.py`.
     _term: int = 0
 
@@ -183,11 +184,19 @@ class ScheduledMessage(models.Model):
             ),
         ]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not args:
+            self._told = frozenset(kwargs)
+
     def __str__(self) -> str:
         return f"{self.event} {self.id}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Schedule a new instance, with every check of `schedule()`; raises StoredMessage for a stored one."""
+        """Schedule a new instance, with all checks and defaults of `schedule()`; raises StoredMessage for a stored one.
+
+        What its constructor was not given, and still has the default of its field, is as in `schedule()`.
+        """
         if not self._state.adding:
             raise StoredMessage(
                 f"save() of the stored message {self.pk} could overwrite what a worker does with it: "
@@ -337,11 +346,10 @@ class ScheduledMessage(models.Model):
         **unknown: Any,
     ) -> Answer:
         """Move it to another time, or change what it carries; see `ScheduledMessage.objects.reschedule()`."""
-        typed.belongs(payload, self.event)
         fields = given(payload=payload, metadata=metadata, priority=priority, queue=queue, expires_at=expires_at)
         times = {"at": at, "delay": delay, "shift": shift, "at_local": at_local, "timezone": timezone}
         store = self.backend
-        return self._change(revising.reschedule(store.settings, store.now(), **times, **fields, **unknown))
+        return self._change(revising.reschedule(store.settings, store.now(), self.event, **times, **fields, **unknown))
 
     def hold(self, *, reason: str = "") -> Answer:
         """Keep it back until it is resumed."""
@@ -359,9 +367,8 @@ class ScheduledMessage(models.Model):
         self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any
     ) -> Answer:
         """Schedule it again after it died, now or then, with another payload if one is given."""
-        typed.belongs(payload, self.event)
-        store, fields = self.backend, given(payload=payload)
-        return self._change(revising.redrive(store.settings, store.now(), at=at, delay=delay, **fields, **unknown))
+        store, times, fields = self.backend, {"at": at, "delay": delay}, given(payload=payload)
+        return self._change(revising.redrive(store.settings, store.now(), self.event, **times, **fields, **unknown))
 
     def redeliver(
         self, /, *, at: datetime | None = None, delay: Delay | None = None, payload: Any = UNSET, **unknown: Any
@@ -385,15 +392,3 @@ class ScheduledMessage(models.Model):
     amake_due = twin(make_due)
     aredrive = twin(redrive)
     aredeliver = twin(redeliver)
-
-
-def _check_fixture(instance: ScheduledMessage, raw: bool, using: str, **kwargs: Any) -> None:
-    """`loaddata` goes past `save()`: the same checks, and never over a stored message."""
-    backend = message_backends.of_database(using)
-    if raw and ScheduledMessage.objects.using(using).filter(pk=instance.pk).exists():
-        raise StoredMessage(f"A fixture would overwrite the stored message {instance.pk}.")
-    if raw:
-        scheduling.complete(instance, backend.settings, backend.now())
-
-
-pre_save.connect(_check_fixture, sender=ScheduledMessage, dispatch_uid="django_sked.check_fixture")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from django_sked import arguments, criteria
+from django_sked import arguments, criteria, payloads
 from django_sked.backends import DEFAULT_ALIAS, message_backends
+from django_sked.exceptions import InvalidMessage
 from django_sked.models import ScheduledMessage
 from django_sked.states import PENDING
 
@@ -23,6 +26,13 @@ FIELDS = (
     "reason",
     "result",
 )
+#: Of some of them, what a message keeps of a value.
+_KEPT: dict[str, Callable[[Any], Any]] = {
+    "payload": partial(payloads.normalise, max_bytes=None),
+    "metadata": payloads.normalise_metadata,
+    "timeout": arguments.timeout,
+    "result": partial(payloads.normalise, what="result", max_bytes=None),
+}
 #: Others that an error names.
 MOST_SHOWN = 10
 
@@ -42,6 +52,10 @@ def assert_scheduled(
     `timeout`, `attempt`, `reason`, `result`. `delay` is the time from its schedule to its due time. `count` is how many
     there are, else at least one. Without `status` a message counts that is blocked or scheduled.
     """
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InvalidMessage(
+            f"count must be a whole number from 1, not {arguments.shown(count)}: assert_not_scheduled() is for none."
+        )
     found = _find(event, delay, backend, conditions)
     if not found or (count is not None and len(found) != count):
         wanted = "one or more" if count is None else str(count)
@@ -74,8 +88,7 @@ def _find(
     equal = {name: value for name, value in conditions.items() if name in FIELDS}
     if unknown := conditions.keys() - _SEARCHED - set(FIELDS):
         raise arguments.unknown(unknown, (*sorted(_SEARCHED), *FIELDS), what="An assertion", values=conditions)
-    if equal.get("timeout") is not None:
-        equal["timeout"] = arguments.timeout(equal["timeout"])
+    equal |= {name: keep(equal[name]) for name, keep in _KEPT.items() if equal.get(name) is not None}
     wanted = criteria.build(**{"event": event, **searched})
     return [
         message

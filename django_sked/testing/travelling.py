@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.utils import timezone
 
-from django_sked import arguments, clock
+from django_sked import arguments, clock, criteria
 from django_sked.backends import DEFAULT_ALIAS, message_backends
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.states import Status
 from django_sked.testing.delivering import deliver_due
 
 #: Due times between two instants that a test moves over.
@@ -35,24 +37,27 @@ class FrozenTime:
         clock.pretend_again(self._now)
 
     def advance(
-        self, duration: timedelta | None = None, *, backend: str = DEFAULT_ALIAS, **parts: float
+        self, duration: timedelta | float | None = None, *, backend: str = DEFAULT_ALIAS, **parts: float
     ) -> list[ScheduledMessage]:
         """Let time pass, and deliver what becomes due on the way, each message at its own due time.
 
-        `advance(timedelta(days=3))` or `advance(days=3)`. Returns the messages in the order of their dispatch, with
-        their new status. Ticks of recurrences become messages where these are rows.
+        `advance(timedelta(days=3))`, `advance(days=3)`, or seconds. Returns the messages in the order of their
+        dispatch, with their new status. Ticks of recurrences become messages where these are rows. What nobody has
+        received is tried again where time stops for others, and not for its own sake.
         """
-        end = self._now + (timedelta(**parts) if duration is None else duration)
-        if end < self._now:
-            raise InvalidMessage("advance() goes forward only; move_to() sets any time.")
-        delivered = deliver_due(backend=backend)
+        end = arguments.later(self._now, _length(duration, parts), "duration")
+        delivered: list[ScheduledMessage] = []
+        unroutable: set[UUID] = set()
         for _ in range(MOST_STOPS):
-            stop = _next_stop(backend, self._now, end)
+            batch = deliver_due(backend=backend)
+            delivered += batch
+            for message in batch:
+                (unroutable.add if message.unroutable else unroutable.discard)(message.pk)
+            stop = _next_stop(backend, self._now, end, unroutable)
             if stop is None:
                 self.move_to(end)
                 return delivered
             self.move_to(stop)
-            delivered += deliver_due(backend=backend)
         raise AssertionError(f"There are more than {MOST_STOPS} due times before {end}.")
 
 
@@ -73,10 +78,32 @@ def freeze(at: datetime | None = None) -> Iterator[FrozenTime]:
             timezone.now = original
 
 
-def _next_stop(backend: str, after: datetime, until: datetime) -> datetime | None:
-    """The first instant after one, and not after the other, at which something is to be done."""
+def _length(duration: timedelta | float | None, parts: dict[str, float]) -> timedelta:
+    if unknown := parts.keys() - _PARTS:
+        raise arguments.unknown(unknown, ("duration", "backend", *_PARTS), what="advance()", values=parts)
+    if duration is not None and parts:
+        raise InvalidMessage("Give advance() either a duration or its parts, not both.")
+    try:
+        given: object = timedelta(**parts) if duration is None else duration
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidMessage(f"advance() takes no such duration: {arguments.shown(parts)}: {error}.") from None
+    length = arguments.duration(given, "duration", least=timedelta.min)
+    if length < timedelta(0):
+        raise InvalidMessage("advance() goes forward only; move_to() sets any time.")
+    return length
+
+
+_PARTS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds")
+
+
+def _next_stop(backend: str, after: datetime, until: datetime, unroutable: set[UUID]) -> datetime | None:
+    """The first instant after one, and not after the other, at which something is to be done but for these."""
     store = message_backends[backend]
-    stops = [store.next_due_at()]
+    if unroutable:
+        scheduled = store.search(criteria.build(status=Status.SCHEDULED, due_until=until))
+        stops: list[datetime | None] = [m.next_at for m in scheduled if m.pk not in unroutable]
+    else:
+        stops = [store.next_due_at()]
     if store.database is not None:
         stops += (
             Recurrence.objects.of(store)

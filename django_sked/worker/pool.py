@@ -51,6 +51,10 @@ class ThreadBudget:
         self._lock = threading.Lock()
 
     @property
+    def left(self) -> int:
+        return self._left
+
+    @property
     def is_spent(self) -> bool:
         return self._left <= 0
 
@@ -118,7 +122,7 @@ class Pool:
         self._threads = 0
         self._idle = 0
         self._has_timer = False  # does an idle thread wait for the first early message?
-        self._lacks_threads = False  # was there not even one to be had?
+        self._is_refused = False  # had the system no thread at the last try?
         self._seconds = FIRST_GUESS  # per message, a moving average
         #: Ask for more once so few are in hand; below 0: the claimer looks again by itself.
         self._ask_at = -1
@@ -129,7 +133,7 @@ class Pool:
     def room(self, batch_size: int) -> Room:
         """None while half of what it may hold is still waiting; what waits for its time leaves room for what is due."""
         with self._condition:
-            if not self._threads and self._budget.is_spent:
+            if not self._obtainable:
                 return NO_ROOM  # other queues have all the threads; one that falls idle lets go of its own
             most = self._most(batch_size)
             room = most - len(self._waiting) - len(self._running)
@@ -141,18 +145,24 @@ class Pool:
             return Room(min(left, batch_size), ahead=True) if left > 0 else Room(min(room, batch_size))
 
     def _most(self, batch_size: int) -> int:
-        standstill = self._standstill()
+        threads, standstill = self._obtainable, self._standstill()
         if standstill >= STALE:
-            return self.size  # what it had in hand was given back: it must not take it again
+            return threads  # what it had in hand was given back: it must not take it again
         seconds = max(self._seconds, standstill)
         each = LEAST_EACH if seconds > SLOW else int(IN_HAND / seconds)
-        return max(self.size, min(self.size * each, 2 * batch_size))
+        return max(threads, min(threads * each, 2 * batch_size))
+
+    @property
+    def _obtainable(self) -> int:
+        """The threads that it has and those that it could start, up to its size."""
+        return min(self.size, self._threads + (0 if self._is_refused else self._budget.left))
 
     def _standstill(self) -> float:
-        """For how long every thread has been busy with what it has: 0 while one is free."""
-        if len(self._running) < self.size:
+        """For how long every thread has been busy with what it has: 0 while one is free, endless where there is none
+        to be had."""
+        if len(self._running) < self._obtainable:
             return 0.0
-        return clock.monotonic() - max(started for _, started in self._running.values())
+        return clock.monotonic() - max((started for _, started in self._running.values()), default=float("-inf"))
 
     def put(self, messages: Sequence[ScheduledMessage], early: Sequence[tuple[float, ScheduledMessage]] = ()) -> None:
         """Take messages that are due, and others with the instant of the monotonic clock before which none starts."""
@@ -173,10 +183,9 @@ class Pool:
 
     def _start_threads(self) -> None:
         wanted = len(self._waiting) + bool(self._early) - self._idle
-        self._lacks_threads = False
-        for _ in range(min(wanted, self.size - self._threads)):
+        # What could not be started has been given back: one thread tells whether the system has any again.
+        for _ in range(min(max(wanted, self._is_refused and not self._idle), self.size - self._threads)):
             if not self._start_thread():
-                self._lacks_threads = not self._threads
                 break
 
     def _start_thread(self) -> bool:
@@ -188,8 +197,10 @@ class Pool:
         except RuntimeError:
             logger.error("no_thread queue=%s", self.queue)
             self._budget.give()
+            self._is_refused = True
             return False
         self._threads += 1
+        self._is_refused = False
         return True
 
     def resize(self, size: int) -> None:
@@ -235,7 +246,7 @@ class Pool:
         """Give up the messages in hand when no thread has become free for a while, or there is none to be had."""
         with self._condition:
             self._start_threads()  # in case that the system had none left before
-            return self._unstarted() if self._lacks_threads or self._standstill() >= STALE else []
+            return self._unstarted() if self._standstill() >= STALE else []
 
     def withdraw(self) -> list[ScheduledMessage]:
         """Give up what is in hand and has not been started."""

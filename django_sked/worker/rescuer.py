@@ -1,4 +1,4 @@
-"""What every worker does for all, each second: rescue, expire, unblock, and give back claims it does not know of."""
+"""What every worker does each second: rescue, expire, unblock, give back unknown claims, and look for suspects."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from django_sked.outcomes import Outcome
 from django_sked.states import Status
 from django_sked.worker.claimer import Claimer
 from django_sked.worker.leases import Leases
+from django_sked.worker.loops import Reporter
+from django_sked.worker.quarantine import Quarantine
 
 logger = logging.getLogger("django_sked.worker")
 
@@ -24,22 +26,48 @@ class Rescuer:
     """Its `step` is called each second. `on_freed` is called when messages may be claimed again."""
 
     def __init__(
-        self, backend: BaseBackend, worker: UUID, leases: Leases, claimer: Claimer, on_freed: Callable[[], None]
+        self,
+        backend: BaseBackend,
+        leases: Leases,
+        claimer: Claimer,
+        quarantine: Quarantine,
+        reporter: Reporter,
+        on_freed: Callable[[], None],
     ) -> None:
         self._backend = backend
-        self._worker = worker
         self._leases = leases
         self._claimer = claimer
+        self._quarantine = quarantine
+        self._reporter = reporter
         self._on_freed = on_freed
         self._compared_at = clock.monotonic()
 
     def step(self) -> None:
-        self.rescue()
+        """All of it: a part that fails is reported, and keeps nobody from the others."""
+        parts: dict[str, Callable[[], None]] = {
+            "rescue": self.rescue,
+            "expire": self._expire,
+            "unblock": self._backend.unblock,
+            "compare": self._compare,
+            "suspects": self._look_for_suspects,
+        }
+        for name, part in parts.items():
+            try:
+                part()
+            except BaseException as error:  # also SystemExit from somebody who listens to the facts
+                self._reporter.report(name, error)
+
+    def _expire(self) -> None:
         signals.tell(signals.message_expired, self._backend.expire(), self._backend.alias)
-        self._backend.unblock()
+
+    def _compare(self) -> None:
         if clock.monotonic() - self._compared_at >= self._leases.interval:
             self.release_unknown()
             self._compared_at = clock.monotonic()
+
+    def _look_for_suspects(self) -> None:
+        if self._quarantine.look():
+            self._on_freed()
 
     def rescue(self) -> None:
         """Take back what lapsed workers hold. Not before this worker has had the store for a whole lease itself:

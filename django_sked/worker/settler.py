@@ -127,6 +127,7 @@ class Settler(Part):
         self._again_at = 0.0
         self._backoff = Backoff(*AGAIN)
         self._writing: list[Outcome] = []
+        self._may_wait = True
         self._stopping = False
         self._ended = False
 
@@ -136,7 +137,7 @@ class Settler(Part):
         Unless told otherwise it waits while the store does not take what is there.
         """
         with self._lock:
-            while waits and self._backlog >= MOST_WAITING and not self._stopping:
+            while waits and self._may_wait and self._backlog >= MOST_WAITING:
                 self._condition.wait(0.1)
             if self._ended:
                 logger.warning("lease_lost id=%s token=%s step=%s", outcome.id, outcome.token, outcome.step)
@@ -168,8 +169,15 @@ class Settler(Part):
     def _is_full(self) -> bool:
         return self._stopping or len(self._waiting) >= BATCH or self._backlog >= len(self._holding)
 
+    def keep_nobody(self) -> None:
+        """Let nobody wait in `put` any more: nothing more is started, and what runs is to end without the store."""
+        with self._condition:
+            self._may_wait = False
+            self._condition.notify_all()
+
     def close(self) -> None:
         """Write what is there, then end."""
+        self.keep_nobody()
         with self._condition:
             self._stopping = True
             self._condition.notify_all()

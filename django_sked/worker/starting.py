@@ -67,7 +67,7 @@ class Starter:
             raise
 
     def _start_or_release(self, message: ScheduledMessage) -> None:
-        if not self.may_start(message) or message.queue in self._controls.paused:
+        if not self.may_start(message):
             self._release([message])
             return
         failpoints.hit("dispatch.before")
@@ -81,17 +81,18 @@ class Starter:
             self._settler.put(outcome)
 
     def may_start(self, message: ScheduledMessage, has_begun: bool = False) -> bool:
-        """Not without a sure lease since its claim; nor after a stop or a cancel, unless it has begun: what runs is
-        finished."""
+        """Not without a sure lease since its claim; nor after a stop, a cancel or a pause, unless it has begun: what
+        runs is finished."""
         leases = self._leases
         if not leases.may_start() or message._term != leases.term:
             return False
         if has_begun:
             return True
-        # Mostly empty, and the hash of a UUID takes longer than to see that. A claim that was under way when a stop was
-        # asked for still brings messages.
+        if self._is_stopping() or message.queue in self._controls.paused:
+            return False  # a claim that was under way when that was asked for still brings messages
+        # Mostly empty, and the hash of a UUID takes longer than to see that.
         cancelled = leases.cancel_requested
-        return not (self._is_stopping() or (cancelled and cancelled.get(message.id) == message.token))
+        return not (cancelled and cancelled.get(message.id) == message.token)
 
     def forget(self, message: ScheduledMessage) -> None:
         # What was lost may have been claimed here again, which is to be kept. And what is still to be settled is not

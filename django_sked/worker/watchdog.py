@@ -63,15 +63,20 @@ def _while_others_listen(under_way: dict[int, Call]) -> Iterator[None]:
     """Whoever listens to the facts is the project's: it may take its time within a call of the store, and costs no
     worker. What it waits for is cut after a while all the same: it could be a server that has fallen silent."""
     thread = threading.get_ident()
-    call = under_way.get(thread)
+    around = under_way.get(thread)
     under_way[thread] = Call("listener", is_vital=False)
     try:
         yield
     finally:
-        if call is None:
-            del under_way[thread]
-        else:
-            under_way[thread] = call
+        _go_on(under_way, thread, around)
+
+
+def _go_on(under_way: dict[int, Call], thread: int, around: Call | None) -> None:
+    """A call of this thread has ended: watch the one that it was made in."""
+    if around is None:
+        del under_way[thread]
+    else:
+        under_way[thread] = around
 
 
 class Guard:
@@ -142,6 +147,7 @@ class Watched:
         def call(*args: Any, **kwargs: Any) -> Any:
             # One item of a dictionary, by the thread that owns it: no lock.
             thread = get_ident()
+            around = under_way.get(thread)
             under_way[thread] = Call(name)
             signals.surround_listeners(around_listeners)
             try:
@@ -152,7 +158,7 @@ class Watched:
                 backend.prepare_thread(apart=True)  # for it may have dropped it
                 raise
             finally:
-                del under_way[thread]
+                _go_on(under_way, thread, around)
 
         return call
 
@@ -227,12 +233,13 @@ class Watchdog:
         is_apart = using != self._backend.database
         if is_apart:
             threads.prepare(using, apart=True)
+        around = self._under_way.get(thread)
         self._under_way[thread] = Call(name, is_vital=not is_apart)
         signals.surround_listeners(partial(_while_others_listen, self._under_way))
         try:
             yield
         finally:
-            self._under_way.pop(thread, None)  # a call of the store in there has taken it away
+            _go_on(self._under_way, thread, around)
 
     def guard(self, abandon: Callable[[int], None]) -> Guard:
         """What watches this thread around an atomic receiver."""

@@ -180,7 +180,9 @@ class Worker(Life):
 
     def _make_loops(self, store: BaseBackend) -> None:
         """What is done at intervals, each in a thread of its own."""
-        self._rescuer = Rescuer(store, self.id, self._leases, self._claimer, self._waker.wake)
+        self._rescuer = Rescuer(
+            store, self._leases, self._claimer, self._quarantine, self._reporter, on_freed=self._waker.wake
+        )
         self._pruner = Pruner(store)
         steps: list[tuple[str, float, Callable[[], object]]] = [
             ("beat", self._leases.interval, self._beat),
@@ -325,12 +327,8 @@ class Worker(Life):
     def _sweep(self) -> None:
         for pool in list(self._claimer.pools.values()):
             self._release(pool.stale())
-        try:
-            self._rescuer.step()
-        finally:
-            self._clock.read()  # last, as the way to a store that has just been spoken to is shorter
-        if self._quarantine.look():
-            self._waker.wake()
+        self._rescuer.step()
+        self._clock.read()  # last, as the way to a store that has just been spoken to is shorter
 
     # Stop
 
@@ -341,6 +339,7 @@ class Worker(Life):
             self._wait_until(lambda: self._stopping or not any(pool.in_flight for pool in pools))
         for pool in pools:
             self._release(pool.stop())
+        self._settler.keep_nobody()
         if self._starter.handover is not None:
             self._starter.handover.close()
         if not self._wait_until(lambda: not any(pool.running() for pool in pools)):

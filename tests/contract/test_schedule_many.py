@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
+from django_sked.backends import message_backends
 from django_sked.exceptions import IdInUse, InvalidMessage
 from django_sked.models import ScheduledMessage
 from tests.contract.store import EVENT, T0, Store, after, ids
@@ -34,6 +38,22 @@ def test_a_batch_takes_dictionaries_and_unsaved_messages(store: Store) -> None:
 
     assert [store.find(first).event, store.find(second).event] == ["a", "b"]
     assert second.pk == unsaved.pk
+
+
+def test_an_unsaved_message_has_the_defaults_of_the_options(store: Store) -> None:
+    setting = settings.SKED[store.alias]
+    options = setting.get("OPTIONS", {}) | {"max_attempts": 2, "timeout": 60}
+    with override_settings(SKED=settings.SKED | {store.alias: setting | {"OPTIONS": options}}):
+        store = Store(message_backends[store.alias])
+        given = {"event": "a", "due_at": T0}
+
+        messages = store.schedule_many(
+            [ScheduledMessage(**given), ScheduledMessage(**given, max_attempts=5, timeout=None), {"event": "a"}]
+        )
+
+        found = [store.find(message) for message in messages]
+    minute = timedelta(seconds=60)
+    assert [(each.max_attempts, each.timeout) for each in found] == [(2, minute), (5, None), (2, minute)]
 
 
 def test_a_batch_with_a_wrong_message_is_refused_as_a_whole_and_names_it(store: Store) -> None:

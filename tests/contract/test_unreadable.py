@@ -33,6 +33,21 @@ def test_an_unreadable_payload_holds_up_no_other_message(store: Store) -> None:
     assert row["next_at"] > after(minutes=59)
 
 
+def test_an_unreadable_message_expires_as_any_other_and_holds_up_none(store: Store) -> None:
+    bad = store.schedule("bad", at=after(hours=1), expires_at=after(hours=2))
+    good = store.schedule("good", at=after(hours=1), expires_at=after(hours=3))
+    spoil(store, bad.pk, "payload", "[" + "1" * 5000 + "]")
+
+    ended = store.backend.expire(now=after(hours=4))
+
+    assert [(message.pk, message.status, message.finished_at) for message in ended] == [
+        (good.pk, "expired", after(hours=4))
+    ]
+    rows = store.rows.filter(pk__in=[bad.pk, good.pk]).values_list("status", "finished_at")
+    assert list(rows) == [("expired", after(hours=4))] * 2
+    assert store.backend.expire(now=after(hours=4)) == []
+
+
 def test_a_message_of_unknown_status_is_left_alone_and_verbs_say_so(store: Store) -> None:
     odd = store.schedule("odd", at=T0)
     good = store.schedule("good", at=T0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 from redis.exceptions import ConnectionError
 
 from django_sked import failpoints
@@ -330,6 +332,21 @@ def test_the_row_of_a_workflow_goes_with_its_last_message(store: Family, backend
     assert backend.connections.client().keys(f"{backend.keys_of_store.prefix}[pcuw]*:*") == [
         f"{backend.keys_of_store.prefix}workflow:{other.id.hex}"
     ]
+
+
+def test_the_row_of_a_workflow_that_never_got_its_messages_goes_an_hour_later(
+    store: Family, backend: RedisBackend
+) -> None:
+    with workflow("kept", backend=store.alias) as flow:
+        flow.schedule("a")
+    for name in ("left", "young"):
+        Workflow.objects.create(name=name, backend=store.alias, created_at=timezone.now())
+    Workflow.objects.create(name="of another", backend="default", created_at=timezone.now())
+    Workflow.objects.exclude(name="young").update(created_at=timezone.now() - timedelta(hours=2))
+
+    backend.prune()
+
+    eventually(lambda: {row.name for row in Workflow.objects.all()} == {"kept", "young", "of another"})
 
 
 def test_a_parent_that_was_still_needed_hides_none_that_is_behind_it(store: Family, backend: RedisBackend) -> None:

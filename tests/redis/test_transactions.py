@@ -131,11 +131,10 @@ def test_arguments_are_checked_at_once(store: Store, arguments: dict[str, Any], 
 def test_a_late_conflict_is_told_and_comes_not_out_of_the_commit(store: Store, errors: list[Any]) -> None:
     taken = store.schedule(key="k")
     with transaction.atomic():
-        store.schedule(key="k")
-        store.schedule(id=taken.pk)
-        after_it = store.schedule()
+        by_key, by_id, after_it = store.schedule(key="k"), store.schedule(id=taken.pk), store.schedule()
 
     assert errors == [(store.alias, "schedule", KeyInUse), (store.alias, "schedule", IdInUse)]
+    assert [message.was_created for message in (by_key, by_id, after_it)] == [False, False, True]
     assert set(ids(list(store.search()))) == {taken.pk, after_it.pk}
 
 

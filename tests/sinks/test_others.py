@@ -228,6 +228,9 @@ def test_a_message_is_published_to_whoever_listens(location: str) -> None:
     sink._client.close()
 
 
+REDIS = {"location": "redis://localhost", "stream": "s"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -235,6 +238,11 @@ def test_a_message_is_published_to_whoever_listens(location: str) -> None:
         ({"stream": "s"}, "needs 'location'"),
         ({"location": "redis://localhost", "stream": ""}, "['stream']: must be text"),
         ({"location": "redis://localhost", "stream": "s", "maxlen": 0}, "['maxlen']: must be a whole number"),
+        (REDIS | {"connection": ["SECRET"]}, "['connection']: must be a dictionary"),
+        (REDIS | {"connection": {"pasword": "SECRET"}}, "arguments of redis-py's Connection"),
+        (REDIS | {"connection": {"pasword": "SECRET"}}, "not 'pasword'"),
+        (REDIS | {"connection": {"retry": "SECRET"}}, "['connection']: must leave 'retry'"),
+        (REDIS | {"connection": {"host": "SECRET"}}, "not 'host'"),
     ],
 )
 def test_wrong_options_of_a_stream_are_refused(options: dict[str, Any], said: str) -> None:

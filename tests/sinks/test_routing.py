@@ -144,6 +144,7 @@ def of_sinks(found: Iterable[CheckMessage]) -> list[CheckMessage]:
         ({"x": PRINT | {"EVENTS": [""]}}, "SKED_SINKS['x']['EVENTS'] must be"),
         ({"x": PRINT | {"EVENTS": 7}}, "SKED_SINKS['x']['EVENTS'] must be"),
         ({"x": PRINT | {"SINK": "nowhere.Sink"}}, "SKED_SINKS['x']['SINK']: 'nowhere.Sink' cannot be imported"),
+        ({"x": PRINT | {"SINK": "tests.unit.broken.Sink"}}, "cannot be imported: it is broken."),
         ({"x": PRINT | {"SINK": "json.dumps"}}, "'json.dumps' is no class with a method deliver(message)."),
         ({"x": PRINT | {"SINK": "json.JSONDecoder"}}, "is no class with a method deliver(message)."),
         ({"x": PRINT | {"SINK": "tests.sinks.test_routing.Async"}}, "must be a plain method, not a coroutine."),

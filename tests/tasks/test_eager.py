@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.conf import settings
 from django.test import override_settings
 
 from django_sked.contrib.tasks import task
+from django_sked.contrib.tasks.compat import TaskResultDoesNotExist
 from django_sked.contrib.tasks.testing import EagerTaskBackend
 from django_sked.testing import assert_scheduled, deliver_due
 from tests.tasks import sample
@@ -51,6 +53,19 @@ def test_a_task_may_enqueue_another() -> None:
 
 def test_a_coroutine_function_has_run_too() -> None:
     assert sample.add_later.using(backend="default").enqueue(1, 2).status == "SUCCESSFUL"
+
+
+def test_a_result_that_is_not_kept_is_returned_all_the_same(request: pytest.FixtureRequest) -> None:
+    store = request.node.callspec.params["eager"]
+    kept_not = settings.SKED[store] | {"OPTIONS": {"retention": {"delivered": 0, "dead": 0}}}
+    with override_settings(SKED=settings.SKED | {store: kept_not}):
+        done = sample.add.using(backend="default").enqueue(1, b=2)
+        failed = sample.fail.using(backend="default").enqueue()
+
+        assert (done.status, done.return_value) == ("SUCCESSFUL", 3)
+        assert (failed.status, failed.errors[0].exception_class) == ("FAILED", sample.OutOfPaperError)
+        with pytest.raises(TaskResultDoesNotExist):
+            done.refresh()
 
 
 def test_a_deferred_task_waits_for_its_time(request: pytest.FixtureRequest) -> None:

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.test import override_settings
 
+from django_sked.backends import message_backends
 from django_sked.contrib.tasks import SkedTask, SkedTaskBackend, compat, task
 from django_sked.contrib.tasks.compat import InvalidTask, InvalidTaskBackend, task_backends
 from django_sked.exceptions import InvalidPayload, KeyInUse, UnknownArgument
@@ -149,6 +150,19 @@ def test_a_task_of_a_transaction_is_there_after_its_commit(alias: str) -> None:
     assert (result.status, result.task.run_after) == ("READY", T0 + timedelta(days=1))
 
 
+def test_an_eager_task_of_a_store_that_waits_for_the_commit_runs_after_it(alias: str) -> None:
+    eager = {"BACKEND": "django_sked.contrib.tasks.testing.EagerTaskBackend", "OPTIONS": {"backend": alias}}
+    database = alias if alias in connections else "default"
+    with override_settings(TASKS={alias: eager}):
+        with transaction.atomic(using=database):
+            waits = message_backends[alias].is_postponing()
+            result = sample.add.using(backend=alias).enqueue(1, 2)
+            before = result.status
+
+        assert before == ("READY" if waits else "SUCCESSFUL")
+        assert (result.status, result.return_value, sample.calls) == ("SUCCESSFUL", 3, [(1, 2)])
+
+
 # What is refused
 
 
@@ -166,9 +180,10 @@ def test_an_argument_that_is_no_json_is_refused(argument: Any) -> None:
         sample.echo.using(backend="memory").enqueue(name=argument)
 
 
-def test_an_argument_that_no_store_would_keep_is_refused() -> None:
+@pytest.mark.parametrize("argument", ["a\0b", float("nan"), {1: 2}], ids=["NUL", "NaN", "a key that is no text"])
+def test_an_argument_that_no_store_would_keep_is_refused(argument: Any) -> None:
     with pytest.raises(InvalidPayload):
-        sample.echo.using(backend="memory").enqueue("a\0b")
+        sample.echo.using(backend="memory").enqueue(argument)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +192,23 @@ def test_an_argument_that_no_store_would_keep_is_refused() -> None:
         ({"priority": 101}, "priority"),
         ({"priority": -101}, "priority"),
         ({"priority": 1.5}, "priority"),
+        ({"priority": 5.0}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"priority": "5"}, "priority"),
+        ({"priority": float("nan")}, "priority"),
+        ({"run_after": timedelta(days=5)}, "run_after"),
+        ({"run_after": "tomorrow"}, "run_after"),
         ({"run_after": datetime(2030, 1, 1)}, "run_after"),
         ({"run_after": datetime(9999, 1, 1, tzinfo=UTC)}, "run_after"),
         ({"queue_name": "a queue"}, "queue"),
+        ({"queue_name": ["mail"]}, "queue"),
         ({"key": ""}, "key"),
         ({"on_conflict": "explode"}, "on_conflict"),
         ({"max_attempts": 0}, "max_attempts"),
         ({"retry": 3}, "retry"),
         ({"timeout": -1}, "timeout"),
         ({"expires_in": "tomorrow"}, "expires_in"),
+        ({"expires_in": 0}, "expires_in"),
         ({"expires_at": datetime(2030, 1, 1)}, "expires_at"),
         ({"expires_at": T0, "expires_in": 5}, "expires_in"),
         ({"metadata": {"a": 1}}, "metadata"),
@@ -200,6 +223,19 @@ def test_a_wrong_value_is_refused_by_using(changes: dict[str, Any], text: str) -
 def test_using_names_what_it_does_not_know() -> None:
     with pytest.raises(UnknownArgument, match="max_attempts=4"):
         sample.add.using(max_retries=3)
+
+
+def test_a_declaration_names_what_it_does_not_know() -> None:
+    with pytest.raises(UnknownArgument, match="'max_attempts'"):
+        task(max_attemps=3)(sample.add.func)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": -1}, {"expires_in": 0}, {"priority": True}, {"max_attempts": "3"}], ids=str
+)
+def test_a_wrong_value_is_refused_by_a_declaration(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTask, match=next(iter(wrong))):
+        task(**wrong)(sample.add.func)
 
 
 def test_only_functions_of_modules_can_be_tasks() -> None:

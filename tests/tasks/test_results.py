@@ -12,12 +12,14 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import override_settings
 
+from django_sked import retry
 from django_sked.contrib.tasks import SkedTaskResult
 from django_sked.contrib.tasks.compat import TaskResultDoesNotExist, TaskResultMismatch, TaskResultStatus, task_backends
 from django_sked.contrib.tasks.exceptions import TaskCancelled, TaskExpired, UnknownTask, WorkerLost
 from django_sked.contrib.tasks.result import SkedTaskError
 from django_sked.exceptions import Bury
 from django_sked.models import ScheduledMessage
+from django_sked.retry import Fixed
 from django_sked.states import Status
 from django_sked.testing import TickedWorker, connected
 from tests.tasks import sample
@@ -86,6 +88,65 @@ def test_a_result_is_equal_to_what_is_got(alias: str) -> None:
         assert dataclasses.asdict(found) == same
         assert result.task.using(run_after=T0).run_after == T0
         assert dataclasses.replace(found, id="another") != found
+
+
+EXTRAS: dict[str, Any] = {
+    "key": "x",
+    "max_attempts": 7,
+    "timeout": 30,
+    "retry": Fixed(5),
+    "metadata": {"tenant": "b"},
+    "expires_at": T0 + timedelta(hours=1),
+}
+
+
+@pytest.mark.parametrize("names", [*([name] for name in EXTRAS), [*EXTRAS]], ids="+".join)
+def test_the_task_of_a_result_is_the_one_that_was_enqueued(alias: str, names: list[str]) -> None:
+    task = sample.add.using(backend=alias, run_after=T0, **{name: EXTRAS[name] for name in names})
+
+    result = task.enqueue(1)
+
+    assert result.task == task == task.get_result(result.id).task
+    for name in names:
+        assert getattr(result.task, name) == getattr(task, name) is not None
+
+
+def test_what_was_said_instead_of_the_declaration_is_what_the_result_says(alias: str) -> None:
+    given = sample.declared.using(backend=alias, run_after=T0, timeout=60, metadata={"a": "b"}, expires_in=90)
+
+    found: Any = given.get_result(given.enqueue().id).task
+
+    assert (found.timeout, found.metadata) == (timedelta(seconds=60), {"a": "b"})
+    assert (found.expires_in, found.expires_at) == (None, T0 + timedelta(seconds=90))
+    assert sample.declared.expires_in == timedelta(seconds=60)
+
+
+def test_what_the_options_say_is_not_what_the_task_says() -> None:
+    options = {"backend": "memory", "max_attempts": 4, "timeout": 9, "retry": Fixed(3)}
+    backend = {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "OPTIONS": options}
+    with override_settings(TASKS={"default": backend}):
+        plain, other = sample.add.using(backend="default"), sample.add.using(backend="default", retry=Fixed(4))
+
+        assert (plain.enqueue(1).task, other.enqueue(1).task) == (plain, other)
+
+
+def test_a_retry_policy_that_is_unknown_here_hides_no_result(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    result: Any = sample.add.using(backend=alias, retry=Fixed(5)).enqueue(1)
+    monkeypatch.setattr(retry, "kinds", {name: kind for name, kind in retry.kinds.items() if name != "fixed"})
+
+    result.refresh()
+
+    assert (result.status, result.task.retry) == (TaskResultStatus.READY, None)
+
+
+def test_a_task_whose_alias_is_gone_is_run_with_its_context() -> None:
+    result = sample.attempt.using(backend="memory", max_attempts=3).enqueue("x")
+
+    with override_settings(TASKS={"renamed": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend"}}):
+        run("memory")
+    result.refresh()
+
+    assert result.return_value == [1, "RUNNING", result.id, result.id, "x"]
 
 
 def test_a_task_that_returns_nothing_has_returned_none(alias: str) -> None:

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connections, transaction
+from django.test import override_settings
 
+from django_sked.backends import message_backends
 from django_sked.contrib.tasks import SkedTaskBackend
 from django_sked.contrib.tasks.compat import task_enqueued, task_finished, task_started
-from django_sked.testing import deliver_due
+from django_sked.models import ScheduledMessage
+from django_sked.signals import message_cancelled
+from django_sked.testing import connected, deliver_due
 from tests.tasks import sample
 
 
@@ -67,10 +72,46 @@ def test_a_task_that_was_there_already_is_not_enqueued_again(alias: str, told: l
     assert [entry[0] for entry in told] == ["enqueued"]
 
 
-def test_other_messages_are_no_tasks(alias: str, told: list[Any]) -> None:
-    from django_sked.models import ScheduledMessage
-    from django_sked.testing import connected
+def test_what_a_store_takes_after_the_commit_is_told_after_it(alias: str, told: list[Any]) -> None:
+    add = sample.add.using(backend=alias, key="once", on_conflict="ignore")
+    with transaction.atomic(using=alias if alias in connections else None):
+        if not message_backends[alias].is_postponing():
+            pytest.skip("it is stored in the transaction, or at once")
+        add.enqueue(1)
+        transaction.set_rollback(True)
 
+    with transaction.atomic():
+        result = add.enqueue(2)
+        add.enqueue(3)
+        before = list(told)
+
+    assert (before, told) == ([], [("enqueued", "READY", result.id)])
+    assert add.get_result(result.id).args == [2]
+
+
+def test_a_task_whose_alias_is_gone_is_told_of(told: list[Any]) -> None:
+    result = sample.add.using(backend="memory").enqueue(1)
+    failed = sample.fail.using(backend="memory").enqueue()
+
+    with override_settings(TASKS={"renamed": {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend"}}):
+        deliver_due(backend="memory")
+
+    assert {entry for entry in told if entry[0] == "finished"} == {
+        ("finished", "SUCCESSFUL", result.id),
+        ("finished", "FAILED", failed.id),
+    }
+
+
+def test_a_message_that_is_no_task_in_truth_keeps_nothing_from_the_others(told: list[Any]) -> None:
+    odd = ScheduledMessage.objects.schedule("task:tests.tasks.sample.add", ["odd"], backend="memory")
+    result = sample.add.using(backend="memory").enqueue(1)
+
+    message_cancelled.send(ScheduledMessage, messages=[odd, result.message()], backend="memory")
+
+    assert told[1:] == [("finished", "READY", result.id)]
+
+
+def test_other_messages_are_no_tasks(alias: str, told: list[Any]) -> None:
     def note(**kwargs: Any) -> None: ...
 
     ScheduledMessage.objects.schedule("order.paid", backend=alias)

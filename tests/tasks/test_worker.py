@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.test import override_settings
 
 from django_sked.contrib.tasks.compat import APP, task_backends
@@ -42,13 +43,14 @@ def test_an_app_that_is_missing_is_named() -> None:
     assert all(name in problem.msg for name, problem in zip(apps, found, strict=True))
 
 
-def test_an_alias_that_is_not_there_is_named() -> None:
-    backend = {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "OPTIONS": {"backend": "elsewhere"}}
+@pytest.mark.parametrize("alias", ["elsewhere", "", ["default"]])
+def test_an_alias_that_is_not_there_is_named(alias: Any) -> None:
+    backend = {"BACKEND": "django_sked.contrib.tasks.SkedTaskBackend", "OPTIONS": {"backend": alias}}
     with override_settings(TASKS={"default": backend}):
         (problem,) = task_backends["default"].check()
 
     assert problem.id == "django_sked.E030"
-    assert "the alias 'elsewhere'" in problem.msg
+    assert f"the alias {alias!r}" in problem.msg
 
 
 def test_nothing_of_it_is_imported_without_the_app(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+import pydantic
 import pytest
 from django.conf import settings
 from django.test import override_settings
@@ -25,7 +28,9 @@ from django_sked.exceptions import (
 )
 from django_sked.models import ScheduledMessage
 from django_sked.signals import message_due
+from django_sked.typed import message_type
 from django_sked.worker import Worker
+from django_sked.workflows import workflow
 
 ALIAS = "memory"
 objects: Any = ScheduledMessage.objects
@@ -37,6 +42,29 @@ for _ in range(70):
     NESTED = [NESTED]
 CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE
+
+
+@dataclass
+class Free:
+    data: Any
+
+
+class Model(pydantic.BaseModel):
+    data: Any
+
+
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+
+    data: Any
+
+
+class Struct(msgspec.Struct):
+    data: Any
+
+
+SELF = Free(None)
+SELF.data = SELF
 
 
 def schedule(**arguments: Any) -> Callable[[], Any]:
@@ -92,6 +120,42 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (schedule(payload=CYCLE), InvalidPayload, r"free of cycles"),
     (schedule(payload=[0] * 10_001), InvalidPayload, r"payload must be .*10000 values in all"),
     (schedule(payload="x" * 262_144), PayloadTooLarge, r"payload must be at most 262144 bytes as JSON, not 262146"),
+    # ... of a type
+    (schedule(event="free", payload=Free), InvalidMessage, r"Free is a class: give an instance of it"),
+    (
+        schedule(event="free", payload=Free(CYCLE)),
+        InvalidPayload,
+        r"This Free \('free'\) is no JSON: .*levels deep, or holds itself",
+    ),
+    (schedule(event="free", payload=Free(NESTED)), InvalidPayload, r"nested more than 64 levels deep"),
+    (schedule(event="free", payload=SELF), InvalidPayload, r"This Free .* or holds itself"),
+    (schedule(event="free", payload=Free({1: 2})), InvalidPayload, r"payload\.data must be a dict whose keys are str"),
+    (
+        schedule(event="model", payload=Model(data=object())),
+        InvalidPayload,
+        r"Model \('model'\) is no JSON: .*unknown type: .*object",
+    ),
+    (schedule(event="model", payload=Model(data=CYCLE)), InvalidPayload, r"is no JSON: ValueError: Circular reference"),
+    (schedule(event="model", payload=Model(data=b"\xff")), InvalidPayload, r"is no JSON: UnicodeDecodeError"),
+    (
+        schedule(event="strict", payload=Strict(data=[float("nan")])),
+        InvalidPayload,
+        r"payload\.data\[0\] must be a finite number",
+    ),
+    (
+        schedule(event="struct", payload=Struct(object())),
+        InvalidPayload,
+        r"Struct \('struct'\) is no JSON: TypeError: .*object",
+    ),
+    (
+        schedule(event="struct", payload=Struct(CYCLE)),
+        InvalidPayload,
+        r"Struct \('struct'\) is no JSON: RecursionError",
+    ),
+    (many([{"event": "free", "payload": SELF}]), InvalidPayload, r"Message 0: This Free .* is no JSON"),
+    (reschedule(payload=Free), InvalidMessage, r"Free is a class: give an instance of it"),
+    (reschedule(payload=SELF), InvalidPayload, r"This Free \('free'\) is no JSON"),
+    (lambda: objects.redrive(key="k", payload=SELF, backend=ALIAS), InvalidPayload, r"This Free .* is no JSON"),
     # Names
     (schedule(event=""), InvalidMessage, r"event must be 1 to 255 letters.*not ''"),
     (schedule(event=None), InvalidMessage, r"event must be .*not None"),
@@ -170,6 +234,14 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (schedule(on_conflict="skip"), InvalidMessage, r"on_conflict must be 'error', 'ignore' or 'replace', not 'skip'"),
     (schedule(on_conflict=[]), InvalidMessage, r"on_conflict must be 'error', 'ignore' or 'replace', not \[\]"),
     (schedule(backend="nowhere"), InvalidBackend, r"There is no SKED backend 'nowhere'; there are: .*memory"),
+    (schedule(backend=""), InvalidBackend, r"There is no SKED backend ''"),
+    (schedule(backend=0), InvalidBackend, r"backend must be an alias of the SKED setting, not 0"),
+    (schedule(backend=[]), InvalidBackend, r"backend must be an alias of the SKED setting, not \[\]"),
+    (schedule(backend=["a"]), InvalidBackend, r"backend must be an alias .*not \['a'\]"),
+    (lambda: objects.find(key="k", backend={}), InvalidBackend, r"backend must be an alias .*not \{\}"),
+    (lambda: workflow("w", backend=""), InvalidBackend, r"There is no SKED backend ''"),
+    (schedule(allow_past="no"), InvalidMessage, r"allow_past must be True or False, not 'no'"),
+    (schedule(allow_past=None), InvalidMessage, r"allow_past must be True or False, not None"),
     (schedule(eta=1), UnknownArgument, r"schedule\(\) takes no argument 'eta': did you mean 'at'\?"),
     (schedule(max_retries=3), UnknownArgument, r"'max_retries': say max_attempts=4"),
     (schedule(prioritty=3), UnknownArgument, r"'prioritty': did you mean 'priority'\?"),
@@ -270,8 +342,10 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.fixture(autouse=True)
-def empty_backend() -> None:
+def empty_backend(message_types: None) -> None:
     message_backends.reset()
+    for cls in (Free, Model, Strict, Struct):
+        message_type(cls.__name__.lower())(cls)
 
 
 @pytest.mark.parametrize(("call", "error", "words"), WRONG, ids=[words[:60] for _, _, words in WRONG])

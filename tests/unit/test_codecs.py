@@ -54,6 +54,7 @@ class Everything:
     free: Any
     either: int | str
     mode: Literal["fast", "slow"]
+    some: Literal[Colour.RED, Level.HIGH, 3, None]
     note: Annotated[str | None, "a note"] = None
     parent: Optional["Everything"] = None  # noqa: UP037, UP045
     ratio: float = 1.0
@@ -78,6 +79,7 @@ def everything(**changes: Any) -> Everything:
         "free": {"any": ["thing", 1, None]},
         "either": "5",
         "mode": "slow",
+        "some": Level.HIGH,
     }
     return Everything(**values | changes)
 
@@ -224,6 +226,11 @@ class Bytes:
 
 
 @dataclass
+class OneOfBytes:
+    kind: Literal[b"1"]
+
+
+@dataclass
 class Keys:
     data: dict[int, str]
 
@@ -251,6 +258,10 @@ class OfBytes:
     ("cls", "text"),
     [
         (OfBytes, r"OfBytes.kind: JSON cannot be decoded to <enum 'Raw'>: Raw.ONE must be a dict, .*, not bytes"),
+        (
+            OneOfBytes,
+            r"OneOfBytes.kind: JSON cannot be decoded to typing.Literal\[b'1'\]: b'1' must be a dict, .*not bytes",
+        ),
         (NoClass, "An annotation of NoClass cannot be resolved: "),
         (Bytes, "Bytes.data: JSON cannot be decoded to <class 'bytes'>"),
         (Keys, r"Keys.data: JSON cannot be decoded to dict\[int, str\]"),

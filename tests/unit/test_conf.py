@@ -140,6 +140,8 @@ def test_a_database_without_messages_is_refused() -> None:
         ({"default": MEMORY | {"QUEUES": {"a b": {}}}}, ["django_sked.E002"]),
         ({"default": MEMORY | {"BACKEND": "json.dumps"}}, ["django_sked.E002"]),
         ({"default": MEMORY | {"BACKEND": "nowhere"}}, ["django_sked.E002"]),
+        ({"default": MEMORY | {"BACKEND": "tests.unit.broken.Backend"}}, ["django_sked.E002"]),
+        ({"default": MEMORY | {"BACKEND": "django_sked.backends.base.BaseBackend"}}, ["django_sked.E002"]),
         ({"default": DATABASE, "again": DATABASE}, ["django_sked.E003"]),
         ({"default": MEMORY, "x": MEMORY | {"X": 1}, "y": MEMORY | {"Y": 1}}, ["django_sked.E002", "django_sked.E002"]),
     ],

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,12 @@ import pytest
 from django.utils import timezone
 
 from django_sked.backends import message_backends
-from django_sked.exceptions import InvalidMessage, UnknownArgument
+from django_sked.exceptions import InvalidMessage, InvalidPayload, UnknownArgument
 from django_sked.models import Recurrence, ScheduledMessage
+from django_sked.retry import Fixed
+from django_sked.signals import message_due
 from django_sked.testing import (
+    TickedWorker,
     assert_not_scheduled,
     assert_scheduled,
     connected,
@@ -60,6 +66,69 @@ def test_nothing_is_delivered_before_its_time() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("backend", ["default", "memory"])
+def test_a_retry_is_due_later_however_long_its_receiver_takes(backend: str) -> None:
+    def slow(message: ScheduledMessage, **kwargs: Any) -> None:
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            pass
+        if message.event == "weekly":
+            ScheduledMessage.objects.schedule("report", backend=backend)
+            raise OSError
+
+    ScheduledMessage.objects.schedule("weekly", retry=Fixed(0.001), backend=backend)
+    with connected(slow, ["weekly", "report"]):
+        delivered = deliver_due(backend=backend)
+
+    assert [(message.event, message.attempt, message.status) for message in delivered] == [
+        ("weekly", 1, "scheduled"),
+        ("report", 1, "delivered"),
+    ]
+    ScheduledMessage.objects.clear(backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["default", "memory"])
+@pytest.mark.parametrize("now", [MONDAY.replace(tzinfo=None), MONDAY.date(), "tomorrow", 0], ids=str)
+def test_a_time_that_is_none_is_refused(now: Any, backend: str) -> None:
+    worker = TickedWorker(backend)
+    message = ScheduledMessage.objects.schedule("weekly", at=MONDAY, backend=backend)
+    steps: list[Callable[..., object]] = [
+        worker.beat,
+        worker.promote,
+        worker.claim,
+        worker.tick,
+        partial(deliver_due, backend=backend),
+    ]
+    steps += [partial(worker.dispatch, message), partial(worker.settle, [], [])]
+
+    for step in steps:
+        with pytest.raises(InvalidMessage, match="now must be an aware datetime"):
+            step(now)
+
+    message.refresh_from_db()
+    assert (message.status, message.unroutable) == ("scheduled", 0)
+
+
+def test_a_receiver_that_was_connected_before_stays_connected() -> None:
+    seen: list[str] = []
+
+    def note(message: ScheduledMessage, **kwargs: Any) -> None:
+        seen.append(message.event)
+
+    def other(**kwargs: Any) -> None: ...
+
+    def receivers(event: str) -> list[str]:
+        return [receiver.name.rpartition(".")[2] for receiver in message_due.receivers_of(event)]
+
+    with connected(note, "weekly"), connected(other):
+        with connected(note, "monthly"):
+            assert (receivers("weekly"), receivers("monthly")) == (["note", "other"], ["note", "other"])
+        assert (receivers("weekly"), receivers("monthly")) == (["note", "other"], ["other"])
+        ScheduledMessage.objects.schedule("weekly")
+        deliver_due()
+    assert (receivers("weekly"), seen) == ([], ["weekly"])
+
+
 # What is scheduled
 
 
@@ -79,6 +148,22 @@ def test_what_is_scheduled_is_found_by_what_it_says(backend: str) -> None:
     ScheduledMessage.objects.clear(backend=backend)
     assert_not_scheduled(backend=backend)
     assert_scheduled("order.paid", status="cancelled", reason="cleared", backend=backend)
+
+
+def test_a_value_is_compared_as_a_message_keeps_it() -> None:
+    ScheduledMessage.objects.schedule("order.paid", {"lines": (1, 2), "on": MONDAY.date()}, timeout=5)
+
+    assert_scheduled("order.paid", payload={"lines": (1, 2), "on": MONDAY.date()}, timeout=timedelta(seconds=5))
+    assert_scheduled("order.paid", payload={"lines": [1, 2], "on": "2030-03-04"})
+    assert_not_scheduled("order.paid", payload={"lines": (1, 3), "on": MONDAY.date()})
+    with pytest.raises(InvalidPayload):
+        assert_not_scheduled("order.paid", payload=object())
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.0, "one"])
+def test_a_count_that_is_none_is_refused(count: Any) -> None:
+    with pytest.raises(InvalidMessage, match="assert_not_scheduled"):
+        assert_scheduled("order.paid", count=count)
 
 
 def test_an_assertion_that_fails_says_what_there_is() -> None:
@@ -149,6 +234,59 @@ def test_verbs_know_the_frozen_time() -> None:
 def test_time_does_not_advance_backwards() -> None:
     with freeze() as time, pytest.raises(InvalidMessage, match="move_to"):
         time.advance(days=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (((timedelta(days=1),), {"days": 3}), "not both"),
+        ((("a day",), {}), "duration"),
+        (((float("nan"),), {}), "duration"),
+        (((timedelta(days=999_999),), {}), "duration"),
+        (((), {"days": float("nan")}), "NaN"),
+        (((), {"days": 1e12}), "days"),
+        (((), {"days": "3"}), "days"),
+        (((), {"months": 3}), "months"),
+    ],
+    ids=str,
+)
+def test_time_does_not_advance_by_what_is_no_duration(arguments: Any, text: str) -> None:
+    args, kwargs = arguments
+    with freeze(MONDAY) as time:
+        with pytest.raises(InvalidMessage, match=text):
+            time.advance(*args, **kwargs)
+        assert time.now == MONDAY
+
+
+def test_time_advances_by_seconds_too() -> None:
+    with freeze(MONDAY) as time:
+        time.advance(90)
+        assert time.now == MONDAY + timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("backend", ["default", "memory"])
+def test_time_does_not_stop_for_what_nobody_receives(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(travelling, "MOST_STOPS", 10)
+    seen: list[datetime] = []
+
+    def note(message: ScheduledMessage, **kwargs: Any) -> None:
+        seen.append(timezone.now())
+        if len(seen) == 1:
+            raise ValueError
+
+    with freeze(MONDAY) as time, connected(note, "step"):
+        ScheduledMessage.objects.schedule("typo", backend=backend)
+        for day in (2, 3):
+            ScheduledMessage.objects.schedule("step", delay=timedelta(days=day), retry=Fixed(60), backend=backend)
+        ScheduledMessage.objects.schedule("step", delay=timedelta(days=61), backend=backend)
+        delivered = time.advance(days=60, backend=backend)
+        with connected(note, "typo"):
+            (late,) = time.advance(hours=1, backend=backend)
+
+    assert seen[:3] == [MONDAY + timedelta(days=2), MONDAY + timedelta(days=2, minutes=1), MONDAY + timedelta(days=3)]
+    assert [message.event for message in delivered if message.status == "delivered"] == ["step", "step"]
+    assert [message.event for message in delivered].count("typo") <= 4
+    assert (late.event, late.status) == ("typo", "delivered")
 
 
 def test_a_loop_without_end_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

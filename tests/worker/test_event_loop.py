@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from django_sked.worker.event_loop import EventLoop
 from tests.worker.conftest import PATIENCE
 
@@ -40,3 +42,24 @@ def test_a_loop_that_was_never_needed_has_no_thread() -> None:
     loop.stop()
 
     assert loop._thread is None
+
+
+def test_a_loop_whose_thread_could_not_be_started_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, answers = EventLoop(), []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def answer() -> str:
+        return "answered"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            loop.run(answer, {})
+
+    calling = threading.Thread(target=lambda: answers.append(loop.run(answer, {})), daemon=True)
+    calling.start()
+    calling.join(PATIENCE)
+    assert answers == ["answered"]
+    loop.stop()

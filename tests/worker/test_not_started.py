@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_sked.models import ScheduledMessage
+from django_sked.models import QueueControl, ScheduledMessage
 from django_sked.retry import Fixed
 from django_sked.signals import message_cancelled
 from django_sked.states import Status
@@ -94,6 +94,27 @@ def test_one_whose_worker_was_stopped_is_handed_back(
     found = sql.find(message)
     assert (worker.exit_code, writer.attempts) == (0, [])
     assert (found.status, found.attempt, found.claimed_by) == (Status.SCHEDULED, 0, None)
+
+
+def test_one_whose_queue_was_paused_is_given_back(
+    sql: Store, atomic: Callable[..., Any], start: Callable[..., Worker], meanwhile: list[Callable[[], Any]]
+) -> None:
+    writer = atomic(Writer(sql))
+    worker = start(sql.alias)
+
+    def pause() -> None:
+        QueueControl.objects.pause("default", backend=sql.alias)
+        assert eventually(lambda: worker._controls.is_paused("default"))
+
+    meanwhile.append(pause)
+    message = sql.schedule()
+
+    assert eventually(lambda: not meanwhile and worker.in_flight == 0)
+    found = sql.find(message)
+    assert (found.status, found.attempt, writer.attempts) == (Status.SCHEDULED, 0, [])
+    QueueControl.objects.resume("default", backend=sql.alias)
+    assert eventually(lambda: sql.find(message).status == Status.DELIVERED)
+    assert writer.attempts == [1]
 
 
 def test_one_that_expired_is_not_started(

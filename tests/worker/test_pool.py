@@ -11,21 +11,24 @@ import pytest
 from django_sked.models import ScheduledMessage
 from django_sked.worker import pool as pool_module
 from django_sked.worker.pool import Pool
-from tests.worker.conftest import PATIENCE, Calls, Clock, Store, eventually
+from tests.worker.conftest import PATIENCE, Calls, Clock, Gate, Store, eventually
 
 
 def _message(memory: Store) -> ScheduledMessage:
     return memory.schedule()
 
 
-def test_a_pool_of_slow_receivers_holds_no_more_than_it_runs(memory: Store, time: Clock) -> None:
+@pytest.mark.parametrize(("size", "to_be_had"), [(2, 100), (4, 2)])
+def test_a_pool_of_slow_receivers_holds_no_more_than_it_runs(
+    memory: Store, time: Clock, size: int, to_be_had: int
+) -> None:
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def dispatch(message: ScheduledMessage) -> None:
         begun.release()
         assert go_on.wait(PATIENCE)
 
-    pool = Pool("default", 2, memory.backend, dispatch, lambda: None)
+    pool = Pool("default", size, memory.backend, dispatch, lambda: None, pool_module.ThreadBudget(to_be_had))
     assert pool.room(500).limit > 2
     pool.put([_message(memory) for _ in range(4)])
     assert begun.acquire(timeout=PATIENCE)
@@ -39,6 +42,32 @@ def test_a_pool_of_slow_receivers_holds_no_more_than_it_runs(memory: Store, time
     assert len(pool.running()) == 2
     pool.stop()
     go_on.set()
+
+
+def test_a_pool_for_which_the_system_has_no_more_threads_holds_no_more_than_it_runs(
+    memory: Store, time: Clock, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = Pool("default", 2, memory.backend, gate, lambda: None)
+    pool.put([_message(memory)])
+    assert gate.begun.wait(PATIENCE)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with caplog.at_level(logging.CRITICAL), monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        pool.put([_message(memory) for _ in range(3)])
+        assert pool.stale() == []
+        time.pass_(pool_module.STALE)
+
+        assert len(pool.stale()) == 3
+        assert pool.stale() == []
+        assert pool.room(500).limit == 0
+
+    assert pool.stale() == []
+    assert pool.room(500).limit > 0
+    assert pool.threads == 2
+    pool.stop()
 
 
 def test_a_pool_learns_how_slow_its_receivers_are(memory: Store, time: Clock) -> None:

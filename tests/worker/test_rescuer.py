@@ -10,11 +10,12 @@ import pytest
 from django.db import OperationalError
 
 from django_sked import failpoints
-from django_sked.signals import message_expired
+from django_sked.signals import message_expired, worker_error
 from django_sked.states import Status
 from django_sked.testing import TickedWorker
 from django_sked.worker import worker as worker_module
-from tests.worker.conftest import Store
+from django_sked.worker.leases import Leases
+from tests.worker.conftest import Calls, Store
 
 
 def test_messages_that_expire_unclaimed_are_ended_and_told(some_store: Store, listen: Callable[..., Any]) -> None:
@@ -96,3 +97,61 @@ def test_what_a_worker_rescues_it_may_claim_at_once_although_its_queue_was_empty
     assert some_store.find(message).claimed_by == worker.id
     for pool in worker._claimer.pools.values():
         pool.stop()
+
+
+@pytest.mark.parametrize("broken", ["rescue", "expire", "unblock"])
+def test_whatever_fails_suspects_are_tried_and_unknown_claims_given_back(
+    some_store: Store,
+    receive: Callable[..., Any],
+    start: Callable[..., worker_module.Worker],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+) -> None:
+    calls = receive(Calls(), name="r")
+    gone = TickedWorker(some_store.alias)
+    gone.backend.register(gone.process, now=gone.backend.now() - timedelta(hours=1))
+    some_store.schedule(payload="suspect")
+    gone.claim()
+    assert some_store.backend.rescue()
+    some_store.schedule(payload="unknown")
+    claim = some_store.backend.claim
+    lost: list[Any] = []
+
+    def lose_the_reply(*args: Any, **kwargs: Any) -> Any:
+        messages = claim(*args, **kwargs)
+        if messages and not lost:
+            lost.extend(messages)
+            raise OperationalError("the connection is gone")
+        return messages
+
+    def fail(**kwargs: Any) -> None:
+        raise ValueError("not to be read")
+
+    monkeypatch.setattr(some_store.backend, "claim", lose_the_reply)
+    monkeypatch.setattr(some_store.backend, broken, fail)
+    monkeypatch.setattr(Leases, "may_rescue", lambda self: True)
+    start(some_store.alias, lease=0.5)
+
+    assert calls.wait_for(2)
+    assert set(calls.payloads) == {"suspect", "unknown"}
+    assert [message.payload for message in lost] == ["unknown"]
+
+
+def test_each_part_that_fails_is_told_by_its_name(
+    some_store: Store, monkeypatch: pytest.MonkeyPatch, listen: Callable[..., Any]
+) -> None:
+    told = listen(worker_error)
+    errors = {"expire": ValueError("not to be read"), "unblock": SystemExit("a listener's")}
+
+    def failing(error: BaseException) -> Callable[[], None]:
+        def fail() -> None:
+            raise error
+
+        return fail
+
+    for name, error in errors.items():
+        monkeypatch.setattr(some_store.backend, name, failing(error))
+
+    worker_module.Worker(some_store.alias)._sweep()
+
+    assert {each["step"]: each["error"] for each in told} == errors

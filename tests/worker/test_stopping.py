@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from django_sked.exceptions import Misconfigured, SkedError
 from django_sked.models import ScheduledMessage, WorkerProcess
@@ -17,6 +18,8 @@ from django_sked.signals import (
 )
 from django_sked.states import Status
 from django_sked.worker import EXIT_ABANDONED, Worker
+from django_sked.worker import worker as worker_module
+from django_sked.worker.settler import BATCH
 from tests.worker.conftest import PATIENCE, Calls, Gate, Store, eventually
 
 
@@ -158,6 +161,34 @@ def test_the_second_request_abandons_what_runs_and_hands_it_back(
     assert (returned.status, returned.attempt) == (Status.SCHEDULED, 0)
     assert store.find(message).status == Status.SCHEDULED
     assert "abandoned" in caplog.text
+
+
+def test_a_stop_while_the_store_is_away_waits_for_no_receiver_whose_outcome_cannot_be_written(
+    memory: Store, receive: Callable[..., Any], start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(Calls(), name="r")
+    worker = start("memory")
+
+    def away(*args: Any, **kwargs: Any) -> None:
+        if not worker._stopping:
+            assert eventually(lambda: worker._settler._backlog >= BATCH)
+        raise OperationalError("nobody answers")
+
+    monkeypatch.setattr(memory.backend, "is_expected", lambda error: True)
+    monkeypatch.setattr(memory.backend, "settle", away)
+    memory.schedule_many(3 * BATCH)
+    # So many that threads wait also while a batch is being tried.
+    assert eventually(lambda: worker._settler.unsettled >= 2 * BATCH)
+    (pool,) = worker._claimer.pools.values()
+    assert eventually(lambda: len(pool.running()) == pool.size)
+
+    worker.request_stop()
+
+    assert eventually(lambda: not pool.running())
+    monkeypatch.setattr(worker_module, "LAST_WRITES", (0.1, 0.1))
+    worker.request_stop()
+    assert worker.wait(PATIENCE)
+    assert worker.exit_code == EXIT_ABANDONED
 
 
 def test_a_worker_is_a_context_manager(memory: Store, receive: Callable[..., Any]) -> None:

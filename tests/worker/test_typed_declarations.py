@@ -44,6 +44,12 @@ def test_two_classes_for_one_event_are_refused() -> None:
         message_type("user.reminder")(Other)
 
 
+def test_one_class_for_two_events_is_refused() -> None:
+    message_type("user.reminder")(Reminder)
+    with pytest.raises(InvalidMessageType, match=r"test_typed.Reminder stands for two events: 'user.reminder' and 'x'"):
+        message_type("x")(Reminder)
+
+
 def test_a_class_below_its_dataclass_decorator_is_refused() -> None:
     class Plain:
         user: str

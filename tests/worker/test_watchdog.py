@@ -200,3 +200,22 @@ def test_what_is_done_with_recurrences_is_watched_and_another_database_is_no_rea
     # The store has seen to its own database.
     assert prepared == ([] if is_given_up else ["elsewhere"])
     assert watching.look(0.0, 10 * LEASE) is None
+
+
+def test_a_call_of_the_store_in_there_does_not_end_the_watch_over_the_rest(watching: Watching) -> None:
+    watching.wall.find = lambda: "found"  # type: ignore[attr-defined]
+
+    def promote() -> None:
+        store: Any = watching.dog.store
+        with watching.dog.watch("promote", "default"):
+            watching.answers.append(store.find())
+            watching.wall.entered.release()
+            assert watching.wall.open.wait(ENOUGH)
+
+    watching.thread = threading.Thread(target=promote, daemon=True)
+    thread = watching.begin()
+    assert watching.look(0.0, LEASE) is None
+    watching.finish()
+
+    assert (watching.answers, watching.wall.interrupted) == (["found"], [thread])
+    assert watching.look(0.0, 10 * LEASE) is None

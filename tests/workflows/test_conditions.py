@@ -94,6 +94,20 @@ def test_a_child_with_a_time_of_its_own_is_not_due_before(store: Family) -> None
     assert (store.find(child).status, store.find(child).next_at) == (Status.SCHEDULED, after(days=2))
 
 
+@pytest.mark.parametrize(("hours", "expires"), [(1, 3), (5, 6)])
+def test_what_has_a_time_of_its_own_expires_so_long_after_that_and_after_its_release(
+    store: Family, hours: int, expires: int
+) -> None:
+    parent = store.claimed()
+    child = store.child(on_success=parent, at=after(hours=2), expires_in=timedelta(hours=1))
+
+    store.end(parent, now=after(hours=hours))
+
+    assert (store.find(child).due_at, store.find(child).expires_at) == (after(hours=2), after(hours=expires))
+    store.backend.expire(now=after(hours=hours, seconds=1))
+    assert store.status(child) == Status.SCHEDULED
+
+
 def test_a_new_time_takes_the_place_of_the_delay(store: Family) -> None:
     parent = store.claimed()
     child = store.child(on_success=parent, delay=60)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from django_sked import queries
+from django_sked.backends.memory import MemoryBackend
 from django_sked.exceptions import IdInUse, InvalidMessage, SkedError, UnknownArgument
 from django_sked.models import Dependency, Workflow
+from django_sked.signals import message_cancelled
 from django_sked.states import Status
 from django_sked.workflows import Flow, workflow
-from tests.contract.store import T0, after
+from tests.contract.store import T0, after, elsewhere
 from tests.workflows.family import Family
 
 State = Workflow.State
@@ -116,6 +120,57 @@ def test_a_chain_adds_to_what_a_message_waits_for_already(store: Family) -> None
     assert store.find(last).parents_left == 2
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [[], (), iter(()), "", "abc", None, 7, UUID(int=7), [UUID(int=7)], [None]],
+    ids=lambda wrong: repr(wrong)[:9],
+)
+def test_a_part_of_a_chain_without_a_message_is_refused_and_the_others_wait_for_nobody(
+    store: Family, wrong: Any
+) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        split, join = flow.schedule("split"), flow.schedule("join")
+        with pytest.raises(InvalidMessage, match="A part of a chain must be a message"):
+            flow.chain(split, join, wrong, split)
+
+    assert (join.status, split.status) == (Status.SCHEDULED, Status.SCHEDULED)
+
+
+def test_a_condition_that_does_not_exist_is_refused(store: Family) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        pay, ship = flow.schedule("pay"), flow.schedule("ship")
+        wrong: Any = {"on_sucess": pay}
+        with pytest.raises(UnknownArgument, match="did you mean 'on_success'"):
+            flow.wait_for(ship, **wrong)
+
+
+def test_who_waits_must_be_a_message_of_the_flow(store: Family) -> None:
+    stored = store.schedule()
+    with workflow("w", backend=store.alias) as flow:
+        pay, ship = flow.schedule("pay"), flow.schedule("ship")
+        others: list[Any] = [ship.pk, None, stored]
+        for other in others:
+            with pytest.raises(InvalidMessage, match="is no message of the workflow 'w'"):
+                flow.wait_for(other, on_success=pay)
+
+
+@pytest.mark.parametrize("step", ["deliver", "bury"])
+def test_a_call_that_is_refused_leaves_the_message_waiting_as_before(store: Family, step: str) -> None:
+    with workflow("w", backend=store.alias) as flow:
+        pay, pack, ship = flow.schedule("pay", at=T0, queue="pay"), flow.schedule("pack"), flow.schedule("ship")
+        flow.wait_for(ship, on_success=pay)
+        wrong: list[dict[str, Any]] = [{"on_success": [pack, "x"]}, {"on_failure": pay}, {"on_finish": 7}]
+        for parents in wrong:
+            with pytest.raises(InvalidMessage, match=r"on_\w+"):
+                flow.wait_for(ship, **parents)
+        flow.wait_for(ship, on_finish=pay)
+    assert ship.parents_left == 1
+
+    store.end(pay, step)
+
+    assert store.status(ship) == (Status.SCHEDULED if step == "deliver" else Status.CANCELLED)
+
+
 def test_a_circle_is_refused_at_the_end_of_the_block(store: Family) -> None:
     with (
         pytest.raises(InvalidMessage, match="wait for each other"),
@@ -181,6 +236,60 @@ def test_a_parent_that_is_cancelled_before_its_children_takes_none_of_them_out_o
     assert flow.workflow.cancel(reason="no more") == 3
 
     assert {message.reason for message in flow.workflow.messages} == {"no more"}
+
+
+@pytest.fixture
+def remembered(store: Family, monkeypatch: pytest.MonkeyPatch) -> MemoryBackend:
+    """A backend without transactions, that changes one message after the other."""
+    if not isinstance(store.backend, MemoryBackend):
+        pytest.skip("it has transactions, or changes children before their parents")
+    monkeypatch.setattr(queries, "CHUNK", 1)
+    return store.backend
+
+
+def test_nobody_comes_between_the_changes_of_one_workflow(
+    store: Family, remembered: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, _ = order(store)
+    assert flow.workflow is not None
+    change = remembered.change
+    seen: list[bool] = []
+
+    def is_free() -> bool:
+        if is_free := remembered._lock.acquire(blocking=False):
+            remembered._lock.release()
+        return is_free
+
+    def changed(ids: Any, verb: Any, **how: Any) -> int:
+        seen.append(elsewhere(is_free))
+        return change(ids, verb, **how)
+
+    monkeypatch.setattr(remembered, "change", changed)
+
+    flow.workflow.cancel()
+
+    assert seen == [False] * 4
+    assert flow.workflow.counts == {Status.CANCELLED: 4}
+
+
+def test_who_is_told_of_the_changes_of_a_workflow_may_wait_for_others(store: Family, remembered: MemoryBackend) -> None:
+    flow, messages = order(store)
+    assert flow.workflow is not None
+    cancel = flow.workflow.cancel
+    seen: dict[str, int] = {}
+
+    def listen(messages: Any, **kwargs: Any) -> None:
+        count = elsewhere(lambda: store.search(status="cancelled").count())
+        seen.update({message.event: count for message in messages})
+
+    message_cancelled.connect(listen)
+    try:
+        # Within another one, as others may call it.
+        assert remembered.at_once(lambda: (cancel(), len(seen)))[1] == 0
+    finally:
+        message_cancelled.disconnect(listen)
+
+    assert seen == dict.fromkeys(messages, 4)
 
 
 def test_all_of_it_is_held_and_goes_on(store: Family) -> None:

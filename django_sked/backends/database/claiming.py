@@ -21,6 +21,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.models import F, Max, Min, QuerySet
 
 from django_sked import clock, failpoints
+from django_sked.backends.database.edges import on_their_own
 from django_sked.backends.database.errors import is_locked
 from django_sked.backends.database.store import (
     busy_timeout,
@@ -173,13 +174,14 @@ class ClaimStrategy(ABC):
     # Settle
 
     def deliver(self, tokens: Mapping[UUID, int], now: datetime, *, keep: bool) -> dict[UUID, int]:
-        """Settle plain deliveries of messages without children whose token still matches, deleting them unless they
-        are to be kept.
+        """Settle plain deliveries of messages without children whose token still matches. Unless they are to be kept,
+        delete those that are on their own, and leave the others as they are.
 
         Returns the new attempt of each message that was written.
         """
         with transaction.atomic(using=self.using):
             rows = claimed_and_locked(self.using, list(tokens)).filter(has_children=False)
+            rows = rows if keep else on_their_own(self.using, rows)
             found = rows.values_list("pk", "token", "attempt")
             attempts = {id: attempt + 1 for id, token, attempt in found if token == tokens[id]}
             ours = messages(self.using).filter(pk__in=list(attempts))

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import connections, models
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
-from django_sked.models import Dependency
+from django_sked.models import Dependency, ScheduledMessage
 
 #: Ids or rows of one statement.
 BATCH = 1000
@@ -20,6 +20,12 @@ _Id = TypeVar("_Id", int, UUID)
 
 def edges_of(using: str) -> QuerySet[Dependency]:
     return models.QuerySet(Dependency, using=using)
+
+
+def on_their_own(using: str, rows: QuerySet[ScheduledMessage]) -> QuerySet[ScheduledMessage]:
+    """Of these messages, those that are of no workflow and that nobody waits for, whether they know of it or not: what
+    may be deleted as it ends. One probe of sked_dependency_parent for each."""
+    return rows.filter(~Exists(edges_of(using).filter(parent_id=OuterRef("pk"))), workflow_id__isnull=True)
 
 
 def parts(ids: Iterable[_Id]) -> Iterator[list[_Id]]:

@@ -29,8 +29,6 @@ from django_sked.states import FINISHED, Status
 PAGE = 500
 #: Generations that are decided with the end of a message by a worker, and in each step of a sweep.
 LEVELS = 500
-#: A workflow without a message is kept for so long.
-EMPTY = timedelta(hours=1)
 #: Every so many sweeps look at so many messages, for who is blocked without an edge.
 ROUND, ROWS = 60, 5000
 
@@ -303,27 +301,6 @@ def forget_edges(using: str, ids: Collection[UUID]) -> None:
     for part in parts(unknown(using, ids)):
         edges_of(using).filter(parent_id__in=part).exclude(state__in=UNDECIDED)._raw_delete(using)
         edges_of(using).filter(child_id__in=part)._raw_delete(using)
-
-
-class Empties:
-    """Workflows whose last message went without a prune: a page of all of them, one after the other."""
-
-    def __init__(self, using: str, alias: str) -> None:
-        self._using = using
-        self._alias = alias
-        self._looked: UUID | None = None
-
-    def forget(self, now: datetime) -> None:
-        rows: QuerySet[Workflow] = models.QuerySet(Workflow, using=self._using).order_by("pk")
-        rows = rows if self._looked is None else rows.filter(pk__gt=self._looked)
-        page = dict(rows[:PAGE].values_list("pk", "backend"))
-        self._looked = list(page)[-1] if len(page) == PAGE else None
-        own = [id for id, backend in page.items() if backend == self._alias]
-        old: QuerySet[Workflow] = models.QuerySet(Workflow, using=self._using).filter(
-            pk__in=own, created_at__lt=now - EMPTY
-        )
-        if ids := list(old.values_list("pk", flat=True)):
-            forget_workflows(self._using, ids)
 
 
 def forget_workflows(using: str, ids: Collection[UUID]) -> None:

@@ -22,13 +22,17 @@ from django.db.models.signals import post_init, pre_init
 from django_sked import failpoints
 from django_sked.backends import message_backends
 from django_sked.backends.database.claiming import ClaimStrategy
-from django_sked.models import ScheduledMessage
+from django_sked.models import Dependency, ScheduledMessage
 from django_sked.sealing import ENVELOPE
 from django_sked.states import Status
 
 _FIELDS = ScheduledMessage._meta.concrete_fields
 _NAMES = tuple(field.attname for field in _FIELDS)
 _TABLE = ScheduledMessage._meta.db_table
+#: As `edges.on_their_own`.
+_ON_THEIR_OWN = f"""
+AND workflow_id IS NULL AND NOT EXISTS (SELECT 1 FROM {Dependency._meta.db_table} WHERE parent_id = {_TABLE}.id)
+"""
 
 
 class PlainSQL(ClaimStrategy):
@@ -72,7 +76,8 @@ class PlainSQL(ClaimStrategy):
         with transaction.atomic(using=self.using), connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT id, token, attempt FROM {_TABLE} "
-                f"WHERE id IN ({self._listed(sorted(tokens))}) AND status = 'claimed' AND NOT has_children {lock}"
+                f"WHERE id IN ({self._listed(sorted(tokens))}) AND status = 'claimed' AND NOT has_children "
+                f"{'' if keep else _ON_THEIR_OWN} {lock}"
             )
             rows = [(names[str(name)], token, attempt) for name, token, attempt in cursor.fetchall()]
             attempts = {id: attempt + 1 for id, token, attempt in rows if token == tokens[id]}

@@ -19,7 +19,7 @@ from django_sked.backends.database import returned
 from django_sked.backends.database.bands import Bands
 from django_sked.backends.database.claiming import ClaimStrategy, Wish
 from django_sked.backends.database.store import LONGEST_IDLE
-from django_sked.models import ScheduledMessage, WorkerProcess
+from django_sked.models import Dependency, ScheduledMessage, WorkerProcess
 
 _TABLE = f'"{ScheduledMessage._meta.db_table}"'
 
@@ -121,21 +121,23 @@ _OTHER_SUSPECT = f"""
 # The settle of a batch needs no durable commit of its own: one that a crash of the server loses is delivered again.
 _QUICK = "set_config('synchronous_commit', 'off', true)"
 # LATERAL, and `|| ''`, so that each row is looked up by its id: never all that are claimed, by sked_message_holder.
-_DELIVER = f"""
+_HELD = f"""
 WITH quick AS MATERIALIZED (SELECT {_QUICK}), held AS MATERIALIZED (
     SELECT m.ctid FROM unnest(%s::uuid[], %s::bigint[]) AS ours(id, token), LATERAL (
         SELECT ctid FROM {_TABLE} WHERE id = ours.id AND status || '' = 'claimed' AND token = ours.token
             AND NOT has_children
-        FOR NO KEY UPDATE SKIP LOCKED
-    ) m
-)
 """
-_DELIVER_KEPT = f"""{_DELIVER}
+_LOCKED = "FOR NO KEY UPDATE SKIP LOCKED) m)"
+_DELIVER_KEPT = f"""{_HELD} {_LOCKED}
 UPDATE {_TABLE} m SET status = 'delivered', finished_at = %s, live_key = NULL, reason = '', attempt = m.attempt + 1,
     unroutable = 0, suspect = false
 FROM quick WHERE m.ctid = ANY(ARRAY(SELECT ctid FROM held)) RETURNING m.id, m.attempt
 """
-_DELIVER_DELETED = f"""{_DELIVER}
+# Only those that are on their own: see `edges.on_their_own`.
+_DELIVER_DELETED = f"""{_HELD}
+            AND workflow_id IS NULL AND NOT EXISTS (
+                SELECT FROM "{Dependency._meta.db_table}" WHERE parent_id = ours.id
+            ) {_LOCKED}
 DELETE FROM {_TABLE} m USING quick WHERE m.ctid = ANY(ARRAY(SELECT ctid FROM held)) RETURNING m.id, m.attempt + 1
 """
 

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from django_sked.backends.database.families import Empties, forget_edges, forget_workflows, needed_no_more
+from django_sked.backends.database.families import forget_edges, forget_workflows, needed_no_more
 from django_sked.backends.database.settling import NOT_AWAITED, Retention
 from django_sked.backends.database.store import messages, workers
+from django_sked.backends.empties import Empties
 from django_sked.outcomes import VERDICT_KEPT
 from django_sked.states import Status
 
@@ -25,14 +26,14 @@ class Pruning:
 
     def __init__(self, using: str, alias: str) -> None:
         self._using = using
-        self._empties = Empties(using, alias)
+        self._empties = Empties(alias, forget_workflows)
         #: The last finished_at of a batch after which there may be more.
         self._floors: dict[Status, datetime] = {}
 
     def prune(self, limit: int, now: datetime, retention: Retention) -> int:
         """See `BaseBackend.prune`."""
         self._forget_workers(now)
-        self._empties.forget(now)
+        self._empties.look(self._using, now)
         deleted = 0
         for status, kept in retention.items():
             if kept is not None and deleted < limit:

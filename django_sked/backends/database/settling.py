@@ -13,6 +13,7 @@ from django.db.models.functions import Cast
 
 from django_sked import failpoints
 from django_sked.backends.database.claiming import ClaimStrategy, claimed_and_locked
+from django_sked.backends.database.edges import on_their_own
 from django_sked.backends.database.families import Families
 from django_sked.backends.database.store import messages
 from django_sked.backends.settled import STORED, Settled
@@ -73,8 +74,12 @@ def settle_now(
         ours = held.filter(cancel_requested=row["cancel_requested"]) if outcome.minds_cancel else held
         ours = ours.filter(has_children=has_children)
         awaited = is_awaited(fields["status"], recurrence, fields.get("verdict"))
-        kept = has_children or awaited or retention.get(fields["status"]) != timedelta(0)
-        if ours.update(**fields) if kept else ours._raw_delete(using):
+        is_kept = has_children or awaited or retention.get(fields["status"]) != timedelta(0)
+        if is_kept or not on_their_own(using, held).exists():
+            is_written = ours.update(**fields)
+        else:
+            is_written = ours._raw_delete(using)
+        if is_written:
             if has_children and fields["status"] in FINISHED:
                 families.ended({outcome.id: fields["status"]}, now, wait=True)
             return fields
@@ -113,7 +118,10 @@ def _merge(settled: Settled, more: Settled) -> None:
 def _settle_plain(
     strategy: ClaimStrategy, tokens: Mapping[UUID, int], now: datetime, retention: Retention, settled: Settled
 ) -> None:
-    attempts = strategy.deliver(tokens, now, keep=retention[Status.DELIVERED] != timedelta(0))
+    is_kept = retention[Status.DELIVERED] != timedelta(0)
+    attempts = {} if is_kept else strategy.deliver(tokens, now, keep=False)
+    if left := {id: token for id, token in tokens.items() if id not in attempts}:
+        attempts |= strategy.deliver(left, now, keep=True)
     fields = finish(Status.DELIVERED, now) | {"unroutable": 0, "suspect": False}
     settled.written.update({id: fields | {"attempt": attempt} for id, attempt in attempts.items()})
 
@@ -188,10 +196,11 @@ def _column(using: str, name: str, rows: Sequence[ScheduledMessage]) -> Any:
 
 
 def delete_at_once(using: str, statuses: Mapping[UUID, Status], retention: Retention) -> None:
-    """A retention of 0: what has just ended in such a status is not kept, unless a promoter is to read it."""
+    """A retention of 0: what has just ended in such a status is not kept, unless others need it or a promoter has to
+    read it."""
     ids = [id for id, status in statuses.items() if retention.get(status) == timedelta(0)]
     if ids:
-        messages(using).filter(NOT_AWAITED, pk__in=ids)._raw_delete(using)
+        on_their_own(using, messages(using).filter(NOT_AWAITED, pk__in=ids))._raw_delete(using)
 
 
 def _sort_out_the_rest(using: str, rest: Sequence[Outcome], settled: Settled) -> dict[UUID, Outcome]:

@@ -113,20 +113,19 @@ def _note_deaths(using: str, dead: Sequence[ScheduledMessage], at: datetime) -> 
 def expire(
     strategy: ClaimStrategy, limit: int, now: datetime | None, clock: Clock, families: Families
 ) -> list[ScheduledMessage]:
-    """End the pending rows that are past their expiry."""
+    """End the pending rows that are past their expiry; returns those that can be read."""
     using = strategy.using
     if now is None and not is_any(using, _expired_now):
         return []
     passed = expired(using, now)
     at = clock()
     with strategy.transaction():
-        found = list(skip_locked(passed)[:limit])
-        ids = [message.pk for message in found]
-        messages(using).filter(pk__in=ids, status__in=PENDING).update(**finish(Status.EXPIRED, at))
-        families.ended({message.pk: Status.EXPIRED for message in found if message.has_children}, at)
-    for message in found:
-        message.status, message.finished_at, message.live_key = Status.EXPIRED, at, None
-    return found
+        # No whole rows: one that cannot be read ends as well.
+        held = dict(skip_locked(passed).values_list("pk", "has_children")[:limit])
+        messages(using).filter(pk__in=list(held), status__in=PENDING).update(**finish(Status.EXPIRED, at))
+        found = {message.pk: message for message in readable(using, list(held))}
+        families.ended({id: Status.EXPIRED for id, has_children in held.items() if has_children}, at)
+    return [found[id] for id in held if id in found]
 
 
 def forget(using: str, ids: Sequence[UUID]) -> int:

@@ -73,7 +73,7 @@ class RedisBackend(BaseBackend):
         self._records = Records(self.alias, self.scripts, self._families, self.options.payload_cipher)
         self._claims = Claims(self.alias, self.scripts, self._records)
         self._settles = Settles(self.scripts, self._records, retention)
-        self._roster = Roster(self.alias)
+        self._roster = Roster(self.alias, lambda ids: self._families.missing(ids, "workflow:"))
         self._sweeps = Sweeps(self.scripts, self._records, retention, self._forget_workflows)
         self._searches = Searches(self.scripts, self._records)
         self._news = News(self.connections.client, self.keys_of_store.news, self.alias, self.options.poll_interval)
@@ -120,12 +120,20 @@ class RedisBackend(BaseBackend):
         if self.is_postponing():
             self._refuse_unknown(messages)
             # As they are now: the caller may go on with the instances.
-            taken = list(map(adding.taken, messages))
-            self._postpone("schedule", lambda: self._add(taken, on_conflict), [message.pk for message in messages])
-            for message in messages:
+            taken, given = list(map(adding.taken, messages)), list(messages)
+            self._postpone("schedule", lambda: self._add_taken(given, taken, on_conflict), [each.pk for each in given])
+            for message in given:
                 adding.stored(message, self.alias)
-            return list(messages)
+            return given
         return self._add(messages, on_conflict)
+
+    def _add_taken(self, given: list[ScheduledMessage], taken: list[ScheduledMessage], on_conflict: OnConflict) -> None:
+        """After the commit, when the caller's instances are told whether it has created them."""
+        try:
+            self._add(taken, on_conflict)
+        finally:
+            for message, stored in zip(given, taken, strict=True):
+                message.was_created = stored.was_created
 
     @property
     def takes_series(self) -> bool:
@@ -150,8 +158,8 @@ class RedisBackend(BaseBackend):
     def _refuse_unknown(self, messages: Sequence[ScheduledMessage]) -> None:
         """What is neither stored nor will be by this transaction: at the commit nobody could be told any more."""
         if named := {parent for message in messages for parent in message.waits_for}:
-            named -= {message.pk for message in messages}
-            named -= set(committing.added(self.redis_options.transaction_database, self.alias))
+            named -= {each.pk for each in messages}
+            named.difference_update(committing.added(self.redis_options.transaction_database, self.alias))
             refuse_unknown(self._families.missing(named))
 
     def add_ticks(self, messages: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
@@ -369,6 +377,8 @@ class RedisBackend(BaseBackend):
         self._families.sweep(now)
 
     def prune(self, *, limit: int = 1000, now: datetime | None = None) -> int:
+        if now is None:  # as for `_enter`
+            self._roster.forget_empty(self.now())
         return self._sweeps.prune(limit, now)
 
     def forget(self, ids: Sequence[UUID]) -> int:
@@ -376,8 +386,7 @@ class RedisBackend(BaseBackend):
         return self._sweeps.forget(ids)
 
     def _forget_workflows(self, ids: Sequence[UUID]) -> None:
-        gone = [id.hex for id in ids]
-        self._roster.forget(ids, lambda: self.scripts.call("gone", *gone))
+        self._roster.forget(ids, lambda: self.scripts.call("gone", *(id.hex for id in ids)))
 
     # Wake-ups
 

@@ -144,17 +144,22 @@ def refuse(alias: str, where: Location, options: RedisOptions) -> None:
     """Raise InvalidBackend when what each of them allows does not go together."""
     if ":" in alias:
         raise InvalidBackend(f"SKED[{alias!r}] must have no ':' in its alias, by which the names of its keys begin.")
-    kind = _connection_class(where)
-    known = {name for each in kind.__mro__ for name in signature(each.__init__).parameters} - _OWN
-    if unknown := options.connection.keys() - known:
-        raise InvalidBackend(
-            f"SKED[{alias!r}]['OPTIONS']['connection'] must have arguments of redis-py's {kind.__name__} that LOCATION "
-            f"leaves open, not {min(unknown)!r}."
-        )
+    refuse_unknown(f"SKED[{alias!r}]['OPTIONS']['connection']", where, options.connection)
     if options.replicas and options.replica_timeout > options.socket_timeout:
         raise InvalidBackend(
             f"SKED[{alias!r}]['OPTIONS']['replica_timeout'] must be at most the socket_timeout of "
             f"{options.socket_timeout} seconds, not {options.replica_timeout}."
+        )
+
+
+def refuse_unknown(name: str, where: Location, connection: Mapping[str, Any]) -> None:
+    """Raise InvalidBackend when connections to there do not take these keyword arguments."""
+    kind = _connection_class(where)
+    known = {name for each in kind.__mro__ for name in signature(each.__init__).parameters} - _OWN
+    if unknown := connection.keys() - known:
+        raise InvalidBackend(
+            f"{name} must have arguments of redis-py's {kind.__name__} that the location leaves open, "
+            f"not {min(unknown)!r}."
         )
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from graphlib import TopologicalSorter
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django_sked import failpoints
@@ -96,11 +96,11 @@ class Families:
                 parents[link.child].add(link.parent)
         return list(TopologicalSorter(parents).static_order())[::-1]
 
-    def missing(self, ids: Collection[UUID]) -> list[UUID]:
-        """Those of these ids that no message has."""
+    def missing(self, ids: Collection[UUID], kind: Literal["m:", "workflow:"] = "m:") -> list[UUID]:
+        """Those of these ids that no message has, or the workflow of none."""
         every = list(ids)
         found: list[UUID] = []
         for start in range(0, len(every), BATCH):
             part = every[start : start + BATCH]
-            found += map(uuid, self._scripts.call("missing", *(id.hex for id in part)))
+            found += map(uuid, self._scripts.call("missing", kind, *(id.hex for id in part)))
         return found

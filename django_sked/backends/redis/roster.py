@@ -10,12 +10,13 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 
+from django_sked.backends.empties import Empties
 from django_sked.backends.quiet import Quiet
 from django_sked.models import WorkerProcess, Workflow
 
@@ -28,12 +29,17 @@ LAST = 2.0
 #: A row outlives its lease by so long, for people to see which worker it was.
 FORGET_AFTER = timedelta(days=1)
 
+#: Stands in for the id of a row where there is none.
+_EMPTIES = UUID(int=0)
+
 
 class Roster:
     """Writes rows; the newest state of a worker takes the place of one that is not written yet."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, empty: Callable[[Sequence[UUID]], Sequence[UUID]]) -> None:
+        """`empty` tells which of these workflows have no message."""
         self._alias = alias
+        self._empties = Empties(alias, lambda using, ids: self._delete(using, empty(ids)))
         self._lock = threading.Lock()
         self._waiting: dict[UUID, Callable[[str], object]] = {}
         self._thread: threading.Thread | None = None
@@ -57,10 +63,17 @@ class Roster:
         """Delete the rows of workflows of which no message is left."""
 
         def write(using: str) -> None:
-            Workflow.objects.using(router.db_for_write(Workflow)).filter(pk__in=workflows, backend=self._alias).delete()
+            self._delete(router.db_for_write(Workflow), workflows)
             then()
 
         self._put(workflows[0], write)
+
+    def forget_empty(self, now: datetime) -> None:
+        """Look for others: a page of all rows."""
+        self._put(_EMPTIES, lambda using: self._empties.look(router.db_for_write(Workflow), now))
+
+    def _delete(self, using: str, workflows: Sequence[UUID]) -> None:
+        Workflow.objects.using(using).filter(pk__in=workflows, backend=self._alias).delete()
 
     def _put(self, pk: UUID, write: Callable[[str], object]) -> None:
         with self._lock:

@@ -43,7 +43,7 @@ class Route:
         where = f"SKED_SINKS[{self.name!r}]"
         try:
             sink_class = import_string(self.path)
-        except ImportError as error:
+        except Exception as error:
             raise InvalidSink(f"{where}['SINK']: {self.path!r} cannot be imported: {error}.") from error
         deliver = getattr(sink_class, "deliver", None)
         if not isinstance(sink_class, type) or not callable(deliver):

@@ -8,17 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from django_sked.backends.redis import connecting
-from django_sked.conf import RedisOptions
+from django_sked.conf import RedisOptions, keywords
 from django_sked.contrib.sinks import envelope, options
-from django_sked.contrib.sinks.exceptions import InvalidSink
 from django_sked.contrib.sinks.options import option
 from django_sked.models import ScheduledMessage
-
-
-def _connection(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise InvalidSink("must be a dictionary of keyword arguments of redis-py")  # which may have a password in it
-    return dict(value)
 
 
 def _location(value: object) -> connecting.Location:
@@ -30,9 +23,12 @@ class _Redis:
     #: A URL, as in LOCATION of the Redis backend.
     location: connecting.Location = option(_location)
     #: Further keyword arguments of redis-py's connections.
-    connection: Mapping[str, Any] = option(_connection, default_factory=dict, repr=False)
+    connection: Mapping[str, Any] = option(keywords, default_factory=dict, repr=False)
     #: How long one call may wait for the server, and for a connection to it.
     timeout: float = option(options.seconds(0.1, 3600), default=5.0)
+
+    def __post_init__(self) -> None:
+        connecting.refuse_unknown("'connection'", self.location, self.connection)
 
     @cached_property
     def _client(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.apps import apps
@@ -20,7 +21,7 @@ from django_sked.contrib.tasks.compat import (
     normalize_json,
     task_enqueued,
 )
-from django_sked.contrib.tasks.declaring import CHECKS, SkedTask, check_extras, extras_of
+from django_sked.contrib.tasks.declaring import CHECKS, SkedTask, extras_of
 from django_sked.contrib.tasks.result import SkedTaskResult, alias_of, result_of
 from django_sked.exceptions import InvalidBackend, InvalidMessage, KeyInUse
 from django_sked.models import ScheduledMessage
@@ -46,28 +47,27 @@ class SkedTaskBackend(BaseTaskBackend):
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
         self.store: str = self.options.get("backend", DEFAULT_ALIAS)
-        self.defaults: dict[str, Any] = {"max_attempts": 1} | {
-            name: value for name, value in self.options.items() if name in CHECKS
-        }
         try:
             if unknown := self.options.keys() - OPTIONS:
                 raise arguments.unknown(unknown, OPTIONS, what="OPTIONS", values=self.options)
-            for name, value in self.defaults.items():
-                CHECKS[name](value)
+            self.defaults: dict[str, Any] = {"max_attempts": 1} | {
+                name: CHECKS[name](value) for name, value in self.options.items() if name in CHECKS
+            }
         except InvalidMessage as error:
             raise InvalidTaskBackend(f"TASKS[{alias!r}]: {error}") from error
 
     def validate_task(self, task: AnyTask) -> None:
         """Raise InvalidTask for what could not be enqueued; from then on this process knows the task."""
-        super().validate_task(task)
         try:
+            _check_types(task.priority, task.run_after, task.queue_name)
+            super().validate_task(task)
             arguments.event(registry.event_of(task))
             arguments.queue(task.queue_name)
+            arguments.priority(task.priority)
             if task.run_after is not None:
                 arguments.instant(task.run_after, "run_after")
         except InvalidMessage as error:
             raise InvalidTask(str(error)) from error
-        check_extras(task)
         receivers.register(task)
 
     def enqueue(self, task: AnyTask, args: Any, kwargs: Any) -> SkedTaskResult:  # type: ignore[override]
@@ -77,9 +77,14 @@ class SkedTaskBackend(BaseTaskBackend):
             task, {"args": normalize_json(list(args)), "kwargs": normalize_json(dict(kwargs)), "backend": self.alias}
         )
         result = result_of(message)
-        if message.was_created:
+        if message.was_created and not message.backend.postpone("enqueue", lambda: self._tell_stored(message, result)):
             task_enqueued.send(type(self), task_result=result)
         return result
+
+    def _tell_stored(self, message: ScheduledMessage, result: SkedTaskResult) -> None:
+        """After the commit, by which a store that joins no transaction has stored it, or not."""
+        if message.was_created:
+            task_enqueued.send_robust(type(self), task_result=result)
 
     def _schedule(self, task: AnyTask, payload: dict[str, Any]) -> ScheduledMessage:
         event = registry.event_of(task)
@@ -114,8 +119,18 @@ class SkedTaskBackend(BaseTaskBackend):
         missing = [app for app in ("django_sked", OUR_APP, APP) if app and not apps.is_installed(app)]
         problems = [f"needs {app!r} in INSTALLED_APPS" for app in missing]
         try:
-            if self.store not in conf.aliases():
+            if self.store not in list(conf.aliases()):
                 problems.append(f"names the alias {self.store!r}, which SKED has not")
         except InvalidBackend:
             pass  # said by the check of SKED
         return [checks.Error(f"TASKS[{self.alias!r}] {problem}.", id="django_sked.E030") for problem in problems]
+
+
+def _check_types(priority: object, run_after: object, queue_name: object) -> None:
+    """Of what Django compares whatever it is."""
+    if not isinstance(priority, int | float) or priority != priority:  # NaN
+        arguments.priority(priority)
+    if run_after is not None and not isinstance(run_after, datetime):
+        arguments.instant(run_after, "run_after")
+    if not isinstance(queue_name, str):
+        arguments.queue(queue_name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, overload
 
 from django_sked import arguments, payloads, scheduling
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from django_sked.contrib.tasks.result import SkedTaskResult
     from django_sked.queries import Delay
 
-#: What a task may say besides what every task of Django says, and how it is checked.
+
+def _expires_in(value: object) -> timedelta:
+    result = arguments.duration(value, "expires_in")
+    if not result:
+        raise InvalidMessage("expires_in must be more than 0.")
+    return result
+
+
+#: What a task may say besides what every task of Django says, and how it is checked: each returns what a message keeps.
 CHECKS: dict[str, Callable[[Any], object]] = {
     "key": arguments.key,
     "on_conflict": scheduling.on_conflict,
     "expires_at": lambda value: arguments.instant(value, "expires_at"),
-    "expires_in": lambda value: arguments.duration(value, "expires_in"),
+    "expires_in": _expires_in,
     "max_attempts": arguments.max_attempts,
     "retry": scheduling.retry_policy,
     "timeout": arguments.timeout,
@@ -49,6 +57,12 @@ class SkedTask(AnyTask):
     retry: RetryPolicy | None = None
     timeout: Delay | None = None
     metadata: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        # As a message keeps them: a task that is read from its message is then equal to the one that was enqueued.
+        for name, value in _checked(extras_of(self)).items():
+            object.__setattr__(self, name, value)
+        AnyTask.__post_init__(self)
 
     if TYPE_CHECKING:
 
@@ -128,10 +142,13 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Django's `@task`, typed for tasks whose backend is a SkedTaskBackend; that of Django 6.0 takes no more than every
     task does, those of 6.1 and of django-tasks take the same as this."""
     backend = options.pop("backend", DEFAULT_TASK_BACKEND_ALIAS)
+    make: Any = compat.task_backends[backend].task_class
+    known = [field.name for field in fields(make) if field.name not in ("func", "run_after")]
+    if unknown := options.keys() - set(known):
+        raise arguments.unknown(unknown, known, what="@task", values=options)
     values = {"priority": 0, "queue_name": "default", "takes_context": False} | options
 
     def declare(function: Callable[..., Any]) -> Any:
-        make: Any = compat.task_backends[backend].task_class
         return make(func=function, backend=backend, run_after=None, **values)
 
     return declare if function is None else declare(function)
@@ -143,13 +160,11 @@ def extras_of(task: AnyTask) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def check_extras(task: AnyTask) -> None:
-    """Raise InvalidTask for the first wrong one."""
-    extras = extras_of(task)
+def _checked(extras: dict[str, Any]) -> dict[str, Any]:
+    """Raises InvalidTask for the first wrong one."""
     try:
-        for name, value in extras.items():
-            CHECKS[name](value)
         if "expires_at" in extras and "expires_in" in extras:
             raise InvalidMessage("Give either expires_at= or expires_in=, not both.")
+        return {name: CHECKS[name](value) for name, value in extras.items()}
     except InvalidMessage as error:
         raise InvalidTask(str(error)) from error

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from django_sked.contrib.tasks import registry
-from django_sked.contrib.tasks.compat import AnyTask, Task, TaskResultStatus, task_finished, task_started
-from django_sked.contrib.tasks.exceptions import TaskFailed, UnknownTask
+from django_sked.contrib.tasks.compat import (
+    AnyTask,
+    InvalidTaskBackend,
+    Task,
+    TaskResultStatus,
+    task_finished,
+    task_started,
+)
+from django_sked.contrib.tasks.exceptions import TaskFailed
 from django_sked.contrib.tasks.result import SkedTaskContext, SkedTaskResult, arguments_of, result_of
 from django_sked.contrib.tasks.returned import ASYNC_NAME, NAME, wrapped
+from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage
 from django_sked.signals import (
     message_cancelled,
@@ -78,16 +87,21 @@ def _tell(signal: Any, messages: list[ScheduledMessage]) -> None:
             if result.status == TaskResultStatus.FAILED:
                 raise TaskFailed(result.errors[-1].traceback if result.errors else None)
             _send(signal, result)
-        except UnknownTask:
-            continue
         except TaskFailed:
             # Listeners, such as Django's log, look for the exception that is being handled. That of the task is gone:
             # this one has its traceback as a text.
             _send(signal, result)
+        except SkedError:
+            continue  # it is unknown here, or no task has such a payload
 
 
 def _send(signal: Any, result: SkedTaskResult) -> None:
-    signal.send_robust(type(result.task.get_backend()), task_result=result)
+    from django_sked.contrib.tasks.backend import SkedTaskBackend  # which imports this module
+
+    sender: type = SkedTaskBackend
+    with suppress(InvalidTaskBackend):  # its alias is not there any more
+        sender = type(result.task.get_backend())
+    signal.send_robust(sender, task_result=result)
 
 
 def connect_facts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from django_sked.contrib.tasks.compat import (
     AnyTask,
     AnyTaskContext,
     AnyTaskResult,
+    InvalidTaskBackend,
     TaskError,
     TaskResultStatus,
     task_backends,
@@ -21,6 +23,7 @@ from django_sked.contrib.tasks.exceptions import TaskCancelled, TaskExpired, Wor
 from django_sked.contrib.tasks.returned import unwrapped
 from django_sked.exceptions import SkedError
 from django_sked.models import ScheduledMessage
+from django_sked.retry import from_json
 from django_sked.signals import current_message
 from django_sked.states import Answer, Status
 from django_sked.twins import twin
@@ -194,13 +197,27 @@ def _task(message: ScheduledMessage) -> AnyTask:
 
 def _extras(message: ScheduledMessage, declared: dict[str, Any]) -> dict[str, Any]:
     """What it said besides, as far as that differs from what the declared task or its backend say anyway."""
-    backend: Any = task_backends[alias_of(message)]
-    found: dict[str, Any] = {"key": message.key}
-    if message.max_attempts != (declared["max_attempts"] or backend.defaults["max_attempts"]):
-        found["max_attempts"] = message.max_attempts
-    if declared["expires_in"] is None:
-        found["expires_at"] = message.expires_at
-    return found
+    said = {name: declared[name] for name in ("max_attempts", "timeout", "retry", "metadata")}
+    anyway = _defaults(message) | {name: value for name, value in said.items() if value is not None}
+    kept = {"max_attempts": message.max_attempts, "timeout": message.timeout, "metadata": message.metadata}
+    with suppress(Exception):  # a policy that this release does not know
+        kept["retry"] = None if message.retry_policy is None else from_json(message.retry_policy)
+    found: dict[str, Any] = {name: value or None for name, value in kept.items() if value != anyway[name]}
+    due_at, expires_at = message.due_at, message.expires_at
+    if declared["expires_in"] is None or expires_at is None or expires_at - due_at != declared["expires_in"]:
+        found |= {"expires_at": expires_at, "expires_in": None}
+    return found | {"key": message.key}
+
+
+def _defaults(message: ScheduledMessage) -> dict[str, Any]:
+    """What the message of a task has that says nothing of it."""
+    timeout = message.backend.options.timeout
+    nothing_said: dict[str, Any] = {"max_attempts": 1, "timeout": timeout, "retry": None, "metadata": {}}
+    try:
+        backend: Any = task_backends[alias_of(message)]
+    except InvalidTaskBackend:  # its alias is not there any more
+        return nothing_said
+    return nothing_said | getattr(backend, "defaults", {})
 
 
 def _attempts(message: ScheduledMessage) -> list[tuple[str, datetime]]:

@@ -3,7 +3,7 @@
 -- STEP settle, of plain deliveries: claimed -> delivered, each only while its token is still the message's. Those that
 -- others wait for are left to `write.lua`.
 --
--- ARGV: 1 to keep them or 0 to delete them, then id and token of each. Returns the time and, for each, its new attempt,
+-- ARGV: 1 to keep them or 0 to delete those that are of no workflow, then id and token of each. Returns the time and, for each, its new attempt,
 -- or -1 when it was not written.
 
 local keep = ARGV[3] == '1'
@@ -51,7 +51,10 @@ end
 if not keep then
     for position = 2, #delivered, 2 do
         local id = delivered[position]
-        delete(id, indexed(id))
+        local m = indexed(id)
+        if not m.flow then
+            delete(id, m)
+        end
     end
 end
 return answer

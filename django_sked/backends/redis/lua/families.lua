@@ -70,7 +70,7 @@ local function release(child, m, now)
         m.next_at = m.due_at
     end
     if expiry then
-        m.expires_at = text(tonumber(m.due_at) + expiry)
+        m.expires_at = text(math.max(tonumber(m.due_at), tonumber(now)) + expiry)
         redis.call('HSET', record(child), 'expires_at', m.expires_at)
     end
     if not c[1] then

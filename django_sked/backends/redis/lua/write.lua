@@ -3,7 +3,7 @@
 -- Every step that Python has decided: written only if the record is still the one that the decision was made from.
 --
 -- ARGV: the queue to tell of, or ''; a name of this call, or '' where it need not be known again; then for each write: step, id, the rev, token and status it was decided from, the new
--- rev, a worker that must have no lease or '', 1 to delete the record, how many names follow with a value each, how many
+-- rev, a worker that must have no lease or '', 1 to delete the record if it is on its own, how many names follow with a value each, how many
 -- names to remove, and these. Returns for each: 'written', 'changed' (look again), 'gone', 'leased' or 'key'; and then, where
 -- others waited for one of them, what has followed (see `families.lua`).
 
@@ -69,7 +69,7 @@ local function write(step, id, first, sets, dels)
     if new.live and not old.live and key_holder(new.key) then
         return 'key'
     end
-    if ARGV[at + 7] == '1' and not old.has_children then
+    if ARGV[at + 7] == '1' and not old.has_children and not old.flow then
         delete(id, old)
         return 'written'
     end

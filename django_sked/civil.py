@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django_sked import arguments
@@ -30,7 +30,7 @@ def zone(value: object, name: str = "timezone") -> ZoneInfo:
     return found
 
 
-@cache
+@lru_cache(1024)
 def _zone(key: str) -> ZoneInfo | None:
     try:
         return ZoneInfo(key)

@@ -32,7 +32,7 @@ def recurring(
 
     The function below becomes the receiver of its event, as by `@receiver(message_due, event=...)`. The row is written
     after `migrate` and by `sked_sync`: what the code says replaces what is stored. Raises Misconfigured for a wrong
-    argument and for a name that another function has declared.
+    argument and for a name that another function has declared, or this one in another way.
     """
     try:
         values = definitions.define(name, **arguments)
@@ -44,6 +44,8 @@ def recurring(
         known = _declared.get(name)
         if known is not None and known.function != where:
             raise Misconfigured(f"Two functions declare the recurrence {name!r}: {known.function} and {where}.")
+        if known is not None and known.values != values:
+            raise Misconfigured(f"Two declarations of the recurrence {name!r} stand above {where}, and differ.")
         message_due.connect(function, event=values["event"], atomic=atomic, dispatch_uid=dispatch_uid, weak=False)
         _declared[name] = Declaration(name, where, values)
         return function

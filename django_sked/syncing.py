@@ -6,17 +6,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
 from django.db.models import QuerySet
 
-from django_sked import civil, relocating, ticking
+from django_sked import civil, relocating, ticking, triggers
 from django_sked.backends import message_backends
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import InvalidMessage, SkedError
-from django_sked.models import Recurrence
+from django_sked.models import Recurrence, occurrences
 from django_sked.recurring import Declaration, declarations
 from django_sked.verbs import Reschedule
 
@@ -169,14 +170,14 @@ def _leave(backend: BaseBackend, report: Report, *, prune: bool) -> None:
 
 
 def _follow_rules(backend: BaseBackend, report: Report) -> None:
-    """The next tick of a cron expression was an instant by the rules that its zone had then: find it again."""
+    """The next tick was an instant by the rules that its zone had then, all but that of an interval: find it again."""
     active = Recurrence.objects.of(backend).filter(status=Recurrence.Status.ACTIVE, next_tick_at__isnull=False)
     if not active.exists():
         return  # nothing is asked of a store that may be away
     now = backend.now()
     for stored in active.filter(next_tick_at__gt=now + ticking.AHEAD).order_by("name"):
         with report.noting(stored.name):
-            tick = stored.first_tick(now) if stored.trigger.get("kind") == "cron" else None
+            tick = _next_by_the_rules(stored, now)
             if tick is None or tick == stored.next_tick_at:
                 continue
             look_at = tick - ticking.AHEAD
@@ -185,6 +186,29 @@ def _follow_rules(backend: BaseBackend, report: Report) -> None:
                 fields["since_tick_at"] = tick
             if stored.write(fields):
                 report.changed.append(stored.name)
+
+
+def _next_by_the_rules(stored: Recurrence, now: datetime) -> datetime | None:
+    """The tick that its next one is by the rules of today, which may have passed; None where it has to stay.
+
+    That is the first one after now, or one before it that no message has, if that is nearer to the known one.
+    """
+    known = stored.next_tick_at
+    if known is None or stored.trigger.get("kind") not in triggers.kinds:
+        return None
+    try:
+        if isinstance(triggers.from_json(stored.trigger), triggers.Every):
+            return None
+        first = stored.first_tick(now)
+        if first is None or first <= known:
+            return first
+        made = (stored.last_tick_at or stored.created_at) + datetime.resolution
+        since = max(made, known - (first - known) + datetime.resolution, stored.start_at or made)
+        return max(occurrences.ticks_between(stored, since, now), default=first)
+    except SkedError:
+        raise
+    except Exception as error:  # of a class of the project's own
+        raise InvalidMessage(f"trigger must say when it comes next, and not {error!r}.") from error
 
 
 def move_wall_times(backend: BaseBackend) -> tuple[int, dict[UUID, str]]:

@@ -291,6 +291,20 @@ def next_tick(trigger: Trigger, previous: datetime, zone: ZoneInfo) -> datetime 
     return found
 
 
+def check(trigger: Trigger, zone: ZoneInfo, instant: datetime) -> None:
+    """Check that a tick is one whenever it is asked for. Raises InvalidMessage where ticks are counted from `previous`:
+    those would be others after a pause, or for another worker."""
+    tick = None if isinstance(trigger, Every | Cron) else next_tick(trigger, instant, zone)
+    if tick is None:
+        return
+    again = next_tick(trigger, tick - timedelta.resolution, zone)
+    if again != tick:
+        raise InvalidMessage(
+            f"trigger must have the same ticks whenever it is asked, and not count from previous: next_after() gives "
+            f"{tick} after {instant}, and {again} when asked just before that tick. For an interval say every=."
+        )
+
+
 def first_tick(trigger: Trigger, zone: ZoneInfo, *, start: datetime | None, now: datetime) -> datetime | None:
     """The first tick: not before `start`, or else later than now."""
     if start is None:

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_sked import civil, definitions, retry, triggers
+from django_sked import definitions, retry, triggers
 from django_sked.admin.forms import JsonField
 from django_sked.admin.hiding import Hiding
 from django_sked.backends import DEFAULT_ALIAS, message_backends
@@ -168,7 +168,7 @@ class RecurrenceForm(forms.ModelForm):  # type: ignore[type-arg]
     def _try(self, wanted: Recurrence) -> None:
         """Arguments that its class takes may still be no good, which it would say in a worker first."""
         try:
-            triggers.next_tick(triggers.from_json(wanted.trigger), wanted.store.now(), civil.zone(wanted.timezone))
+            wanted.check_trigger(wanted.store.now())
         except Exception as error:
             self.add_error("own_trigger", _("It does not say when it comes next: %(error)s") % {"error": error})
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -101,9 +102,7 @@ class BaseBackend(ABC):
 
     def postpone(self, step: str, action: Callable[[], object]) -> bool:
         """Inside a transaction that writes cannot join, do this after its commit, after what was postponed before.
-
-        False when there is nothing to wait for. What goes wrong by then is told by `store_error`.
-        """
+        False when there is nothing to wait for. What goes wrong by then is told by `store_error`."""
         return False
 
     # Schedule
@@ -165,10 +164,12 @@ class BaseBackend(ABC):
         """Messages `start` to `stop` of a search; what a `MessageQuery` is made of."""
         return list(self.search(criteria)[start:stop])
 
-    def by_wall_time(self) -> Iterable[ScheduledMessage]:
-        """The pending messages whose due time was given as a wall time."""
-        pending = self.search(Criteria(statuses=PENDING))
-        return [message for message in pending if message.local_time is not None]
+    def by_wall_time(self) -> Iterator[ScheduledMessage]:
+        """The pending messages whose due time was given as a wall time, some read at a time."""
+        ids = self.ids(Criteria(statuses=PENDING), 0, None)
+        while batch := list(islice(ids, 500)):
+            found = self.find_many(batch).values()
+            yield from (each for each in found if each.local_time is not None and each.status in PENDING)
 
     def ids(self, criteria: Criteria, start: int, stop: int | None) -> Iterator[UUID]:
         """The ids of the same messages as those of `page`. Which these are is found at the call: a caller who goes on
@@ -181,9 +182,7 @@ class BaseBackend(ABC):
 
     def links_to(self, children: Collection[UUID]) -> list[Link]:
         """What these messages wait for, or have waited for, by child and parent, also parents that are pruned by now.
-
-        Here from `parents_of`, one message at a time and without conditions.
-        """
+        Here from `parents_of`, one message at a time and without conditions."""
         return [Link(parent=parent.pk, child=id) for id in sorted(children) for parent in self.parents_of(id)]
 
     def count(self, criteria: Criteria, *, most: int | None = None) -> int:

@@ -114,8 +114,8 @@ def ahead(recurrence: Recurrence, now: datetime) -> list[datetime]:
     try:
         ticks = ticks_between(recurrence, now - recurrence.jitter, now + ticking.AHEAD)
         newest = list(ticks)[-MOST_AHEAD:]
-    except InvalidMessage:
-        return []  # its trigger is not known here
+    except Exception:
+        return []  # its trigger is not known here, or raises
     return [tick for tick in newest if recurrence.due_at(tick) > now]
 
 
@@ -295,10 +295,9 @@ def _past_ticks(recurrence: Recurrence, start: datetime, end: datetime) -> list[
 def ticks_between(recurrence: Recurrence, start: datetime, end: datetime) -> Iterator[datetime]:
     """The ticks from start to end, both included; of an interval, in the rhythm that it has now."""
     rules = recurrence.rules
-    if recurrence.trigger.get("kind") == "every":
+    if isinstance(rules.trigger, triggers.Every):
         known = recurrence.next_tick_at or recurrence.last_tick_at or recurrence.start_at or recurrence.created_at
-        interval: timedelta = rules.trigger.interval  # type: ignore[attr-defined]
-        tick: datetime | None = start + (known - start) % interval
+        tick: datetime | None = rules.trigger.next_in_rhythm(known, start - timedelta.resolution)
     else:
         tick = triggers.next_tick(rules.trigger, start - timedelta.resolution, rules.zone)
     while tick is not None and tick <= end:

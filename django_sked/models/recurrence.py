@@ -219,15 +219,21 @@ class Recurrence(models.Model):
             found["payload"] = payloads.normalise(found["payload"], max_bytes=options.max_payload_bytes)
         return found
 
+    def check_trigger(self, now: datetime) -> None:
+        """Check that its ticks are the same ones whenever they are asked for. Raises InvalidMessage."""
+        triggers.check(triggers.from_json(self.trigger), self.zone, now)
+
     def _begin(self, now: datetime) -> None:
+        self.check_trigger(now)
         self.created_at = now
         for name, value in (self.going_on(now) | {"since_tick_at": None}).items():
             setattr(self, name, value)
 
     def redefine(self, wanted: Callable[[Self], dict[str, Any]], **state: Any) -> bool:
-        """Write these values of a definition, and `state`; a new rhythm begins now. False when nothing is new.
+        """Write these values of a definition, and `state`; other ticks begin now. False when nothing is new.
 
-        What the old rhythm has made ahead, and is no tick of the new one, is cancelled by the same transaction.
+        What the old rhythm has made ahead, and is no tick of the new one, is cancelled by the same transaction; what
+        has passed, and was not made, still comes where the ticks are the same ones, or else is counted as missed.
         """
         old: list[ScheduledMessage] = []
 
@@ -238,25 +244,13 @@ class Recurrence(models.Model):
             if "backend" in fresh:
                 # Its payload, new or old, is written anew, as another cipher may be for it.
                 fresh = {"payload": stored.payload} | fresh | stored._leaving(fresh["backend"])
-            if fresh.keys() & _RHYTHM:
-                fresh = stored._in_rhythm(fresh, old)
-            return fresh
+            return resting.in_rhythm(stored, fresh, old) if fresh.keys() & resting.RHYTHM else fresh
 
         def leave(stored: Self) -> None:
             if old:
                 occurrences.leave_rhythm(stored, old, stored.store.now())
 
         return self.change(change, leave)
-
-    def _in_rhythm(self, fresh: dict[str, Any], old: list[ScheduledMessage]) -> dict[str, Any]:
-        """These fields, and those with which it goes on by them; `old` gets what the rhythm before has made ahead."""
-        goes_on, now = self.status == self.Status.ACTIVE or self.has_run_out, self.store.now()
-        if goes_on and "backend" not in fresh:
-            old += occurrences.made_ahead(self, now)
-        for name, value in fresh.items():
-            setattr(self, name, value)
-        self.next_tick_at = None
-        return fresh | (self.going_on(now, occurrences.taken_back(self, now)) if goes_on else {})
 
     def _leaving(self, alias: str) -> dict[str, Any]:
         """The fields with which others go on with it. What is live is delivered where it is, and not counted."""
@@ -268,7 +262,7 @@ class Recurrence(models.Model):
         fields = occurrences.last_account(self)
         if self.status == self.Status.ACTIVE and self.backend in message_backends:
             fields |= leaving.past_what_is_there(self, self.store.now())
-        return fields | {"look_at": store.now() if self.status == self.Status.ACTIVE else None}
+        return fields | {"open": [], "look_at": store.now() if self.status == self.Status.ACTIVE else None}
 
     @property
     def has_run_out(self) -> bool:
@@ -391,7 +385,3 @@ class Recurrence(models.Model):
         They do not count as occurrences. Returns the messages. Raises InvalidMessage for more than 10,000 ticks.
         """
         return occurrences.backfill(self, start, end, rate)
-
-
-#: What a new value of makes the next tick another one.
-_RHYTHM = {"trigger", "timezone", "start_at", "end_at", "max_occurrences"}

@@ -5,11 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django_sked import arguments, ticking
+from django_sked import arguments, ticking, triggers
 from django_sked.models import occurrences, runs
 
 if TYPE_CHECKING:
+    from django_sked.models.message import ScheduledMessage
     from django_sked.models.recurrence import Recurrence
+
+#: Fields of a definition of which a new value makes the next tick another one, ...
+RHYTHM = {"trigger", "timezone", "start_at", "end_at", "max_occurrences"}
+#: ... and those with which all of them become others, and not only the last one.
+_TICKS = {"trigger", "timezone", "start_at"}
 
 
 def pause(recurrence: Recurrence, reason: str) -> bool:
@@ -19,8 +25,9 @@ def pause(recurrence: Recurrence, reason: str) -> bool:
     def change(stored: Recurrence) -> dict[str, Any]:
         if stored.status != stored.Status.ACTIVE:
             return {}
+        now = stored.store.now()
         fields = {"status": stored.Status.PAUSED, "reason": text, "waiting_tick_at": None}
-        return fields | without_ticks(stored, stored.store.now())
+        return fields | left_out(stored, now) | without_ticks(stored, now)
 
     changed = recurrence.change(change)
     if changed:
@@ -38,6 +45,7 @@ def orphan(recurrence: Recurrence, *, cancels: bool) -> bool:
         fields: dict[str, Any] = {"orphaned_at": now}
         if stored.status == stored.Status.ACTIVE:
             fields |= without_ticks(stored, now) | {"status": stored.Status.PAUSED, "reason": ticking.NOT_DECLARED}
+            fields |= left_out(stored, now) if cancels else {}
         if cancels:
             fields["waiting_tick_at"] = None
         return fields
@@ -69,7 +77,10 @@ def end(recurrence: Recurrence, reason: str) -> bool:
     text = arguments.reason(reason)
 
     def change(stored: Recurrence) -> dict[str, Any]:
-        return {} if stored.status == stored.Status.ENDED else stored.ending(stored.store.now(), text)
+        if stored.status == stored.Status.ENDED:
+            return {}
+        now = stored.store.now()
+        return (left_out(stored, now) if stored.status == stored.Status.ACTIVE else {}) | stored.ending(now, text)
 
     changed = recurrence.change(change)
     if changed:
@@ -120,3 +131,72 @@ def without_ticks(recurrence: Recurrence, now: datetime) -> dict[str, Any]:
     """No more ticks; but what has become of open messages is still to be read, and one that was stored just now, and
     of which this row does not know, to be taken back."""
     return {"look_at": now if recurrence.open or not recurrence.store.joins_transactions else None}
+
+
+def left_out(recurrence: Recurrence, now: datetime) -> dict[str, Any]:
+    """The counts, once what had passed before a rest, and has no message, does not come any more."""
+    fields = {"missed": recurrence.missed + passed(recurrence, recurrence.next_tick_at, now)}
+    return fields | ({} if recurrence.waiting_tick_at is None else {"skipped": recurrence.skipped + 1})
+
+
+def passed(recurrence: Recurrence, tick: datetime | None, now: datetime) -> int:
+    """How many ticks from this one on have passed by now: where each is asked for, up to `triggers.MOST_PASSED`."""
+    last, end = recurrence.last_tick_at, recurrence.end_at
+    if tick is None or tick > now:
+        return 0
+    try:
+        first = recurrence.first_tick(last) if last is not None and tick <= last else tick
+        if first is None:
+            return 0
+        until = (now if end is None else min(now, end)) + datetime.resolution
+        return triggers.pass_over(recurrence.rules.trigger, recurrence.zone, first, until=until, keep=0).count
+    except Exception:
+        return 0  # its trigger is not known here, or raises: what is told to rest, rests
+
+
+def in_rhythm(recurrence: Recurrence, fresh: dict[str, Any], old: list[ScheduledMessage]) -> dict[str, Any]:
+    """These fields of a definition, and those with which it goes on by them; `old` gets what the one before has made
+    ahead.
+
+    What had passed by then, and was not made, is made up for if it is still to come, or else has been missed.
+    """
+    now, status = recurrence.store.now(), recurrence.status
+    goes_on = status == recurrence.Status.ACTIVE or recurrence.has_run_out
+    if goes_on and "backend" not in fresh:
+        old += occurrences.made_ahead(recurrence, now)
+    tick = fresh.get("next_tick_at", recurrence.next_tick_at)
+    missed = passed(recurrence, tick, now) if status == recurrence.Status.ACTIVE and fresh.keys() & _TICKS else 0
+    for name, value in fresh.items():
+        setattr(recurrence, name, value)
+    if fresh.keys() & {"trigger", "timezone"}:
+        recurrence.check_trigger(now)
+    if status == recurrence.Status.ACTIVE and tick is not None and _keeps(recurrence, fresh, tick, now):
+        return fresh | _up_to_its_end(recurrence, now, tick, old)
+    recurrence.next_tick_at = None
+    if goes_on:
+        fresh = fresh | {"missed": recurrence.missed + missed}
+        fresh |= going_on(recurrence, now, occurrences.taken_back(recurrence, now))
+    return fresh
+
+
+def _keeps(recurrence: Recurrence, fresh: dict[str, Any], tick: datetime, now: datetime) -> bool:
+    """Is its next tick the same one with these new values? Of other ticks one that is late, if it is one of them."""
+    if not fresh.keys() & _TICKS:
+        return True
+    if "start_at" in fresh and recurrence.trigger.get("kind") == "every":
+        return False  # it gives the rhythm
+    return now - recurrence.grace <= tick <= now and occurrences.is_tick(recurrence, tick)
+
+
+def _up_to_its_end(
+    recurrence: Recurrence, now: datetime, tick: datetime, made: list[ScheduledMessage]
+) -> dict[str, Any]:
+    """The fields with which it goes on with this tick, or only with those before its end that wait or are live; or has
+    ended."""
+    end = recurrence.end_at
+    if end is None or tick <= end:
+        return _active(recurrence, now, tick)
+    before = [recurrence.waiting_tick_at, *(message.tick_at for message in made if message.is_live)]
+    if any(each is not None and each <= end for each in before):
+        return _active(recurrence, now, tick) | {"next_tick_at": None, "look_at": now}
+    return recurrence.ending(now, ticking.NO_MORE_TICKS)

@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django_sked import clock, failpoints, ticking
 from django_sked.backends.base import BaseBackend
 from django_sked.exceptions import RecurrenceChanged
-from django_sked.models import Recurrence, ScheduledMessage, occurrences, runs
+from django_sked.models import Recurrence, ScheduledMessage, leaving, occurrences, runs
 from django_sked.models.occurrences import Account
 from django_sked.recurrences import new_message
 
@@ -133,6 +133,9 @@ class Promoter:
         if reason is not None:
             if self._write(recurrence, fields | _of_resting(recurrence, account, at, reason), []) is not None:
                 recurrence.cancel_ahead(reason=ticking.ENDED, now=at)
+            return []
+        if there := leaving.late_and_there(recurrence, account, at):
+            recurrence.look_at = at if recurrence.write(there) else None  # at once, for they are open now
             return []
         next_tick_at, again = occurrences.brought_again(recurrence, account, at)
         standing = ticking.Standing(

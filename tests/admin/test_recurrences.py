@@ -131,6 +131,11 @@ class Morning:
         return day if day > previous else day + timedelta(days=1)
 
 
+class Later:
+    def next_after(self, previous: datetime) -> datetime:
+        return previous + timedelta(hours=1)
+
+
 def test_a_trigger_of_the_projects_own_is_entered_and_edited(boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "own_trigger" not in boss.get(reverse("admin:django_sked_recurrence_add")).content.decode()
     monkeypatch.setitem(triggers.kinds, "morning", Morning)
@@ -156,12 +161,14 @@ def test_a_trigger_of_the_projects_own_is_entered_and_edited(boss: Client, monke
         ('{"kind": "morning", "hour": 25}', "It does not say when it comes next: hour must be in 0..23"),
         ('{"kind": "morning", "hour": "x"}', "It does not say when it comes next"),
         ("[7]", "trigger must be a dict"),
+        ('{"kind": "later"}', "It does not say when it comes next: trigger must have the same ticks whenever"),
     ],
 )
 def test_a_trigger_that_is_no_good_is_refused_beside_its_field(
     boss: Client, monkeypatch: pytest.MonkeyPatch, trigger: str, text: str
 ) -> None:
     monkeypatch.setitem(triggers.kinds, "morning", Morning)
+    monkeypatch.setitem(triggers.kinds, "later", Later)
     data = FORM | {"cron": "", "own_trigger": trigger}
     response = boss.post(reverse("admin:django_sked_recurrence_add"), data)
     (error,) = response.context["adminform"].form.errors["own_trigger"]

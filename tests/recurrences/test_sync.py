@@ -152,10 +152,13 @@ def test_a_sync_that_was_killed_as_a_declaration_came_back_is_made_good_by_the_n
 
 @dataclass(frozen=True)
 class Hours:
+    """Each full hour of the day that can be divided by one."""
+
     hours: Any
 
     def next_after(self, previous: datetime) -> datetime:
-        return previous + timedelta(hours=self.hours[0])
+        tick = previous.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        return tick if tick.hour % self.hours[0] == 0 else self.next_after(tick)
 
 
 def test_a_trigger_whose_arguments_json_knows_by_another_type_begins_no_new_rhythm(
@@ -328,6 +331,21 @@ def test_two_declarations_of_one_name_are_refused(clockwork: Clockwork) -> None:
 
         @recurring.recurring("twice", every=60)
         def second(**kwargs: Any) -> None: ...
+
+
+def test_two_declarations_of_one_name_above_one_function_are_refused_where_they_differ(clockwork: Clockwork) -> None:
+    same = recurring.recurring("twice", every=60)
+    with pytest.raises(
+        Misconfigured, match=r"Two declarations of the recurrence 'twice' stand above .*first, and differ"
+    ):
+
+        @recurring.recurring("twice", every=3600)
+        @same
+        @same
+        def first(**kwargs: Any) -> None: ...
+
+    (declared,) = recurring.declarations()
+    assert declared.values["trigger"]["interval"] == 60
 
 
 @pytest.mark.parametrize(

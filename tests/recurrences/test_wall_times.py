@@ -66,6 +66,28 @@ def test_many_messages_may_have_wall_times(clockwork: Clockwork) -> None:
     assert stored == {"Europe/Berlin", "Asia/Tokyo"}
 
 
+def test_wall_times_are_looked_for_in_parts(clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = clockwork.backend
+    sizes: list[int] = []
+    if backend.joins_transactions:
+        pytest.skip("its rows are found by their wall times")
+    items: list[dict[str, Any]] = [{"event": "b"} for _ in range(1100)]
+    items.insert(0, {"event": "a", "at_local": NINE, "timezone": "Asia/Tokyo"})
+    made = ScheduledMessage.objects.schedule_many(items, backend=backend.alias)
+    cancelled = ScheduledMessage.objects.schedule("a", at_local=NINE, timezone="UTC", backend=backend.alias)
+    find_many = backend.find_many
+
+    def counted(ids: Any) -> Any:
+        sizes.append(len(ids))
+        if len(sizes) == 1:
+            cancelled.cancel()  # after the ids were read
+        return find_many(ids)
+
+    monkeypatch.setattr(backend, "find_many", counted)
+    assert [message.pk for message in backend.by_wall_time()] == [made[0].pk]
+    assert sum(sizes) == 1102 and max(sizes) <= 500
+
+
 def test_a_message_is_moved_when_its_zone_has_got_other_rules(
     schedule: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

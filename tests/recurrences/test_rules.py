@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from django_sked import civil, clock, syncing, triggers
+from django_sked import civil, clock, recurring, syncing, triggers
 from django_sked.backends import message_backends
 from django_sked.exceptions import InvalidMessage
 from django_sked.models import Recurrence
@@ -23,6 +23,7 @@ HOUR = 3600.0
 def sync(clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch) -> Callable[..., syncing.Report]:
     """With the rules of another zone in place of those of Lisbon, which are those of UTC in winter."""
     monkeypatch.setattr(message_backends, "all", lambda: [clockwork.backend])
+    monkeypatch.setattr(recurring, "_declared", {})  # what other tests of this process have declared
 
     def sync(now: datetime, rules: str = "Europe/Lisbon") -> syncing.Report:
         zone = civil.zone
